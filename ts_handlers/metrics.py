@@ -1,0 +1,48 @@
+"""What a worker measures: one catalogue, from which metrics.yaml is written and the worker's metrics are emitted.
+
+Times are seconds, because TorchServe's histograms have the Prometheus client's default buckets (0.005 to 10). TorchServe
+matches dimensions by position: ours come first, then ModelName and Level.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["counter", "gauge", "histogram"]
+
+
+@dataclass(frozen=True, slots=True)
+class MetricSpec:
+    """One metric as TorchServe's metrics.yaml describes it.
+
+    Attributes:
+        name: Its name, in the worker's log line and in Prometheus.
+        kind: counter, gauge or histogram.
+        unit: Unit of the value.
+        dimensions: Its own dimensions; ModelName and Level follow them.
+    """
+
+    name: str
+    kind: Kind
+    unit: str
+    dimensions: tuple[str, ...] = ()
+
+
+DECODE_SECONDS = MetricSpec("ts_handlers_decode_seconds", "histogram", "s")
+TRANSFORM_SECONDS = MetricSpec("ts_handlers_transform_seconds", "histogram", "s")
+RUN_SECONDS = MetricSpec("ts_handlers_run_seconds", "histogram", "s")
+FORMAT_SECONDS = MetricSpec("ts_handlers_format_seconds", "histogram", "s")
+BATCH_FILL = MetricSpec("ts_handlers_batch_fill_ratio", "histogram", "ratio")
+PADDED_TOKENS = MetricSpec("ts_handlers_padded_token_ratio", "histogram", "ratio")
+REJECTED_ROWS = MetricSpec("ts_handlers_rejected_rows_total", "counter", "count", ("Code",))
+
+CATALOGUE: tuple[MetricSpec, ...] = (
+    DECODE_SECONDS,
+    TRANSFORM_SECONDS,
+    RUN_SECONDS,
+    FORMAT_SECONDS,
+    BATCH_FILL,
+    PADDED_TOKENS,
+    REJECTED_ROWS,
+)
