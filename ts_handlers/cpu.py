@@ -86,10 +86,13 @@ def cpu_budget(root: Path = Path("/")) -> CpuBudget:
     return CpuBudget(affinity, quota, file)
 
 
-def count_workers(declared: int | None, environ: Mapping[str, str] = os.environ) -> tuple[int, str]:
+def count_workers(
+    budget: CpuBudget, declared: int | None, environ: Mapping[str, str] = os.environ
+) -> tuple[int, str]:
     """Return how many workers share the budget and where that was read.
 
     Args:
+        budget: The budget; TorchServe's own default is a worker for each CPU, so that is assumed where nothing is said.
         declared: Workers this model says it has (`minWorkers`), used where the environment does not say.
         environ: The environment; `TS_HANDLERS_WORKERS` counts the workers of all models.
 
@@ -103,7 +106,7 @@ def count_workers(declared: int | None, environ: Mapping[str, str] = os.environ)
         return int(text), WORKERS_ENV
     if declared:
         return declared, "minWorkers of this model"
-    return 1, f"assumed: neither {WORKERS_ENV} nor minWorkers is set"
+    return max(1, math.floor(budget.cpus)), f"assumed one a CPU: neither {WORKERS_ENV} nor minWorkers is set"
 
 
 def cpu_share(budget: CpuBudget, num_workers: int, *, threads: int | None = None, source: str = "given") -> CpuShare:

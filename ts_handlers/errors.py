@@ -18,7 +18,7 @@ class RequestError(Exception):
 
     def __init__(self, message: str, *, code: str = "invalid_request") -> None:
         super().__init__(message)
-        self.message = message
+        self.message = message.encode("utf-8", "backslashreplace").decode("utf-8")  # it may quote a lone surrogate
         self.code = code
 
     def body(self) -> dict[str, dict[str, str]]:

@@ -6,8 +6,9 @@ matches dimensions by position: ours come first, then ModelName and Level.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 Kind = Literal["counter", "gauge", "histogram"]
 
@@ -46,3 +47,32 @@ CATALOGUE: tuple[MetricSpec, ...] = (
     PADDED_TOKENS,
     REJECTED_ROWS,
 )
+
+
+class WorkerMetrics:
+    """Emits the catalogue through TorchServe's metrics cache, which prints a line that the frontend counts.
+
+    Args:
+        cache: `context.metrics`.
+        kinds: TorchServe's MetricTypes, by value.
+    """
+
+    def __init__(self, cache: Any, kinds: Callable[[str], Any]) -> None:
+        self._model_name = str(cache.model_name)
+        self._metrics = {spec.name: _register(cache, spec, kinds(spec.kind)) for spec in CATALOGUE}
+
+    def observe(self, spec: MetricSpec, value: float, *dimensions: str) -> None:
+        """Record one value, with the metric's own dimensions in order."""
+        self._metrics[spec.name].add_or_update(value, [*dimensions, self._model_name, "Model"])
+
+
+def _register(cache: Any, spec: MetricSpec, kind: Any) -> Any:
+    """Take the metric that metrics.yaml declared, or declare it (it is exported only if the yaml names it)."""
+    if spec.name in cache.cache.get(kind, {}):
+        return cache.get_metric(spec.name, kind)
+    return cache.add_metric_to_cache(
+        metric_name=spec.name,
+        unit=spec.unit,
+        dimension_names=[*spec.dimensions, "ModelName", "Level"],
+        metric_type=kind,
+    )

@@ -1,0 +1,186 @@
+"""Text classification through TorchServe: the stock Hugging Face handler against ours, A B A B in one run."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import urllib.error
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.material import download_sentences, make_model
+from bench.ours import OurSide, our_python
+from bench.process import BenchError, exit_on_signals, run
+from bench.report import Block, Report, errors_text, machine
+from bench.result import LoadResult
+from bench.server import Server, Side, clean_env
+from bench.stock import ALL_SETTINGS, StockSide, java_home, parse_settings, stock_venv
+
+_BUSY_LOAD = 0.5
+_AGREEMENT_SENTENCES = 60
+_BLOCK_GRACE_SECONDS = 90.0
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """The load of every block: the same program, Python, bodies and clients for each side."""
+
+    python: Path
+    payloads: Path
+    clients: int
+    warmup_seconds: float
+    folder: Path
+
+    def block(self, server: Server, side: str, number: int, seconds: float, idle: Server | None = None) -> Block:
+        """Load `server` for a warm-up and then `seconds`, in a process of its own."""
+        before, idle_before = server.cpu_seconds(), idle.cpu_seconds() if idle else 0.0
+        printed = run(
+            [self.python, "-m", "bench.load", server.url, "--payloads", self.payloads, "--clients", str(self.clients),
+             "--seconds", str(seconds), "--warmup-seconds", str(self.warmup_seconds)],
+            log=self.folder / "load.log",
+            env=clean_env(PYTHONPATH=str(Path(__file__).resolve().parents[1])),
+            cwd=self.folder,
+            timeout_seconds=self.warmup_seconds + seconds + _BLOCK_GRACE_SECONDS,
+        )  # fmt: skip
+        return Block(
+            round=number,
+            side=side,
+            result=LoadResult.from_json(json.loads(printed.splitlines()[-1])),
+            server_cpu_seconds=server.cpu_seconds() - before,
+            idle_cpu_seconds=idle.cpu_seconds() - idle_before if idle else None,
+        )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the benchmark; 2 for what the caller must put right."""
+    args = _parser().parse_args(argv)
+    exit_on_signals()
+    try:
+        report = _measure(args)
+    except BenchError as error:
+        print(f"bench text: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nbench text: interrupted; everything it started is stopped", file=sys.stderr)
+        return 130
+    print(f"\n{report.to_text()}")
+    if args.json:
+        args.json.write_text(json.dumps(report.to_json(), indent=2) + "\n", encoding="utf-8")
+        print(f"written: {args.json}")
+    return 1 if any(summary.errors for summary in report.summaries().values()) else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="scripts/bench/text", description=__doc__)
+    parser.add_argument("--pytorch-serve", type=Path, required=True, metavar="DIR", help="a checkout of pytorch/serve")
+    parser.add_argument("--work-dir", type=Path, metavar="DIR", default=Path(tempfile.gettempdir()) / "ts-handlers-bench",
+                        help="environments, model and logs; kept for the next run (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--sides", choices=("both", "stock", "ours"), default="both")
+    parser.add_argument("--stock", metavar="SETTING", action="append",
+                        help=f"one of {', '.join(map(str, ALL_SETTINGS))} (workers, batch, OMP threads; t0: unset); "
+                        "may be given again; of several (default: all) the best is searched first")  # fmt: skip
+    parser.add_argument("--search-seconds", type=float, default=10.0, help="block of each in that search (%(default)s)")
+    parser.add_argument("--precision", default="int8", help="of our build (default: %(default)s)")
+    parser.add_argument("--build-options", default="", metavar="'--X Y'", help="more options for `ts-handlers build`")
+    parser.add_argument("--payloads", type=Path, metavar="FILE", help="one sentence a line (default: rated sentences)")
+    parser.add_argument("--clients", type=int, default=16, help="closed-loop clients (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=20.0, help="measured part of a block (default: %(default)s)")
+    parser.add_argument("--warmup-seconds", type=float, default=5.0, help="load before it (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="blocks of each side (default: %(default)s)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything here too")
+    return parser
+
+
+def _measure(args: argparse.Namespace) -> Report:
+    facts = machine()
+    if float(facts["load_average_before"]) > _BUSY_LOAD:
+        print(f"note: load average {facts['load_average_before']}; other work on this machine blurs every number")
+    work_dir: Path = args.work_dir.resolve()
+    work_dir.mkdir(parents=True, exist_ok=True)
+    venv = stock_venv(work_dir)
+    model = make_model(venv, work_dir)
+    python = our_python(work_dir)
+    load = Load(
+        python=python,
+        payloads=args.payloads.resolve() if args.payloads else download_sentences(venv, work_dir),
+        clients=args.clients,
+        warmup_seconds=args.warmup_seconds,
+        folder=work_dir,
+    )
+    shared = {"java": java_home(venv), "model": model, "work_dir": work_dir}
+    sides: list[Side] = []
+    searched: list[Block] = []
+    if args.sides != "ours":
+        candidates = [
+            StockSide(settings, pytorch_serve=args.pytorch_serve.resolve(), venv=venv, **shared)
+            for settings in (map(parse_settings, args.stock) if args.stock else ALL_SETTINGS)
+        ]
+        best, searched = _search(candidates, load, args.search_seconds)
+        sides.append(best)
+    if args.sides != "stock":
+        ours = OurSide(python=python, precision=args.precision, build_options=args.build_options, **shared)
+        ours.prepare()
+        sides.append(ours)
+    blocks, agreement = _rounds(sides, load, args.rounds, args.seconds)
+    return Report(facts, {side.name: side.describe() for side in sides}, [*searched, *blocks], agreement)
+
+
+def _search(candidates: Sequence[StockSide], load: Load, seconds: float) -> tuple[StockSide, list[Block]]:
+    """Return the candidate of the highest rate in one short block each, and those blocks."""
+    blocks: list[Block] = []
+    for side in candidates:
+        side.prepare()
+        if len(candidates) > 1:
+            with Server(side.launch()) as server:
+                blocks.append(_announced(load, server, side.name, 0, seconds))
+    if not blocks:
+        return candidates[0], []
+    best = max(blocks, key=lambda block: block.result.requests_per_second)
+    print(f"best: {best.side}", flush=True)
+    return next(side for side in candidates if side.name == best.side), blocks
+
+
+def _rounds(sides: Sequence[Side], load: Load, rounds: int, seconds: float) -> tuple[list[Block], str | None]:
+    """Start every side once, then load them in turn; the one not under load is up and idle, its CPU is reported."""
+    blocks: list[Block] = []
+    with ExitStack() as stack:
+        servers: list[Server] = []
+        for side in sides:
+            print(f"starting {side.name}", flush=True)
+            servers.append(stack.enter_context(Server(side.launch())))
+        for number in range(1, rounds + 1):
+            for side, server in zip(sides, servers, strict=True):
+                idle = next((other for other in servers if other is not server), None)
+                blocks.append(_announced(load, server, side.name, number, seconds, idle))
+        return blocks, _agreement(servers, load.payloads) if len(servers) == 2 else None
+
+
+def _announced(load: Load, server: Server, side: str, number: int, seconds: float, idle: Server | None = None) -> Block:
+    label = f"round {number}" if number else "search"
+    print(f"{label}, {side}: {load.warmup_seconds:g} s warm-up, {seconds:g} s ...", flush=True)
+    block = load.block(server, side, number, seconds, idle)
+    result = block.result
+    p50, p99 = result.p50_ms or 0.0, result.p99_ms or 0.0
+    rate = f"{result.requests_per_second:.1f} req/s, p50 {p50:.0f} ms, p99 {p99:.0f} ms"
+    print(f"{label}, {side}: {rate}, errors {errors_text(result.errors)}", flush=True)
+    return block
+
+
+def _agreement(servers: Sequence[Server], payloads: Path) -> str:
+    """Say on how many sentences both give the same label: proof that both serve the same model."""
+    sentences = payloads.read_text(encoding="utf-8").splitlines()[:_AGREEMENT_SENTENCES]
+    try:
+        same = sum(len({_label(server.predict(text)) for server in servers}) == 1 for text in sentences)
+    except urllib.error.URLError as error:
+        return f"same label: not known ({error})"
+    return f"same label from both on {same} of {len(sentences)} sentences"
+
+
+def _label(answer: Any) -> str:
+    """Return the label of {label: score}, or the answer where the label is all of it."""
+    return str(max(answer, key=answer.__getitem__)) if isinstance(answer, dict) else str(answer)

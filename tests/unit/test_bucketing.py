@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ts_handlers.bucketing import BatchPlan, check_boundaries, pad_length, plan_batches
+from ts_handlers.errors import ConfigError
+
+LENGTHS = st.lists(st.integers(1, 300), max_size=40)
+
+
+@given(
+    lengths=LENGTHS,
+    max_batch_size=st.integers(1, 9),
+    max_padded_tokens=st.integers(1, 600),
+    boundaries=st.lists(st.integers(1, 256), max_size=4, unique=True).map(sorted),
+    overhead=st.floats(0, 64),
+)
+def test_every_sequence_runs_once_within_the_caps(
+    lengths: list[int], max_batch_size: int, max_padded_tokens: int, boundaries: list[int], overhead: float
+) -> None:
+    plans = plan_batches(
+        lengths,
+        max_batch_size=max_batch_size,
+        max_padded_tokens=max_padded_tokens,
+        boundaries=boundaries,
+        call_overhead_tokens=overhead,
+    )
+    assert sorted(index for plan in plans for index in plan.indices) == list(range(len(lengths)))
+    for plan in plans:
+        assert len(plan.indices) <= max_batch_size
+        assert plan.padded_length == pad_length(max(lengths[index] for index in plan.indices), boundaries)
+        assert len(plan.indices) == 1 or plan.num_padded_tokens <= max_padded_tokens
+
+
+@given(lengths=st.lists(st.integers(1, 50), min_size=1, max_size=7), overhead=st.integers(0, 40))
+def test_no_grouping_is_cheaper(lengths: list[int], overhead: int) -> None:
+    plans = plan_batches(lengths, max_batch_size=4, max_padded_tokens=120, call_overhead_tokens=overhead)
+    cost = sum(plan.num_padded_tokens + overhead for plan in plans)
+    ordered = sorted(lengths)
+    cheapest = min(
+        sum((stop - start) * ordered[stop - 1] + overhead for start, stop in itertools.pairwise(cuts))
+        for size in range(len(lengths))
+        for inner in itertools.combinations(range(1, len(lengths)), size)
+        for cuts in [(0, *inner, len(lengths))]
+        if all(
+            stop - start == 1 or (stop - start <= 4 and (stop - start) * ordered[stop - 1] <= 120)
+            for start, stop in itertools.pairwise(cuts)
+        )
+    )
+    assert cost == cheapest
+
+
+def test_a_long_text_does_not_stretch_the_short_ones() -> None:
+    plans = plan_batches([200, 5, 6, 7], max_batch_size=8, max_padded_tokens=4096, call_overhead_tokens=8)
+    assert plans == [BatchPlan((1, 2, 3), 7), BatchPlan((0,), 200)]
+
+
+def test_an_expensive_call_is_shared() -> None:
+    plans = plan_batches([200, 150], max_batch_size=8, max_padded_tokens=4096, call_overhead_tokens=100)
+    assert plans == [BatchPlan((1, 0), 200)]
+
+
+def test_a_sequence_over_the_cap_runs_alone() -> None:
+    assert plan_batches([900, 3], max_batch_size=8, max_padded_tokens=512) == [BatchPlan((1,), 3), BatchPlan((0,), 900)]
+
+
+@pytest.mark.parametrize(("length", "padded"), [(1, 8), (8, 8), (9, 32), (33, 33)])
+def test_pad_length(length: int, padded: int) -> None:
+    assert pad_length(length, (8, 32)) == padded
+
+
+@pytest.mark.parametrize("boundaries", [(8, 8), (16, 8), (8, 600)])
+def test_unusable_boundaries_are_refused(boundaries: tuple[int, ...]) -> None:
+    with pytest.raises(ConfigError, match=r"handler\.bucketing\.boundaries"):
+        check_boundaries(boundaries, 512)

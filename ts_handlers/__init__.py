@@ -1,0 +1,55 @@
+"""TorchServe handlers that use the CPUs, or the GPU, they were given, and nothing more.
+
+Public names; importing the package does nothing else. Handlers load TorchServe and torch when they are first named.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ts_handlers.base import InferenceHandler
+    from ts_handlers.batch import ModelInput
+    from ts_handlers.errors import ConfigError, PayloadTooLargeError, RequestError
+    from ts_handlers.text import (
+        FeatureExtractionHandler,
+        QuestionAnsweringHandler,
+        TextClassificationHandler,
+        TextHandler,
+        TokenClassificationHandler,
+    )
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "InferenceHandler": "base",
+    "ModelInput": "batch",
+    "ConfigError": "errors",
+    "PayloadTooLargeError": "errors",
+    "RequestError": "errors",
+    "FeatureExtractionHandler": "text",
+    "QuestionAnsweringHandler": "text",
+    "TextClassificationHandler": "text",
+    "TextHandler": "text",
+    "TokenClassificationHandler": "text",
+}
+
+__all__ = [
+    "ConfigError",
+    "FeatureExtractionHandler",
+    "InferenceHandler",
+    "ModelInput",
+    "PayloadTooLargeError",
+    "QuestionAnsweringHandler",
+    "RequestError",
+    "TextClassificationHandler",
+    "TextHandler",
+    "TokenClassificationHandler",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'ts_handlers' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"ts_handlers.{_HOMES[name]}"), name)

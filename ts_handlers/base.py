@@ -1,0 +1,376 @@
+"""InferenceHandler: the whole data path. Read this file first; a handler of your own needs nothing else.
+
+    rows -> decode -> transform -> plan_batches -> pad_batch -> session.run -> split_rows -> format -> responses
+
+This is the only file that imports TorchServe.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+import traceback
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar
+
+from ts.handler_utils.timer import timed
+from ts.metrics.metric_type_enum import MetricTypes
+from ts.torch_handler.base_handler import BaseHandler
+
+from ts_handlers import metrics
+from ts_handlers.batch import Array, ModelInput, Row, pad_batch, split_rows
+from ts_handlers.bucketing import BatchPlan, check_boundaries, plan_batches
+from ts_handlers.config import HandlerConfig, OutputConfig, load_config
+from ts_handlers.cpu import CpuShare, count_workers, cpu_budget, cpu_share, limit_threads
+from ts_handlers.errors import ConfigError, InferenceError, RequestError, UnsupportedRequestError
+from ts_handlers.payload import JSON_CONTENT_TYPE, encode_json, encode_response, parse_request
+from ts_handlers.runtime import ModelFiles, Session, open_session
+
+logger = logging.getLogger(__name__)
+
+
+class InferenceHandler(BaseHandler):
+    """A TorchServe handler for many instances a row and many rows a batch.
+
+    Override `decode`, `transform` and `format`, and, rarely, `open_session` and `prepare`. Nothing about a request is
+    stored on the handler; everything else is built once, in `initialize`.
+
+    Attributes:
+        task: Name of the task, compared with `handler.task` of the archive.
+        output_config: Dataclass of `handler.output`.
+        sequence_outputs: Model outputs with the sequence as their second axis; they are returned without padding.
+        config: The archive's `handler:` section.
+        model_dir: The unpacked archive.
+        session: The loaded model.
+        share: The worker's share of the CPUs.
+    """
+
+    task: ClassVar[str | None] = None
+    output_config: ClassVar[type] = OutputConfig
+    sequence_outputs: ClassVar[Collection[str]] = ()
+
+    config: HandlerConfig
+    model_dir: Path
+    session: Session
+    share: CpuShare
+
+    # What a team overrides
+
+    def prepare(self) -> None:
+        """Read what the handler needs from `self.model_dir` (a tokenizer, labels), before the session is opened."""
+
+    def decode(self, instance: Any) -> Any:
+        """Return the example of one instance as the client sent it.
+
+        Raises:
+            RequestError: 400, the instance is not of a form this task takes.
+        """
+        return instance
+
+    def transform(self, example: Any) -> Sequence[ModelInput]:
+        """Return the unpadded model inputs of one example.
+
+        Raises:
+            RequestError: 400 or 413, the example does not fit the model.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must override transform")
+
+    def format(self, example: Any, inputs: Sequence[ModelInput], outputs: Sequence[Mapping[str, Array]]) -> Any:
+        """Return the prediction of one example, as JSON can carry it (numpy included).
+
+        Args:
+            example: What `decode` returned.
+            inputs: What `transform` returned.
+            outputs: The model's outputs for each input, without batch axis and padding.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must override format")
+
+    def open_session(self, files: ModelFiles) -> Session:
+        """Load the model."""
+        return open_session(self.config.runtime, files, self.share)
+
+    def warmup_input(self, length: int) -> ModelInput | None:
+        """Return an input of this length to warm up with; None: no warm-up."""
+        del length
+        return None
+
+    # Once a worker
+
+    def initialize(self, context: Any) -> None:
+        """Load the model: config, CPU share, thread limits, session, warm-up, one log line.
+
+        Raises:
+            OperatorError: What the operator must change.
+        """
+        self.context = context
+        self.manifest = context.manifest or {}
+        properties = context.system_properties
+        self.model_dir = Path(properties["model_dir"])
+        self.config = load_config(context.model_yaml_config, self.output_config)
+        self._check_task()
+        self._take_cpu_share(context.model_yaml_config or {})
+        limit_threads(self.share.threads)
+        self.prepare()
+        self.session = self.open_session(self._files(properties.get("gpu_id")))
+        self._metrics = metrics.WorkerMetrics(context.metrics, MetricTypes)
+        started = time.perf_counter()
+        shapes = self._warm_up()
+        self._log_decisions(shapes, time.perf_counter() - started)
+        self.initialized = True
+
+    # Every batch
+
+    def handle(self, data: list[dict[str, Any]], context: Any) -> list[bytes]:
+        """Answer one batch; TorchServe's entry point.
+
+        Returns:
+            One JSON body a row, in order. A row that failed has its own status and an error body.
+        """
+        started = time.perf_counter()
+        if os.environ.get("ENABLE_TORCH_PROFILER"):
+            responses, _ = self._infer_with_profiler(data=data)
+        else:
+            responses = self.postprocess(self.inference(self.preprocess(data)))
+        context.metrics.add_time("HandlerTime", round((time.perf_counter() - started) * 1000, 2), None, "ms")
+        return list(responses)
+
+    @timed  # type: ignore[untyped-decorator]  # TorchServe has no types
+    def preprocess(self, data: list[dict[str, Any]]) -> list[Row]:
+        """Decode and transform each row; a row that fails keeps its error."""
+        rows = [Row() for _ in data]
+        with self._timed(metrics.DECODE_SECONDS):
+            for index, row in enumerate(rows):
+                with self._row_errors(row):
+                    self._decode_row(row, data[index], index)
+        with self._timed(metrics.TRANSFORM_SECONDS):
+            for row in filter(_is_open, rows):
+                with self._row_errors(row):
+                    row.inputs = [
+                        list(self._per_instance(row, index, self.transform, example))
+                        for index, example in enumerate(row.examples)
+                    ]
+        return rows
+
+    @timed  # type: ignore[untyped-decorator]
+    def inference(self, data: list[Row], *args: Any, **kwargs: Any) -> list[Row]:
+        """Run the model on the inputs of all rows together, in as few and as little padded calls as pays."""
+        del args, kwargs
+        places = [(row, inputs) for row in data if row.is_open for inputs in row.inputs]
+        flat = [item for _, inputs in places for item in inputs]
+        if not flat:
+            return data
+        owners = [row for row, inputs in places for _ in inputs]
+        plans = self._plan(flat)
+        outputs: list[dict[str, Array]] = [{} for _ in flat]
+        with self._timed(metrics.RUN_SECONDS):
+            for plan in plans:
+                self._run_plan(plan, flat, outputs, owners)
+        self._measure_padding(flat, plans)
+        remaining = iter(outputs)
+        for row, inputs in places:
+            row.outputs.append([next(remaining) for _ in inputs])
+        return data
+
+    @timed  # type: ignore[untyped-decorator]
+    def postprocess(self, data: list[Row]) -> list[bytes]:
+        """Format each row in the protocol of its request, set its status, and count what was rejected."""
+        with self._timed(metrics.FORMAT_SECONDS):
+            for row in filter(_is_open, data):
+                with self._row_errors(row):
+                    self._format_row(row)
+        self._metrics.observe(metrics.BATCH_FILL, round(len(data) / self._batch_size, 4))
+        return [self._finish_row(row, index) for index, row in enumerate(data)]
+
+    # Below: the steps of the above
+
+    def _decode_row(self, row: Row, data: Mapping[str, Any], index: int) -> None:
+        headers = self.context.get_all_request_header(index)
+        if headers.get("describe") == "True":
+            row.response = encode_json(self.describe_handle())
+            return
+        if headers.get("explain") == "True":
+            raise UnsupportedRequestError("this model gives predictions, not explanations; use /predictions")
+        row.request = parse_request(data, _content_type(headers), max_instances=self.config.limits.max_instances)
+        row.examples = [
+            self._per_instance(row, number, self.decode, instance)
+            for number, instance in enumerate(row.request.instances)
+        ]
+
+    def _run_plan(
+        self, plan: BatchPlan, inputs: list[ModelInput], outputs: list[dict[str, Array]], owners: list[Row]
+    ) -> None:
+        """Run one call; where it fails, run its sequences one by one, so that only the guilty row fails."""
+        batch = pad_batch(inputs, plan, self.pad_values)
+        try:
+            results = split_rows(self.session.run(batch.arrays), batch, self.sequence_outputs)
+        except MemoryError:
+            raise  # TorchServe answers 507 and starts the worker anew
+        except Exception as error:  # noqa: BLE001  # engines raise what they like
+            if len(plan.indices) > 1:
+                for index in plan.indices:
+                    self._run_plan(BatchPlan((index,), plan.padded_length), inputs, outputs, owners)
+                return
+            _log_failure("the model run", error)
+            owners[plan.indices[0]].error = InferenceError("the model failed on this request; see the server's log")
+            return
+        for index, result in zip(batch.indices, results, strict=True):
+            outputs[index] = result
+
+    def _format_row(self, row: Row) -> None:
+        if row.request is None:
+            raise InferenceError("the row was not decoded", code="not_decoded")
+        predictions = [
+            self._per_instance(row, index, self.format, *parts)
+            for index, parts in enumerate(zip(row.examples, row.inputs, row.outputs, strict=True))
+        ]
+        model = self.manifest.get("model", {})
+        row.response = encode_response(
+            row.request,
+            predictions,
+            model_name=str(model.get("modelName", self.context.model_name)),
+            model_version=model.get("modelVersion"),
+        )
+
+    def _finish_row(self, row: Row, index: int) -> bytes:
+        self.context.set_response_content_type(index, JSON_CONTENT_TYPE)
+        if row.error is not None:
+            self.context.set_response_status(row.error.status, row.error.phrase, index)
+            self._metrics.observe(metrics.REJECTED_ROWS, 1, str(row.error.status))
+            return encode_json(row.error.body())
+        return row.response or b""
+
+    @staticmethod
+    def _per_instance(row: Row, index: int, hook: Any, *arguments: Any) -> Any:
+        """Call a hook on one instance; say which one it was where there are many."""
+        try:
+            return hook(*arguments)
+        except RequestError as error:
+            if row.request is not None and row.request.is_many:
+                raise error.prefixed(f"instance {index}") from error
+            raise
+
+    @contextmanager
+    def _row_errors(self, row: Row) -> Iterator[None]:
+        """Keep what fails in one row with that row."""
+        try:
+            yield
+        except RequestError as error:
+            row.error = error
+        except MemoryError:
+            raise
+        except Exception as error:  # noqa: BLE001  # a hook's bug must not fail the other rows
+            _log_failure("a handler hook", error)
+            row.error = InferenceError("the handler failed on this request; see the server's log")
+
+    @contextmanager
+    def _timed(self, spec: metrics.MetricSpec) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self._metrics.observe(spec, round(time.perf_counter() - started, 6))
+
+    def _plan(self, inputs: Sequence[ModelInput]) -> list[BatchPlan]:
+        bucketing = self.config.bucketing
+        return plan_batches(
+            [item.length for item in inputs],
+            max_batch_size=bucketing.max_batch_size,
+            max_padded_tokens=bucketing.max_padded_tokens,
+            boundaries=bucketing.boundaries,
+            call_overhead_tokens=bucketing.call_overhead_tokens,
+        )
+
+    def _measure_padding(self, inputs: Sequence[ModelInput], plans: Sequence[BatchPlan]) -> None:
+        fed = sum(plan.num_padded_tokens for plan in plans)
+        needed = sum(item.length for item in inputs)
+        self._metrics.observe(metrics.PADDED_TOKENS, round(1 - needed / fed, 4) if fed else 0.0)
+
+    @property
+    def pad_values(self) -> Mapping[str, int]:
+        """Fill of each model input where it is padded; 0 for those it does not name."""
+        return {}
+
+    @property
+    def max_length(self) -> int | None:
+        """Longest sequence the model takes, in tokens; None where there is no limit."""
+        return None
+
+    def describe_handle(self) -> dict[str, Any]:
+        """Answer TorchServe's describe request (`GET /models/NAME?customized=true`)."""
+        return {"task": self.task, "runtime": self.session.describe(), "threads": self.share.threads}
+
+    def _is_explain(self) -> bool:
+        return False  # rows are routed one by one, in _decode_row
+
+    @property
+    def _batch_size(self) -> int:
+        return max(1, int(self.context.system_properties.get("batch_size") or 1))
+
+    def _check_task(self) -> None:
+        if self.task is not None and self.config.task not in (None, self.task):
+            raise ConfigError(
+                f"handler.task is {self.config.task} and {type(self).__name__} serves {self.task}; use the task's handler"
+            )
+
+    def _take_cpu_share(self, model_config: Mapping[str, Any]) -> None:
+        self._budget = cpu_budget()
+        num_workers, source = count_workers(self._budget, model_config.get("minWorkers"))
+        self.share = cpu_share(self._budget, num_workers, threads=self.config.cpu.threads, source=source)
+
+    def _files(self, gpu_id: int | None) -> ModelFiles:
+        model = self.manifest.get("model", {})
+        return ModelFiles(self.model_dir, model.get("serializedFile"), model.get("modelFile"), gpu_id)
+
+    def _warm_up(self) -> list[tuple[int, int]]:
+        """Run the shapes of the buckets once; return them as (batch, length)."""
+        bucketing, warmup = self.config.bucketing, self.config.warmup
+        check_boundaries(bucketing.boundaries, self.max_length)
+        longest = min(self.max_length or 512, bucketing.max_padded_tokens)
+        lengths = warmup.lengths or bucketing.boundaries or tuple(n for n in (16, 64) if n < longest) + (longest,)
+        shapes = []
+        for length in lengths if warmup.enabled else ():
+            item = self.warmup_input(length)
+            if item is None:
+                break
+            for size in sorted({1, min(bucketing.max_batch_size, max(1, bucketing.max_padded_tokens // length))}):
+                plan = BatchPlan(tuple(range(size)), length)
+                self.session.run(pad_batch([item] * size, plan, self.pad_values).arrays)
+                shapes.append((size, length))
+        return shapes
+
+    def _log_decisions(self, shapes: Sequence[tuple[int, int]], seconds: float) -> None:
+        logger.info(
+            "ts_handlers: %s ready: %s; %d threads of %s, %d workers (%s); buckets %s, at most %d sequences and %d tokens a "
+            "call; warmed up %s in %.2f s",
+            self.task or type(self).__name__,
+            self.session.describe(),
+            self.share.threads,
+            self._budget.describe(),
+            self.share.num_workers,
+            self.share.source,
+            list(self.config.bucketing.boundaries) or "by longest",
+            self.config.bucketing.max_batch_size,
+            self.config.bucketing.max_padded_tokens,
+            " ".join(f"{size}x{length}" for size, length in shapes) or "nothing",
+            seconds,
+        )
+
+
+def _is_open(row: Row) -> bool:
+    return row.is_open
+
+
+def _content_type(headers: Mapping[str, Any]) -> str | None:
+    """Return the media type of the body: TorchServe keeps it under the parameter's name."""
+    for name in ("data", "body"):
+        part = headers.get(name)
+        if isinstance(part, Mapping):
+            return part.get("content-type") or None
+    return None
+
+
+def _log_failure(what: str, error: Exception) -> None:
+    """Log where it failed and as what; not the message, which can quote the request."""
+    frames = "".join(traceback.format_tb(error.__traceback__))
+    logger.error("%s failed with %s:\n%s", what, type(error).__name__, frames)

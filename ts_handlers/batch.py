@@ -1,0 +1,107 @@
+"""Padded arrays, and the way back to sequences."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ts_handlers.bucketing import BatchPlan
+from ts_handlers.errors import RequestError
+from ts_handlers.payload import Request
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInput:
+    """One unpadded sequence for the model; an example can need several (windows of a long context, say).
+
+    Attributes:
+        arrays: Named inputs, each `(seq_len, ...)`.
+        length: seq_len, in tokens.
+        source: What `format` needs to read the outputs (offsets, tokens); never fed.
+    """
+
+    arrays: Mapping[str, Array]
+    length: int
+    source: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class PaddedBatch:
+    """What one model call is fed.
+
+    Attributes:
+        arrays: Named inputs, each `(batch, padded_length, ...)`.
+        lengths: Tokens of each sequence.
+        indices: Which sequence each row of the batch is.
+    """
+
+    arrays: dict[str, Array]
+    lengths: tuple[int, ...]
+    indices: tuple[int, ...]
+
+
+def pad_batch(inputs: Sequence[ModelInput], plan: BatchPlan, pad_values: Mapping[str, int]) -> PaddedBatch:
+    """Put the sequences of one call into arrays of one length.
+
+    Args:
+        inputs: All sequences; the plan names those of this call.
+        plan: Which sequences, and to what length.
+        pad_values: Fill of each named input; 0 where it has none.
+    """
+    chosen = [inputs[index] for index in plan.indices]
+    arrays = {}
+    for name, first in chosen[0].arrays.items():
+        shape = (len(chosen), plan.padded_length, *first.shape[1:])
+        array = np.full(shape, pad_values.get(name, 0), dtype=first.dtype)
+        for row, item in enumerate(chosen):
+            array[row, : item.length] = item.arrays[name]
+        arrays[name] = array
+    return PaddedBatch(arrays, tuple(item.length for item in chosen), plan.indices)
+
+
+def split_rows(
+    outputs: Mapping[str, Array], batch: PaddedBatch, sequence_outputs: Collection[str]
+) -> list[dict[str, Array]]:
+    """Give each sequence its own outputs, without padding.
+
+    Args:
+        outputs: Named outputs of a call, each `(batch, ...)`.
+        batch: The call.
+        sequence_outputs: Those with the sequence as their second axis, `(batch, padded_length, ...)`.
+    """
+    return [
+        {name: array[row, :length] if name in sequence_outputs else array[row] for name, array in outputs.items()}
+        for row, length in enumerate(batch.lengths)
+    ]
+
+
+@dataclass(slots=True)
+class Row:
+    """One request of TorchServe's batch on its way through the handler.
+
+    Attributes:
+        request: The request, once it is understood.
+        examples: What `decode` made of each instance.
+        inputs: What `transform` made of each example.
+        outputs: What the model returned for each input of each example.
+        response: The finished body.
+        error: What ended this row early; its neighbours go on.
+    """
+
+    request: Request | None = None
+    examples: list[Any] = field(default_factory=list)
+    inputs: list[list[ModelInput]] = field(default_factory=list)
+    outputs: list[list[dict[str, Array]]] = field(default_factory=list)
+    response: bytes | None = None
+    error: RequestError | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is work left to do on it."""
+        return self.error is None and self.response is None

@@ -1,0 +1,92 @@
+"""Lengths -> batches. Pure functions: which sequences share a model call, and to what length each call is padded."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ts_handlers.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class BatchPlan:
+    """One model call.
+
+    Attributes:
+        indices: Which sequences are in it, shortest first.
+        padded_length: Length each of them is padded to.
+    """
+
+    indices: tuple[int, ...]
+    padded_length: int
+
+    @property
+    def num_padded_tokens(self) -> int:
+        """Tokens of the call, padding included."""
+        return len(self.indices) * self.padded_length
+
+
+def plan_batches(
+    lengths: Sequence[int],
+    *,
+    max_batch_size: int,
+    max_padded_tokens: int,
+    boundaries: Sequence[int] = (),
+    call_overhead_tokens: float = 0.0,
+) -> list[BatchPlan]:
+    """Group sequences so that the calls cost least, counting each call as its padded tokens plus a fixed overhead.
+
+    Sorted by length, an optimal grouping is made of runs, so the cheapest one is found by dynamic programming over the
+    ends of runs, O(len(lengths) * max_batch_size).
+
+    Args:
+        lengths: Tokens of each sequence.
+        max_batch_size: Most sequences in one call.
+        max_padded_tokens: Most tokens in one call, padding included; a longer single sequence gets a call of its own.
+        boundaries: Ascending lengths to pad to; a sequence past the last is padded to its own length.
+        call_overhead_tokens: Cost of a call, in tokens.
+
+    Returns:
+        Calls in ascending order of length; every index of `lengths` is in exactly one.
+    """
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    padded = [pad_length(lengths[index], boundaries) for index in order]
+    best = [0.0] + [float("inf")] * len(order)
+    start_of = [0] * (len(order) + 1)
+    for end in range(1, len(order) + 1):
+        length = padded[end - 1]
+        for start in range(end - 1, max(-1, end - 1 - max_batch_size), -1):
+            size = end - start
+            if size > 1 and size * length > max_padded_tokens:
+                break
+            cost = best[start] + size * length + call_overhead_tokens
+            if cost < best[end]:
+                best[end], start_of[end] = cost, start
+    plans = []
+    end = len(order)
+    while end:
+        start = start_of[end]
+        plans.append(BatchPlan(tuple(order[start:end]), padded[end - 1]))
+        end = start
+    return plans[::-1]
+
+
+def pad_length(length: int, boundaries: Sequence[int] = ()) -> int:
+    """Return the smallest boundary that holds `length`, or `length` itself past the last one."""
+    position = bisect_left(boundaries, length)
+    return boundaries[position] if position < len(boundaries) else length
+
+
+def check_boundaries(boundaries: Sequence[int], max_length: int | None) -> None:
+    """Refuse boundaries that are not ascending or lie past the model's maximum.
+
+    Raises:
+        ConfigError: They are not usable.
+    """
+    if any(left >= right for left, right in zip(boundaries, boundaries[1:], strict=False)):
+        raise ConfigError(f"handler.bucketing.boundaries is {list(boundaries)}; list each length once, ascending")
+    if boundaries and max_length is not None and boundaries[-1] > max_length:
+        raise ConfigError(
+            f"handler.bucketing.boundaries ends at {boundaries[-1]}, past max_length {max_length}; remove what is longer"
+        )

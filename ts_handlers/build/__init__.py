@@ -1,0 +1,1 @@
+"""What runs in the model-build image: export, optimize, quantize, check, archive."""

@@ -1,0 +1,117 @@
+"""Files -> .mar, through torch-model-archiver."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ts_handlers.build.source import Source
+from ts_handlers.errors import OperatorError
+
+HANDLERS: Mapping[str, str] = {
+    "text-classification": "TextClassificationHandler",
+    "token-classification": "TokenClassificationHandler",
+    "question-answering": "QuestionAnsweringHandler",
+    "feature-extraction": "FeatureExtractionHandler",
+}
+"""Handler class of each task."""
+
+_RESERVED = frozenset({"utils", "service", "metrics", "context", "ts_handlers", "tokenizers", "handler_utils"})
+"""Names a handler file cannot have: TorchServe's worker, or a package it needs, already answers to them."""
+
+TIMEOUT_SECONDS = 120
+"""TorchServe's own default for loading and for one answer; it is written out because it would be forced anyway."""
+
+
+def write_shim(task: str, folder: Path) -> Path:
+    """Write the handler file of an archive: TorchServe wants a file that defines exactly one class."""
+    path = folder / "handler.py"
+    name = HANDLERS[task]
+    path.write_text(
+        f'"""Serves {task} with ts_handlers."""\n\n'
+        f"from ts_handlers import {name}\n\n\n"
+        f"class Handler({name}):\n"
+        f'    """The handler of this archive."""\n',
+        encoding="utf-8",
+    )
+    return path
+
+
+def check_handler_file(file: Path) -> Path:
+    """Refuse a team's handler file that TorchServe could not import.
+
+    Raises:
+        OperatorError: It is missing, no Python file, or has a name that is taken.
+    """
+    if not file.is_file() or file.suffix != ".py":
+        raise OperatorError(f"--handler {file} is no Python file; give the path of one")
+    if file.stem in _RESERVED:
+        raise OperatorError(f"--handler {file.name}: TorchServe's worker has a module {file.stem}; rename the file")
+    return file
+
+
+def write_tokenizer(source: Source, folder: Path) -> list[Path]:
+    """Write tokenizer.json and tokenizer_config.json."""
+    source.tokenizer.save_pretrained(folder)
+    return [folder / "tokenizer.json", folder / "tokenizer_config.json"]
+
+
+def write_labels(source: Source, folder: Path) -> list[Path]:
+    """Write index_to_name.json; nothing where the task has no labels."""
+    if not source.labels:
+        return []
+    path = folder / "index_to_name.json"
+    names = {str(index): name for index, name in enumerate(source.labels)}
+    path.write_text(json.dumps(names, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    return [path]
+
+
+def write_model_config(handler: Mapping[str, Any], folder: Path) -> Path:
+    """Write model-config.yaml. Workers and batch are left to config.properties, which it would override."""
+    path = folder / "model-config.yaml"
+    config = {"responseTimeout": TIMEOUT_SECONDS, "startupTimeout": TIMEOUT_SECONDS, "handler": dict(handler)}
+    path.write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    return path
+
+
+def run_archiver(
+    *,
+    name: str,
+    version: str,
+    serialized_file: Path,
+    handler_file: Path,
+    config_file: Path,
+    extra_files: list[Path],
+    export_path: Path,
+) -> Path:
+    """Run torch-model-archiver; return the .mar.
+
+    It works in a folder of its own: the archiver empties TMPDIR/NAME, so two builds of one name would meet there.
+
+    Raises:
+        OperatorError: It failed, with what it said.
+    """
+    scratch = export_path / "archiver"
+    scratch.mkdir()
+    command = [
+        *(sys.executable, "-m", "model_archiver.model_packaging"),
+        *("--model-name", name, "--version", version),
+        *("--serialized-file", str(serialized_file), "--handler", str(handler_file)),
+        *("--config-file", str(config_file), "--export-path", str(export_path)),
+    ]
+    if extra_files:
+        command += ["--extra-files", ",".join(map(str, extra_files))]
+    environment = {**os.environ, "TMPDIR": str(scratch)}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    mar = export_path / f"{name}.mar"
+    if result.returncode != 0 or not mar.is_file():
+        lines = (result.stderr or result.stdout).strip().splitlines()
+        raise OperatorError(f"torch-model-archiver failed: {lines[-1] if lines else result.returncode}")
+    return mar

@@ -1,0 +1,151 @@
+"""Does the built model still say what the source says? Measured on sample inputs, before anything is archived."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ts_handlers.batch import Array
+from ts_handlers.build.source import Source
+from ts_handlers.errors import OperatorError
+from ts_handlers.runtime import Session
+
+TOLERANCES = {"fp32": 1e-3, "bf16": 0.1, "int8": 0.3}
+"""Largest relative error of a build by its precision. Cosine 0.99 is a relative error of about 0.14."""
+
+SAMPLE_TEXTS = (
+    "The delivery came two days early, and the driver was kind enough to carry it upstairs.",
+    "Terrible.",
+    "I have mixed feelings: the screen is gorgeous, but the battery barely lasts until noon.",
+    "In 2019, Maria Gonzalez moved from Buenos Aires to Toronto to work for the Royal Ontario Museum.",
+    "Ça coûte 12,50 € - c'est trop cher! 😀",
+    "The committee, which had met in secret for the better part of a year, published its findings on Thursday: the bridge "
+    "had been inspected by people who had never seen a bridge of that kind, and the cables had been painted rather than "
+    "replaced.",
+    "What time does the museum open on Sundays?",
+    "ok",
+)
+SAMPLE_QUESTIONS = (
+    "Who moved to Toronto?",
+    "When were the findings published?",
+    "What had been painted?",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """How far the built model is from its source.
+
+    Attributes:
+        num_samples: Sample inputs compared.
+        relative_error: Norm of the difference over norm of the source's outputs, all samples together.
+        mean_cosine: Cosine between source's and build's outputs, mean over samples.
+        max_abs_error: Largest difference of one number.
+        tolerance: Largest relative error allowed.
+    """
+
+    num_samples: int
+    relative_error: float
+    mean_cosine: float
+    max_abs_error: float
+    tolerance: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it for the build report."""
+        return asdict(self)
+
+
+def read_samples(file: Path | None) -> tuple[str, ...]:
+    """Read one text a line (what follows a tab, where there is a label before it); the built-in texts without a file.
+
+    Raises:
+        OperatorError: The file cannot be read or has no text.
+    """
+    if file is None:
+        return SAMPLE_TEXTS
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise OperatorError(f"{file} cannot be read as UTF-8 text: {error}") from error
+    texts = tuple(line.split("\t", 1)[-1] for line in lines if line.strip())
+    if not texts:
+        raise OperatorError(f"{file} has no text; give one a line")
+    return texts
+
+
+def check_build(source: Source, session: Session, texts: Sequence[str], precision: str, tolerance: float | None) -> CheckResult:
+    """Compare the built model with its source, one sample at a time.
+
+    Raises:
+        OperatorError: The relative error is past the tolerance, or an output is not finite.
+    """
+    limit = TOLERANCES[precision] if tolerance is None else tolerance
+    difference = norm = largest = 0.0
+    cosines = []
+    samples = sample_arrays(source, texts)
+    for arrays in samples:
+        expected, actual = _source_outputs(source, arrays), _flatten(session.run(arrays), source.output_names)
+        if not np.isfinite(actual).all():
+            raise OperatorError("the built model returns numbers that are not finite; build it as fp32")
+        difference += float(np.sum((actual - expected) ** 2))
+        norm += float(np.sum(expected**2))
+        largest = max(largest, float(np.abs(actual - expected).max()))
+        cosines.append(float(actual @ expected / max(np.linalg.norm(actual) * np.linalg.norm(expected), 1e-12)))
+    error = float(np.sqrt(difference / max(norm, 1e-12)))
+    if error > limit:
+        raise OperatorError(
+            f"the {precision} build differs from its source: relative error {error:.2g} on {len(samples)} samples, allowed "
+            f"{limit:g}; build as fp32, or allow it with --tolerance"
+        )
+    return CheckResult(len(samples), error, float(np.mean(cosines)), largest, limit)
+
+
+def sample_arrays(source: Source, texts: Sequence[str]) -> list[dict[str, Array]]:
+    """Tokenize samples, one batch of one sequence each."""
+    if source.task == "question-answering":
+        context = " ".join(texts)[:2000]
+        pairs = [(question, context) for question in SAMPLE_QUESTIONS]
+    else:
+        pairs = [(text, None) for text in texts]
+    encoded = [
+        source.tokenizer(text, pair, truncation=True, max_length=min(source.max_length, 384), return_tensors="np")
+        for text, pair in pairs
+    ]
+    return [{name: np.asarray(item[name], dtype=np.int64) for name in source.input_names} for item in encoded]
+
+
+def measure_latency_ms(session: Session, arrays: dict[str, Array], repeats: int = 9) -> float:
+    """Return the median time of one call, in milliseconds, after two calls of warm-up."""
+    times = []
+    for _ in range(repeats + 2):
+        started = time.perf_counter()
+        session.run(arrays)
+        times.append(time.perf_counter() - started)
+    return round(statistics.median(times[2:]) * 1000, 3)
+
+
+def latency_table(session: Session, source: Source) -> dict[str, float]:
+    """Measure a call of one and of eight sequences of 24 tokens, in milliseconds."""
+    table = {}
+    for size in (1, 8):
+        shape = (size, min(24, source.max_length))
+        arrays = {name: np.full(shape, name == "attention_mask", dtype=np.int64) for name in source.input_names}
+        table[f"{shape[0]}x{shape[1]}"] = measure_latency_ms(session, arrays)
+    return table
+
+
+def _source_outputs(source: Source, arrays: dict[str, Array]) -> Array:
+    with torch.inference_mode():
+        outputs = source.model(**{name: torch.from_numpy(array) for name, array in arrays.items()}, return_dict=True)
+    return _flatten({name: outputs[name].float().numpy() for name in source.output_names}, source.output_names)
+
+
+def _flatten(outputs: dict[str, Array], names: Sequence[str]) -> Array:
+    return np.concatenate([outputs[name].astype(np.float64).ravel() for name in names])

@@ -1,0 +1,99 @@
+"""`ts-handlers build`: a checkpoint -> NAME.mar and NAME.build.json. Its imports are light; the work's are not."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+from typing import Any
+
+from ts_handlers.errors import OperatorError
+
+HELP = "package a model into a .mar"
+
+_TASKS = ("text-classification", "token-classification", "question-answering", "feature-extraction")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    parser.add_argument("source", metavar="SOURCE", help="Hugging Face folder or hub id")
+    parser.add_argument("--task", required=True, choices=_TASKS, help="what the model is for")
+    parser.add_argument("--name", required=True, help="model name: letters, digits, dots, dashes and underscores")
+    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder for the .mar, the model store")
+    parser.add_argument("--version", default="1.0", help="model version (default: %(default)s)")
+    parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16", "int8"), help="default: %(default)s")
+    parser.add_argument(
+        "--backend", default="auto", choices=("auto", "onnx", "torch"), help="auto: onnx, or torch for bf16 (default)"
+    )
+    parser.add_argument("--handler", type=Path, metavar="FILE.py", help="your own handler instead of the task's")
+    parser.add_argument("--samples", type=Path, metavar="FILE", help="texts to check the build on, one a line")
+    parser.add_argument("--tolerance", type=float, metavar="X", help="largest relative error against the source")
+    parser.add_argument("--sample-request", type=Path, metavar="FILE", help="JSON request the finished archive must answer")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="settings",
+        help="a setting of the handler section, as output.top_k=1 or tokenizer.truncation=true; repeatable",
+    )
+    parser.add_argument("--force", action="store_true", help="replace an existing archive")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Build, and say what was made and what comes next."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", args.name):
+        raise OperatorError(f"--name {args.name!r}: use letters, digits, dots, dashes and underscores")
+    mar = args.output / f"{args.name}.mar"
+    if mar.exists() and not args.force:
+        raise OperatorError(f"{mar} exists; replace it with --force, or choose another --name")
+    settings = parse_settings(args.settings)
+    try:
+        from ts_handlers.build.pipeline import BuildRequest, build
+    except ImportError as error:
+        raise OperatorError(f"{error.name} is not installed; install ts_handlers[build]") from error
+    backend = args.backend if args.backend != "auto" else ("torch" if args.precision == "bf16" else "onnx")
+    request = BuildRequest(
+        source=args.source,
+        task=args.task,
+        name=args.name,
+        version=args.version,
+        output=args.output,
+        precision=args.precision,
+        backend=backend,
+        handler=args.handler,
+        samples=args.samples,
+        tolerance=args.tolerance,
+        sample_request=args.sample_request,
+        settings=settings,
+    )
+    build(request, progress=print)
+    print(f"next: ts-handlers configure {args.output}")
+    return 0
+
+
+def parse_settings(pairs: list[str]) -> dict[str, Any]:
+    """Read KEY=VALUE pairs into a nested mapping; values are YAML.
+
+    Raises:
+        OperatorError: A pair without "=", a value that is no YAML, or a key under a value.
+    """
+    import yaml
+
+    tree: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not key or not equals:
+            raise OperatorError(f"--set {pair}: write KEY=VALUE, as output.top_k=1")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise OperatorError(f"--set {pair}: the value is no YAML") from error
+        node = tree
+        *parents, leaf = key.split(".")
+        for name in parents:
+            node = node.setdefault(name, {})
+            if not isinstance(node, dict):
+                raise OperatorError(f"--set {pair}: {name} is a value already")
+        node[leaf] = value
+    return tree

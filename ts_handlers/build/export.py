@@ -1,0 +1,116 @@
+"""A source model -> ONNX, with attention fused for ONNX Runtime."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+
+from ts_handlers.build.source import Source
+
+OPSET = 17
+"""Newest opset the TorchScript exporter writes; it has LayerNormalization, which the optimizer fuses further."""
+
+FUSABLE = frozenset({"bert", "roberta", "xlm-roberta", "camembert", "distilbert", "electra"})
+"""Architectures whose graph ONNX Runtime's "bert" optimizer fuses, checked by the tests; others run unfused."""
+
+
+class _Positional(torch.nn.Module):
+    """The model with positional inputs and a tuple of outputs, as the exporter wants it."""
+
+    def __init__(self, source: Source) -> None:
+        super().__init__()
+        self.model = source.model
+        self.input_names = source.input_names
+        self.output_names = source.output_names
+
+    def forward(self, *arrays: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        outputs = self.model(**dict(zip(self.input_names, arrays, strict=True)), return_dict=True)
+        return tuple(outputs[name] for name in self.output_names)
+
+
+def export_onnx(source: Source, path: Path) -> None:
+    """Write the model as fp32 ONNX with dynamic batch and length.
+
+    The TorchScript exporter is used although it is deprecated: from the graph of the torch.export based one, ONNX
+    Runtime's optimizer fuses no attention.
+    """
+    example = source.tokenizer(["dynamic axes", "need two texts of one padded length"], padding=True, return_tensors="pt")
+    names = [*source.input_names, *source.output_names]
+    sequence = {"question-answering", "token-classification", "feature-extraction"}
+    axes = {name: {0: "batch", 1: "sequence"} for name in names}
+    if source.task not in sequence:
+        axes |= {name: {0: "batch"} for name in source.output_names}
+    with _quiet_exporter(), torch.inference_mode():
+        torch.onnx.export(
+            _Positional(source),
+            tuple(example[name] for name in source.input_names),
+            str(path),
+            input_names=list(source.input_names),
+            output_names=list(source.output_names),
+            dynamic_axes=axes,
+            opset_version=OPSET,
+            dynamo=False,
+        )
+
+
+def fuse(source: Source, path: Path, fused_path: Path) -> dict[str, int]:
+    """Fuse attention, layer normalization and GELU into ONNX Runtime's operators.
+
+    Returns:
+        How many of each operator of ONNX Runtime's own domain the graph has; empty where the architecture is not known
+        to the optimizer and the graph is left as it was.
+    """
+    if source.model.config.model_type not in FUSABLE:
+        path.rename(fused_path)
+        return {}
+    from onnxruntime.transformers import optimizer  # a large import, only where it is used
+    from onnxruntime.transformers.fusion_options import FusionOptions
+
+    config = source.model.config
+    with _quiet_optimizer():
+        model = optimizer.optimize_model(
+            str(path),
+            model_type="bert",
+            num_heads=config.num_attention_heads,
+            hidden_size=config.hidden_size,
+            optimization_options=FusionOptions("bert"),
+            opt_level=0,
+        )
+        model.save_model_to_file(str(fused_path))
+    return count_operators(fused_path)
+
+
+def count_operators(path: Path) -> dict[str, int]:
+    """Count the operators of ONNX Runtime's own domain in a model."""
+    graph = onnx.load(str(path), load_external_data=False).graph
+    return dict(sorted(Counter(node.op_type for node in graph.node if node.domain == "com.microsoft").items()))
+
+
+@contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """Silence what the exporter says of itself (deprecation, constants it traced): the check of the result judges it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextmanager
+def _quiet_optimizer() -> Iterator[None]:
+    logger: Any = logging.getLogger("onnxruntime.transformers")
+    root = logging.getLogger()
+    levels = logger.level, root.level
+    logger.setLevel(logging.ERROR)
+    root.setLevel(logging.ERROR)  # some of its modules log to the root
+    try:
+        yield
+    finally:
+        logger.setLevel(levels[0])
+        root.setLevel(levels[1])

@@ -1,0 +1,185 @@
+"""A Hugging Face folder (or hub id) and what the build needs to know of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from ts_handlers.errors import OperatorError
+
+_MODEL_CLASSES = {
+    "text-classification": "AutoModelForSequenceClassification",
+    "token-classification": "AutoModelForTokenClassification",
+    "question-answering": "AutoModelForQuestionAnswering",
+    "feature-extraction": "AutoModel",
+}
+
+OUTPUT_NAMES: Mapping[str, tuple[str, ...]] = {
+    "text-classification": ("logits",),
+    "token-classification": ("logits",),
+    "question-answering": ("start_logits", "end_logits"),
+    "feature-extraction": ("last_hidden_state",),
+}
+"""Outputs of each task's model, in the order they are exported."""
+
+TASKS = tuple(OUTPUT_NAMES)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A checkpoint in memory.
+
+    Attributes:
+        folder: Where it was read; None for a hub id.
+        task: What it is built for.
+        model: The model, in fp32, in eval mode, with eager attention (the form ONNX Runtime's optimizer fuses).
+        tokenizer: Its fast tokenizer.
+        labels: Names of its labels, by index; empty where the task has none.
+        input_names: Arrays the tokenizer makes and the model takes.
+        max_length: Most tokens of a sequence.
+        digest: SHA-256 over names and contents of the folder's files; the revision's id for a hub id.
+    """
+
+    folder: Path | None
+    task: str
+    model: Any
+    tokenizer: Any
+    labels: tuple[str, ...]
+    input_names: tuple[str, ...]
+    max_length: int
+    digest: str
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Names of the model's outputs."""
+        return OUTPUT_NAMES[self.task]
+
+
+def load_source(source: str, task: str) -> Source:
+    """Read a checkpoint.
+
+    Args:
+        source: Folder that `save_pretrained` wrote, or a hub id.
+        task: One of `TASKS`.
+
+    Raises:
+        OperatorError: It cannot be read, or does not serve the task.
+    """
+    folder = Path(source) if Path(source).exists() else None
+    if folder is not None and not (folder / "config.json").is_file():
+        raise OperatorError(f"{source} has no config.json; give a folder that save_pretrained wrote, or a hub id")
+    try:
+        model = getattr(transformers, _MODEL_CLASSES[task]).from_pretrained(
+            source, attn_implementation="eager", dtype=torch.float32
+        )
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        raise OperatorError(f"{source} cannot be loaded for {task}: {_first_line(error)}") from error
+    _check_weights(source, folder, model, task)
+    if not tokenizer.is_fast:
+        raise OperatorError(f"{source} has no fast tokenizer; a worker needs a tokenizer.json")
+    if task == "question-answering" and tokenizer.padding_side != "right":
+        raise OperatorError(f"{source} pads on the left; question-answering needs padding on the right")
+    return Source(
+        folder,
+        task,
+        model.eval(),
+        tokenizer,
+        _labels(model.config, task),
+        tuple(tokenizer.model_input_names),
+        _max_length(tokenizer, model.config),
+        digest(folder) if folder is not None else str(getattr(model.config, "_commit_hash", None)),
+    )
+
+
+def sentence_settings(folder: Path | None) -> dict[str, Any]:
+    """Read pooling, normalization and maximum length from sentence-transformers' files; {} where there are none."""
+    if folder is None or not (folder / "modules.json").is_file():
+        return {}
+    settings: dict[str, Any] = {}
+    for module in _read_json(folder / "modules.json"):
+        kind = str(module.get("type", "")).rsplit(".", 1)[-1]
+        if kind == "Normalize":
+            settings["normalize"] = True
+        elif kind == "Pooling":
+            settings["pooling"] = _pooling(_read_json(folder / module["path"] / "config.json"))
+    file = folder / "sentence_bert_config.json"
+    if file.is_file() and (length := _read_json(file).get("max_seq_length")):
+        settings["max_length"] = int(length)
+    return settings
+
+
+def digest(folder: Path) -> str:
+    """Return the SHA-256 over the names and contents of a folder's files."""
+    total = hashlib.sha256()
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        with file.open("rb") as stream:
+            total.update(f"{file.relative_to(folder)}\0{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
+    return total.hexdigest()
+
+
+def _pooling(config: Mapping[str, Any]) -> str:
+    modes = {
+        "pooling_mode_mean_tokens": "mean",
+        "pooling_mode_cls_token": "cls",
+        "pooling_mode_max_tokens": "max",
+    }
+    if (named := config.get("pooling_mode")) in modes.values():
+        return str(named)
+    chosen = [key for key, value in config.items() if key.startswith("pooling_mode_") and value is True]
+    if len(chosen) != 1 or chosen[0] not in modes:
+        raise OperatorError(f"the folder pools by {chosen or config.get('pooling_mode')}; known: mean, cls, max")
+    return modes[chosen[0]]
+
+
+def _labels(config: Any, task: str) -> tuple[str, ...]:
+    if task not in ("text-classification", "token-classification"):
+        return ()
+    names = {int(index): str(name) for index, name in config.id2label.items()}
+    if sorted(names) != list(range(config.num_labels)):
+        raise OperatorError(f"config.json names {len(names)} labels (id2label) and has {config.num_labels}; name each")
+    return tuple(names[index] for index in range(len(names)))
+
+
+def _max_length(tokenizer: Any, config: Any) -> int:
+    """Return what both the tokenizer and the position embeddings allow."""
+    limits = [int(tokenizer.model_max_length)]
+    positions = getattr(config, "max_position_embeddings", None)
+    if isinstance(positions, int) and positions > 0:
+        reserved = config.pad_token_id + 1 if config.model_type in _OFFSET_POSITIONS else 0
+        limits.append(positions - reserved)
+    return min(limits)
+
+
+_OFFSET_POSITIONS = frozenset({"roberta", "xlm-roberta", "camembert", "mpnet", "xlm-roberta-xl", "longformer"})
+"""Models that number positions from pad_token_id + 1, so that they take that many tokens less."""
+
+
+def _check_weights(source: str, folder: Path | None, model: Any, task: str) -> None:
+    """Refuse a checkpoint without the head that the task needs: transformers would make one up at random."""
+    names = model.config.architectures or []
+    if folder is None or task == "feature-extraction" or type(model).__name__ in names:
+        return
+    raise OperatorError(
+        f"{source} holds {', '.join(names) or 'no named architecture'} and {task} needs {type(model).__name__}: "
+        "its head would be random; fine-tune it first"
+    )
+
+
+def _read_json(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise OperatorError(f"{file} cannot be read: {_first_line(error)}") from error
+
+
+def _first_line(error: BaseException) -> str:
+    lines: Sequence[str] = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

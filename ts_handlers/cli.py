@@ -1,0 +1,57 @@
+"""`ts-handlers VERB`: build a model archive, configure and run the server, and say what the machine gives.
+
+Each verb is a module with HELP, `add_arguments(parser)` and `run(args) -> exit code`. Only the verb that was asked for
+is imported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Iterable, Sequence
+
+import ts_handlers
+from ts_handlers.errors import OperatorError
+
+VERBS = {
+    "build": "ts_handlers.build.command",
+    "configure": "ts_handlers.operate.configure",
+    "serve": "ts_handlers.operate.serve",
+    "doctor": "ts_handlers.operate.doctor",
+}
+
+EXIT_MISTAKE = 2
+EXIT_INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb and return its exit code: 2 for a mistake of the operator, 130 for Ctrl-C."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    verbs = argv[:1] if argv and argv[0] in VERBS else list(VERBS)
+    args = _parser(verbs).parse_args(argv)
+    try:
+        return int(args.run(args))
+    except OperatorError as error:
+        print(f"ts-handlers {args.verb}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return EXIT_MISTAKE
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+
+
+def _parser(verbs: Iterable[str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ts-handlers", description="TorchServe handlers that use the CPUs they were given."
+    )
+    parser.add_argument("--version", action="version", version=f"ts-handlers {ts_handlers.__version__}")
+    commands = parser.add_subparsers(metavar="VERB", dest="verb", required=True)
+    for verb in verbs:
+        module = importlib.import_module(VERBS[verb])
+        command = commands.add_parser(verb, help=module.HELP, description=f"{module.HELP[0].upper()}{module.HELP[1:]}.")
+        module.add_arguments(command)
+        command.set_defaults(run=module.run)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,252 @@
+"""model-config.yaml's `handler:` section -> frozen dataclasses. Strict: a typo is an error when the model loads."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar, Union
+
+from ts_handlers.errors import ConfigError
+
+T = TypeVar("T")
+
+ROOT = "model-config.yaml: handler"
+
+
+def setting(default: Any, *, minimum: float | None = None) -> Any:
+    """Declare a field with a default and, for numbers, the smallest value it may have."""
+    return field(default=default, metadata={"minimum": minimum})
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeConfig:
+    """`handler.runtime`: which engine runs the model, and how.
+
+    Attributes:
+        backend: Engine.
+        file: Model file in the archive; by default the archive's serialized file.
+        precision: What the model was built as; the torch backend casts to it (fp32 or bf16).
+        providers: ONNX Runtime execution providers in order of preference. `auto` takes CUDA on a worker that was given
+            a GPU and the CPU elsewhere; a provider named here and not available is an error.
+        provider_options: One mapping for each provider, in the same order.
+        graph_optimization_level: ONNX Runtime's level.
+        allow_spinning: Whether idle threads spin; by default only where every thread has a CPU of its own.
+        output_names: Names for the outputs of a model that returns a tensor or a tuple (torch backend).
+    """
+
+    backend: Literal["onnx", "torch"] = "onnx"
+    file: str | None = None
+    precision: Literal["fp32", "bf16", "fp16", "int8"] = "fp32"
+    providers: Literal["auto"] | tuple[str, ...] = "auto"
+    provider_options: tuple[Mapping[str, str], ...] = ()
+    graph_optimization_level: Literal["disable", "basic", "extended", "all"] = "all"
+    allow_spinning: bool | None = None
+    output_names: tuple[str, ...] = ("logits",)
+
+
+@dataclass(frozen=True, slots=True)
+class CpuConfig:
+    """`handler.cpu`: the worker's share of the machine.
+
+    Attributes:
+        threads: Threads of every pool; by default floor(budget / workers), at least 1.
+    """
+
+    threads: int | None = setting(None, minimum=1)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizerConfig:
+    """`handler.tokenizer`: texts to token ids. What is not set is read from tokenizer_config.json in the archive.
+
+    Attributes:
+        file: The tokenizers library's file.
+        max_length: Most tokens of a sequence, special tokens included.
+        truncation: Whether longer texts are cut; else they are answered with 413.
+        pad_token_id: Id that fills padded positions.
+        unk_token_id: Id of unknown tokens.
+    """
+
+    file: str = "tokenizer.json"
+    max_length: int | None = setting(None, minimum=1)
+    truncation: bool = False
+    pad_token_id: int | None = setting(None, minimum=0)
+    unk_token_id: int | None = setting(None, minimum=0)
+
+
+@dataclass(frozen=True, slots=True)
+class BucketingConfig:
+    """`handler.bucketing`: how sequences of different lengths share model calls.
+
+    Attributes:
+        max_batch_size: Most sequences in one call.
+        max_padded_tokens: Most tokens in one call, padding included; a single longer sequence still runs, alone.
+        boundaries: Lengths to pad to, ascending; empty: each call is padded to its own longest sequence.
+        call_overhead_tokens: Fixed cost of one call, in the time of so many tokens; sequences are grouped where padding
+            costs less than another call.
+    """
+
+    max_batch_size: int = setting(8, minimum=1)
+    max_padded_tokens: int = setting(4096, minimum=1)
+    boundaries: tuple[int, ...] = setting((), minimum=1)
+    call_overhead_tokens: float = setting(8.0, minimum=0)
+
+
+@dataclass(frozen=True, slots=True)
+class LimitsConfig:
+    """`handler.limits`: what one request may carry; past them it is answered with 413.
+
+    Attributes:
+        max_instances: Instances in one request.
+        max_text_length: Characters of one text, checked before it is tokenized.
+    """
+
+    max_instances: int = setting(128, minimum=1)
+    max_text_length: int = setting(100_000, minimum=1)
+
+
+@dataclass(frozen=True, slots=True)
+class WarmupConfig:
+    """`handler.warmup`: shapes that are run before the worker reports ready.
+
+    Attributes:
+        lengths: Sequence lengths, each run with one sequence and with a full batch; by default the bucket boundaries,
+            or a few lengths up to max_length.
+        enabled: Whether to warm up at all.
+    """
+
+    lengths: tuple[int, ...] = setting((), minimum=1)
+    enabled: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class OutputConfig:
+    """`handler.output` of a handler that has no such settings; tasks declare their own."""
+
+
+@dataclass(frozen=True, slots=True)
+class HandlerConfig:
+    """The whole `handler:` section.
+
+    Attributes:
+        task: Task the archive was built for; must be the handler's where both say one.
+        profile: TorchServe's own switch: emit ts_handler_preprocess, _inference and _postprocess times.
+        output: The task's own settings, of the handler's `output_config` class.
+    """
+
+    task: str | None = None
+    profile: bool = False
+    runtime: RuntimeConfig = RuntimeConfig()
+    cpu: CpuConfig = CpuConfig()
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    bucketing: BucketingConfig = BucketingConfig()
+    limits: LimitsConfig = LimitsConfig()
+    warmup: WarmupConfig = WarmupConfig()
+    output: Any = OutputConfig()
+
+
+def load_config(model_config: Mapping[str, Any] | None, output_config: type = OutputConfig) -> HandlerConfig:
+    """Read the `handler:` section of a parsed model-config.yaml.
+
+    Args:
+        model_config: The whole file as TorchServe parsed it; None or empty where there is none.
+        output_config: Dataclass of `handler.output`.
+
+    Raises:
+        ConfigError: An unknown key, a wrong type or a value out of range, with its path.
+    """
+    section = (model_config or {}).get("handler") or {}
+    if not isinstance(section, Mapping):
+        raise ConfigError(f"{ROOT} is {_show(section)}; it must be a mapping of settings")
+    output = from_mapping(output_config, section.get("output") or {}, f"{ROOT}.output")
+    rest = {key: value for key, value in section.items() if key != "output"}
+    return dataclasses.replace(from_mapping(HandlerConfig, rest, ROOT), output=output)
+
+
+def from_mapping(cls: type[T], values: Any, path: str) -> T:
+    """Build dataclass `cls` from a mapping, field by field, naming `path` in every error.
+
+    Raises:
+        ConfigError: An unknown key, a wrong type or a value out of range.
+    """
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{path} is {_show(values)}; it must be a mapping of settings")
+    fields = {item.name: item for item in dataclasses.fields(cls)}  # type: ignore[arg-type]  # T is a dataclass
+    for key in values:
+        if key not in fields:
+            raise ConfigError(f"{path}.{key} is no setting; {_nearest(str(key), fields)}")
+    hints = typing.get_type_hints(cls)
+    converted = {}
+    for key, value in values.items():
+        converted[key] = _convert(hints[key], value, f"{path}.{key}")
+        _check_minimum(converted[key], fields[key].metadata.get("minimum"), f"{path}.{key}")
+    return cls(**converted)
+
+
+def _nearest(key: str, known: Mapping[str, object]) -> str:
+    matches = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    names = ", ".join(sorted(known))
+    if matches:
+        return f"did you mean {matches[0]}? Known: {names}"
+    return f"known here: {names}" if known else "there are no settings here"
+
+
+def _convert(hint: Any, value: Any, path: str) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (Union, types.UnionType):
+        return _convert_union(arguments, value, path)
+    if origin is Literal:
+        if value not in arguments or isinstance(value, bool):
+            names = ", ".join(map(str, arguments))
+            raise ConfigError(f"{path} is {_show(value)}; choose one of: {names}")
+        return value
+    if origin is tuple:
+        if isinstance(value, str) or not isinstance(value, Sequence):
+            raise ConfigError(f"{path} is {_show(value)}; it must be a list")
+        return tuple(_convert(arguments[0], item, f"{path}[{index}]") for index, item in enumerate(value))
+    if origin is not None:  # Mapping[str, str]
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{path} is {_show(value)}; it must be a mapping")
+        return {str(key): str(item) for key, item in value.items()}
+    if dataclasses.is_dataclass(hint):
+        return from_mapping(typing.cast(type, hint), value or {}, path)
+    return _convert_scalar(hint, value, path)
+
+
+def _convert_union(arguments: tuple[Any, ...], value: Any, path: str) -> Any:
+    if value is None and type(None) in arguments:
+        return None
+    choices = [argument for argument in arguments if argument is not type(None)]
+    errors = []
+    for choice in choices:
+        try:
+            return _convert(choice, value, path)
+        except ConfigError as error:
+            errors.append(str(error))
+    raise ConfigError(errors[0] if len(errors) == 1 else " or ".join(errors))
+
+
+def _convert_scalar(hint: Any, value: Any, path: str) -> Any:
+    if hint is Any:
+        return value
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+        raise ConfigError(f"{path} is {_show(value)}; it must be of type {hint.__name__}")
+    return value
+
+
+def _check_minimum(value: Any, minimum: float | None, path: str) -> None:
+    if minimum is None or value is None:
+        return
+    for number in value if isinstance(value, tuple) else (value,):
+        if number < minimum:
+            raise ConfigError(f"{path} is {_show(value)}; it must be {minimum:g} or more")
+
+
+def _show(value: Any) -> str:
+    return f"{value!r} ({type(value).__name__})"

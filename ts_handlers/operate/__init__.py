@@ -1,0 +1,1 @@
+"""Beside the server: write its configuration, run it, and say what the machine gives it."""

@@ -1,0 +1,176 @@
+"""What stands in config.properties, line by line, each with the reason for its value."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from ts_handlers.operate.plan import Plan
+from ts_handlers.operate.properties import Entry
+
+CONFIG_NAME = "config.properties"
+METRICS_NAME = "metrics.yaml"
+HEADER = "Written by `ts-handlers configure`. Run it again after the models or the CPU limit change."
+NO_URL = "(?!)"
+"""A pattern nothing matches. TorchServe takes a plain file name from the model store without asking `allowed_urls`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where the server listens and finds its files.
+
+    Attributes:
+        model_store: Folder of the .mar files, absolute.
+        metrics_config: The metrics.yaml, absolute.
+        inference_host: Address of the inference API, HTTP and gRPC.
+        management_host: Address of the management API, HTTP and gRPC.
+        metrics_host: Address of the Prometheus metrics.
+        inference_port: HTTP port of the inference API.
+        management_port: HTTP port of the management API.
+        metrics_port: HTTP port of the Prometheus metrics.
+        grpc_inference_port: gRPC port of the inference API.
+        grpc_management_port: gRPC port of the management API.
+        initial_worker_port: Number of the first worker's socket; the others follow it.
+        is_token_required: Whether clients must send a token.
+        token_expiration_min: Minutes a token lives.
+    """
+
+    model_store: Path
+    metrics_config: Path
+    inference_host: str = "127.0.0.1"
+    management_host: str = "127.0.0.1"
+    metrics_host: str = "127.0.0.1"
+    inference_port: int = 8080
+    management_port: int = 8081
+    metrics_port: int = 8082
+    grpc_inference_port: int = 7070
+    grpc_management_port: int = 7071
+    initial_worker_port: int = 9000
+    is_token_required: bool = True
+    token_expiration_min: int = 60
+
+
+def make_entries(plan: Plan, layout: Layout) -> list[Entry]:
+    """Return every line of config.properties, each with the reason for its value."""
+    return [*_model_entries(plan, layout), *_frontend_entries(plan), *_reach_entries(layout), *_metrics_entries(layout)]
+
+
+def _model_entries(plan: Plan, layout: Layout) -> list[Entry]:
+    models: dict[str, dict[str, dict[str, object]]] = {}
+    for model in plan.models:
+        models.setdefault(model.name, {})[model.version] = {
+            "defaultVersion": model.is_default,
+            "marName": model.mar_name,
+            "minWorkers": model.min_workers,
+            "maxWorkers": model.max_workers,
+            "batchSize": model.batch_size,
+            "maxBatchDelay": model.max_batch_delay_ms,
+            "responseTimeout": model.response_timeout_s,
+            "startupTimeout": model.startup_timeout_s,
+        }
+    budget = f"{plan.gpus} GPUs" if plan.gpus else f"{plan.cpus:g} CPUs"
+    return [
+        Entry("model_store", str(layout.model_store), "Where the .mar files are."),
+        Entry(
+            "load_models",
+            ",".join(model.mar_name for model in plan.models),
+            "Loaded at start, in this order: the version that is loaded first answers requests that name none.",
+        ),
+        Entry(
+            "models",
+            json.dumps(models),
+            f"{plan.num_workers} workers with one thread each share {budget}: two workers with one thread each serve\n"
+            "more than one with two. A worker takes up to batchSize of the requests that wait and never waits for\n"
+            "more (maxBatchDelay is in ms; TorchServe makes 100 of 0). Timeouts are in seconds. What an archive's own\n"
+            "model-config.yaml sets wins over this line, and is repeated here.",
+        ),
+        Entry("default_workers_per_model", "1", "For a model registered later: TorchServe would start one per CPU."),
+        Entry(
+            "job_queue_size",
+            str(plan.job_queue_size),
+            "Requests that may wait for one model: two batches for each worker, at least 100. More are answered 503.",
+        ),
+        Entry("number_of_gpu", str(plan.gpus), "GPUs that workers are spread over; 0 keeps them on the CPU."),
+        Entry("cpu_launcher_enable", "false", "Each worker takes its own slice of the CPUs when it starts."),
+    ]
+
+
+def _frontend_entries(plan: Plan) -> list[Entry]:
+    collector = "-XX:+UseSerialGC" if plan.is_serial_gc else "-XX:+UseG1GC"
+    why = (
+        "one thread collects it: more would take CPUs from the workers"
+        if plan.is_serial_gc
+        else "G1 keeps pauses short"
+    )
+    return [
+        Entry(
+            "vmargs",
+            f"-XX:ActiveProcessorCount={plan.java_cpus} -Xmx{plan.heap_mb}m {collector} -XX:+ExitOnOutOfMemoryError",
+            "The frontend shares the CPUs and the memory with the workers: it may count on the budget rounded up;\n"
+            f"its heap is an eighth of the memory, 256 to 1024 MB; {why}.\n"
+            "Out of memory it ends, so that whoever runs it starts it again.",
+        ),
+        Entry(
+            "number_of_netty_threads",
+            str(plan.netty_threads),
+            "Threads that read requests and write answers: one for each CPU, at most 8; at least 2, because a\n"
+            "management call that waits for workers holds one.",
+        ),
+        Entry(
+            "netty_client_threads",
+            str(plan.netty_client_threads),
+            "Threads that talk to the workers: they only copy bytes, so one for two CPUs, at most 4.",
+        ),
+    ]
+
+
+def _reach_entries(layout: Layout) -> list[Entry]:
+    def url(host: str, port: int) -> str:
+        return f"http://{host}:{port}"
+
+    return [
+        Entry(
+            "inference_address",
+            url(layout.inference_host, layout.inference_port),
+            "Who can reach the server. Inference:",
+        ),
+        Entry("grpc_inference_address", layout.inference_host),
+        Entry("grpc_inference_port", str(layout.grpc_inference_port)),
+        Entry(
+            "management_address",
+            url(layout.management_host, layout.management_port),
+            "Management can replace models: keep it on the loopback address.",
+        ),
+        Entry("grpc_management_address", layout.management_host),
+        Entry("grpc_management_port", str(layout.grpc_management_port)),
+        Entry("metrics_address", url(layout.metrics_host, layout.metrics_port), "Metrics ask for no token."),
+        Entry(
+            "initial_worker_port",
+            str(layout.initial_worker_port),
+            "Workers listen on unix sockets /tmp/.ts.sock.N, counted from here: a range for each server of a machine.",
+        ),
+        Entry(
+            "disable_token_authorization",
+            "false" if layout.is_token_required else "true",
+            "Clients send a token of key_file.json, in the folder the server runs in.",
+        ),
+        Entry("token_expiration_min", str(layout.token_expiration_min), "Minutes until a token must be renewed."),
+        Entry("enable_model_api", "false", "Nobody registers or removes models while the server runs."),
+        Entry(
+            "allowed_urls",
+            NO_URL,
+            "Models come from the model store only: this pattern matches no URL, and file names need no match.",
+        ),
+        Entry("install_py_dep_per_model", "false", "Loading a model installs nothing."),
+        Entry("enable_envvars_config", "false", "Environment variables change nothing above."),
+    ]
+
+
+def _metrics_entries(layout: Layout) -> list[Entry]:
+    return [
+        Entry("enable_metrics_api", "true", "Prometheus reads the metrics address."),
+        Entry("metrics_mode", "prometheus"),
+        Entry("metrics_config", str(layout.metrics_config), "Metrics that are not named in this file are dropped."),
+        Entry("model_metrics_auto_detect", "false"),
+    ]

@@ -1,0 +1,173 @@
+"""TorchServe's Java frontend as a child that cannot outlive us, with everything it starts.
+
+It has a session of its own, so that a signal reaches it once and its workers can be found as one process group.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from ts_handlers.errors import OperatorError
+from ts_handlers.operate.java import Java
+from ts_handlers.operate.server_config import ServerConfig
+
+LOG_CONFIG = Path(__file__).with_name("log4j2.xml")
+"""The logging that is used unless another is asked for: calm on the console, complete in logs/."""
+
+_MAIN_CLASS = "org.pytorch.serve.ModelServer"
+_PR_SET_PDEATHSIG = 1
+_GROUP_SECONDS = 5.0
+
+
+def torchserve_folder() -> Path:
+    """Find the installed `ts` package without importing it.
+
+    Raises:
+        OperatorError: TorchServe is not installed, or without its frontend.
+    """
+    spec = importlib.util.find_spec("ts")
+    folders = list(spec.submodule_search_locations or ()) if spec else []
+    for folder in folders:
+        if any((Path(folder) / "frontend").glob("*.jar")):
+            return Path(folder).resolve()
+    where = f"its folder {folders[0]} has no frontend/*.jar" if folders else "there is no package ts"
+    raise OperatorError(f"TorchServe is not installed ({where}); install it with: pip install torchserve")
+
+
+def frontend_command(
+    java: Java, config: ServerConfig, model_store: Path, *, log_config: Path = LOG_CONFIG, temporary: Path | None = None
+) -> list[str]:
+    """Return the command line TorchServe's own launcher would run.
+
+    Args:
+        java: The Java to run.
+        config: The configuration; its vmargs come last, so they win.
+        model_store: Folder of the .mar files.
+        log_config: log4j2 configuration.
+        temporary: Java's temporary folder, where it is not /tmp.
+    """
+    package = torchserve_folder()
+    class_path = f"{package / 'frontend'}/*"
+    if config.plugins_path:
+        class_path += f":{config.plugins_path}" + ("" if "*" in config.plugins_path else "/*")
+    return [
+        str(java.executable),
+        f"-Dmodel_server_home={package.parent}",
+        f"-Dlog4j.configurationFile={log_config.resolve().as_uri()}",
+        *([f"-Djava.io.tmpdir={temporary}"] if temporary else []),
+        *_quiet_options(java),
+        *config.vmargs,
+        "-cp",
+        class_path,
+        _MAIN_CLASS,
+        "--python",
+        sys.executable,
+        "-f",
+        str(config.path.resolve()),
+        "-s",
+        str(model_store.resolve()),
+        "-ncs",
+    ]
+
+
+class Frontend:
+    """A running frontend and the workers it starts.
+
+    It is killed by the kernel when the thread that started it ends, however that ends: start it from a thread that lives
+    as long as the server. Leaving the context kills whatever is left.
+    """
+
+    def __init__(self, command: Sequence[str], *, working_folder: Path, environ: Mapping[str, str]) -> None:
+        self._is_gone = False
+        try:
+            self._process = subprocess.Popen(
+                list(command),
+                cwd=working_folder,
+                env=dict(environ),
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+                preexec_fn=_die_with(os.getpid()),
+            )
+        except OSError as error:
+            raise OperatorError(f"cannot start {command[0]}: {error.strerror or error}") from error
+
+    def __enter__(self) -> Frontend:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+    @property
+    def pid(self) -> int:
+        """Process id of Java, and of the group its workers belong to."""
+        return self._process.pid
+
+    def poll(self) -> int | None:
+        """Return Java's exit code; None while it runs."""
+        return self._process.poll()
+
+    def wait(self) -> int:
+        """Wait until Java ends and return its exit code; 128 + N where signal N ended it."""
+        code = self._process.wait()
+        return 128 - code if code < 0 else code
+
+    def stop(self, number: int, grace_s: float) -> None:
+        """Ask Java to end, wait for it at most `grace_s` seconds, then kill what is left of it and of its workers."""
+        if self._process.poll() is None:
+            self._process.send_signal(number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(grace_s)
+        self.kill()
+
+    def kill(self) -> None:
+        """Kill Java and every process of its group, and wait until they are gone."""
+        if self._is_gone:
+            return
+        deadline = time.monotonic() + _GROUP_SECONDS
+        with contextlib.suppress(ProcessLookupError):
+            while time.monotonic() < deadline:
+                os.killpg(self.pid, signal.SIGKILL)
+                if self._process.poll() is not None:
+                    _reap(self.pid)
+                time.sleep(0.02)
+        self._process.wait()
+        self._is_gone = True
+
+
+def _die_with(parent: int) -> Callable[[], None]:
+    """Return what the child does before it becomes Java: ask the kernel to kill it when its parent dies."""
+    if sys.platform != "linux":
+        return lambda: None
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+
+    def ask() -> None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it died before the kernel was asked
+            os._exit(1)
+
+    return ask
+
+
+def _reap(group: int) -> None:
+    """Collect dead workers: where we are a container's first process, Java's orphans are our children."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-group, os.WNOHANG) != (0, 0):
+            pass
+
+
+def _quiet_options(java: Java) -> list[str]:
+    """Allow what TorchServe's libraries do anyway, where a newer Java would warn about it on the console."""
+    options = []
+    if java.version >= 24:
+        options.append("--enable-native-access=ALL-UNNAMED")
+        options.append("--sun-misc-unsafe-memory-access=allow")
+    return options

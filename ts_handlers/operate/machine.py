@@ -1,0 +1,155 @@
+"""What a Linux machine says about itself: CPUs, instruction sets, control groups, memory. Files in, dataclasses out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+INSTRUCTION_SETS = {
+    "avx2": "AVX2",
+    "fma": "FMA",
+    "avx_vnni": "AVX-VNNI",
+    "avx512f": "AVX-512",
+    "avx512_vnni": "AVX-512 VNNI",
+    "avx512_bf16": "AVX-512 BF16",
+    "avx512_fp16": "AVX-512 FP16",
+    "amx_tile": "AMX",
+    "amx_int8": "AMX INT8",
+    "amx_bf16": "AMX BF16",
+    "asimddp": "NEON dot product",
+    "i8mm": "NEON INT8 matrix product",
+    "bf16": "NEON BF16",
+    "sve": "SVE",
+}
+"""Flags of /proc/cpuinfo that decide how fast a model runs, and what people call them."""
+
+_UNLIMITED_BYTES = 2**60
+"""cgroup v1 writes "no limit" as the largest page-aligned 63-bit number."""
+
+
+@dataclass(frozen=True, slots=True)
+class CpuInfo:
+    """What /proc/cpuinfo says.
+
+    Attributes:
+        model_name: The CPU's name; empty where the kernel gives none (ARM).
+        num_logical: Logical CPUs of the machine, not of this container.
+        num_cores: Physical cores.
+        flags: The flags of INSTRUCTION_SETS that it has.
+        is_virtual: Whether a hypervisor is below.
+    """
+
+    model_name: str
+    num_logical: int
+    num_cores: int
+    flags: tuple[str, ...]
+    is_virtual: bool
+
+    @property
+    def threads_per_core(self) -> int:
+        """2 where two logical CPUs share a core (SMT, hyper-threading)."""
+        return self.num_logical // self.num_cores if self.num_cores else 1
+
+    @property
+    def int8_advice(self) -> str:
+        """What INT8 gains here."""
+        if "amx_int8" in self.flags:
+            return "fast: AMX multiplies INT8 tiles, the largest gain over fp32"
+        if {"avx512_vnni", "avx_vnni", "i8mm", "asimddp"} & set(self.flags):
+            return "fast: one instruction multiplies and adds INT8 (VNNI or its like)"
+        if {"avx512f", "avx2"} & set(self.flags):
+            return "faster than fp32, but without VNNI sums saturate at 16 bits: check the accuracy after building"
+        return "not faster than fp32: no AVX2 and no INT8 dot product"
+
+    @property
+    def bf16_advice(self) -> str:
+        """What bf16 gains here."""
+        if "amx_bf16" in self.flags:
+            return "fast: AMX multiplies bf16 tiles"
+        if {"avx512_bf16", "bf16"} & set(self.flags):
+            return "fast: the CPU multiplies bf16"
+        return "slower than fp32: the CPU only emulates it"
+
+
+def parse_cpuinfo(text: str) -> CpuInfo:
+    """Read the text of /proc/cpuinfo, of x86 or ARM."""
+    blocks = [_fields(block) for block in text.split("\n\n")]
+    processors = [block for block in blocks if "processor" in block]
+    first = processors[0] if processors else {}
+    has = set((first.get("flags") or first.get("Features") or "").split())
+    cores = {
+        (block["physical id"], block["core id"])
+        for block in processors
+        if "physical id" in block and "core id" in block
+    }
+    return CpuInfo(
+        model_name=first.get("model name", ""),
+        num_logical=len(processors),
+        num_cores=len(cores) or len(processors),
+        flags=tuple(flag for flag in INSTRUCTION_SETS if flag in has),
+        is_virtual="hypervisor" in has,
+    )
+
+
+def cgroup_version(root: Path = Path("/")) -> Literal["v1", "v2", "v1 and v2", "none"]:
+    """Say which control groups are mounted."""
+    kinds = {kind for kind, _, _ in _cgroup_mounts(root)}
+    if kinds == {"cgroup", "cgroup2"}:
+        return "v1 and v2"
+    return "v2" if "cgroup2" in kinds else "v1" if kinds else "none"
+
+
+def memory_limit(root: Path = Path("/")) -> int:
+    """Return the bytes this process may use: the smallest of the machine's memory and its cgroups' limits."""
+    limits = [_total_memory(root)]
+    for kind, mount_point, mount_root in _cgroup_mounts(root):
+        path = _cgroup_path(root, None if kind == "cgroup2" else "memory")
+        if path is None:
+            continue
+        relative = path.relative_to(mount_root) if path.is_relative_to(mount_root) else PurePosixPath()
+        name = "memory.max" if kind == "cgroup2" else "memory.limit_in_bytes"
+        for folder in (relative, *relative.parents):
+            text = _read(root / mount_point.lstrip("/") / folder / name).strip()
+            if text.isdigit() and int(text) < _UNLIMITED_BYTES:
+                limits.append(int(text))
+    return min(limit for limit in limits if limit)
+
+
+def _fields(block: str) -> dict[str, str]:
+    pairs = (line.partition(":") for line in block.splitlines() if ":" in line)
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def _total_memory(root: Path) -> int:
+    """Return MemTotal in bytes; 1 GiB where it cannot be read, which only makes the plan careful."""
+    text = _fields(_read(root / "proc/meminfo")).get("MemTotal", "")
+    number = text.removesuffix("kB").strip()
+    return int(number) * 1024 if number.isdigit() else 2**30
+
+
+def _cgroup_mounts(root: Path) -> Iterator[tuple[str, str, str]]:
+    """Yield (cgroup or cgroup2, mount point, its root in the hierarchy)."""
+    for line in _read(root / "proc/self/mountinfo").splitlines():
+        before, _, after = line.partition(" - ")
+        fields, kind = before.split(), after.split()
+        if len(fields) >= 5 and kind and kind[0] in {"cgroup", "cgroup2"}:
+            yield kind[0], fields[4], fields[3]
+
+
+def _cgroup_path(root: Path, controller: str | None) -> PurePosixPath | None:
+    """Return this process's path in the v2 hierarchy (controller None) or in that of a v1 controller."""
+    for line in _read(root / "proc/self/cgroup").splitlines():
+        hierarchy, controllers, path = line.split(":", 2)
+        if (hierarchy == "0") if controller is None else (controller in controllers.split(",")):
+            return PurePosixPath(path)
+    return None
+
+
+def _read(file: Path) -> str:
+    """Return a file of the kernel's; nothing where it does not exist or may not be read."""
+    try:
+        return file.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""

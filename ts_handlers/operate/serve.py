@@ -1,0 +1,194 @@
+"""`ts-handlers serve`: TorchServe in the foreground, which says when it is ready and leaves nothing behind."""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import os
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from ts_handlers.cpu import WORKERS_ENV
+from ts_handlers.errors import OperatorError
+from ts_handlers.operate.config_file import CONFIG_NAME
+from ts_handlers.operate.frontend import LOG_CONFIG, Frontend, frontend_command
+from ts_handlers.operate.java import find_java
+from ts_handlers.operate.ports import check_free, remove_dead_sockets, worker_socket, worker_socket_folder
+from ts_handlers.operate.readiness import KEY_FILE_NAME, ManagementClient, WorkerFailedError, WorkerWatch, wait_ready
+from ts_handlers.operate.server_config import ServerConfig, read_server_config
+
+HELP = "run TorchServe in the foreground on a configured folder"
+
+READY = "ready"
+"""First word of the line that is printed once every worker of every model is ready."""
+
+STOP_GRACE_S = 20.0
+"""How long Java may take to end; Kubernetes kills a container 30 s after it asked."""
+
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class _StopRequested(BaseException):  # noqa: N818 (no error: like KeyboardInterrupt it must pass every handler of errors)
+    """A signal asks the server to end."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """Where a server runs: TorchServe writes key_file.json and logs/ into its working folder.
+
+    Attributes:
+        path: The folder.
+        logs: Where the logs are; LOG_LOCATION in the environment moves them.
+    """
+
+    path: Path
+    logs: Path
+
+    @property
+    def key_file(self) -> Path:
+        """The tokens of the running server."""
+        return self.path / KEY_FILE_NAME
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `ts-handlers serve`."""
+    parser.add_argument("directory", metavar="DIR", type=Path, help="folder with the .mar files")
+    parser.add_argument("--config", metavar="FILE", type=Path, help=f"default: DIR/{CONFIG_NAME}")
+    parser.add_argument(
+        "--run-dir", metavar="DIR", type=Path, help="where tokens and logs are written; default: DIR/run"
+    )
+    parser.add_argument("--log-config", metavar="FILE", type=Path, default=LOG_CONFIG, help="log4j2 configuration")
+    parser.add_argument(
+        "--stop-grace-s", metavar="S", type=float, default=STOP_GRACE_S, help="seconds TorchServe may take to end"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until a signal asks to stop (exit code 0) or TorchServe ends by itself (its exit code)."""
+    directory: Path = args.directory.resolve()
+    config = _read_config(directory, args.config)
+    if not args.log_config.is_file():
+        raise OperatorError(f"there is no log configuration {args.log_config}; leave --log-config out for ours")
+    java = find_java()
+    temporary = Path(os.environ["TEMP"]) if os.environ.get("TEMP") else None
+    command = frontend_command(java, config, directory, log_config=args.log_config, temporary=temporary)
+    with claim_run_folder(args.run_dir or directory / "run") as folder:
+        sockets_folder = worker_socket_folder(config.vmargs)
+        sockets = [worker_socket(sockets_folder, port) for port in config.worker_ports]
+        check_free(config, sockets_folder)
+        remove_dead_sockets(sockets)
+        folder.key_file.unlink(missing_ok=True)
+        print(f"TorchServe on Java {java.version} ({java.source}); logs in {folder.logs}", flush=True)
+        environ = frontend_environ(config, java.home)
+        try:
+            return _serve(config, folder, command, environ, args.stop_grace_s)
+        finally:
+            folder.key_file.unlink(missing_ok=True)
+            remove_dead_sockets(sockets)
+
+
+def frontend_environ(config: ServerConfig, java_home: Path, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Return the environment of the frontend and of its workers.
+
+    TS_CONFIG_FILE is left out, because TorchServe would read that file instead of the one it is given.
+    """
+    kept = {name: value for name, value in environ.items() if name != "TS_CONFIG_FILE"}
+    return kept | {"JAVA_HOME": str(java_home), WORKERS_ENV: str(config.num_workers)}
+
+
+@contextmanager
+def claim_run_folder(path: Path) -> Iterator[RunFolder]:
+    """Create the run folder and hold it for this server alone.
+
+    Raises:
+        OperatorError: It cannot be written, or another server runs in it.
+    """
+    path = path.resolve()
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = (path / "serve.lock").open("a", encoding="utf-8")
+    except OSError as error:
+        raise OperatorError(f"cannot write to {path}: {error.strerror or error}; choose another --run-dir") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise OperatorError(f"another server runs in {path}; stop it, or choose another --run-dir") from error
+        logs = Path(os.environ.get("LOG_LOCATION", "logs"))
+        yield RunFolder(path, path / logs)
+
+
+def _read_config(directory: Path, given: Path | None) -> ServerConfig:
+    path = given or directory / CONFIG_NAME
+    if not path.is_file():
+        raise OperatorError(f"there is no {path}; write it with: ts-handlers configure {directory}")
+    if not directory.is_dir():
+        raise OperatorError(f"there is no folder {directory}; give the folder that holds your .mar files")
+    return read_server_config(path)
+
+
+def _serve(
+    config: ServerConfig, folder: RunFolder, command: list[str], environ: Mapping[str, str], stop_grace_s: float
+) -> int:
+    client = ManagementClient(config.management, folder.key_file if config.is_token_required else None)
+    watch = WorkerWatch(client, folder.logs / "model_log.log", folder.logs / "ts_log.log")
+    with _stop_on_signals(), Frontend(command, working_folder=folder.path, environ=environ) as frontend:
+        try:
+            _print_addresses(config, folder)
+            seconds = wait_ready(config, watch, lambda: frontend.poll() is None)
+            _print_ready(config, seconds)
+            return frontend.wait()
+        except WorkerFailedError:
+            _stop(frontend, signal.SIGTERM, stop_grace_s)
+            raise
+        except _StopRequested as stop:
+            print(f"stopping ({signal.Signals(stop.number).name})", flush=True)
+            _stop(frontend, stop.number, stop_grace_s)
+            return 0
+
+
+def _stop(frontend: Frontend, number: int, grace_s: float) -> None:
+    """End the frontend; a second signal kills it at once."""
+    try:
+        frontend.stop(number, grace_s)
+    except _StopRequested:
+        frontend.kill()
+
+
+@contextmanager
+def _stop_on_signals() -> Iterator[None]:
+    """Turn the signals that mean "end" into an exception; one that is ignored (nohup) stays ignored."""
+
+    def request(number: int, _frame: FrameType | None) -> None:
+        raise _StopRequested(number)
+
+    before = {number: signal.getsignal(number) for number in _STOP_SIGNALS}
+    try:
+        for number, handler in before.items():
+            if handler is not signal.SIG_IGN:
+                signal.signal(number, request)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _print_addresses(config: ServerConfig, folder: RunFolder) -> None:
+    print(f"inference   {config.inference.url}")
+    print(f"management  {config.management.url}")
+    if config.metrics is not None:
+        print(f"metrics     {config.metrics.url}/metrics")
+    print(f"tokens      {folder.key_file if config.is_token_required else 'none: any client is served'}", flush=True)
+
+
+def _print_ready(config: ServerConfig, seconds: float) -> None:
+    models = ", ".join(f"{model.name} {model.version} x {model.min_workers}" for model in config.models)
+    print(f"{READY} after {seconds:.1f} s: {models}", flush=True)

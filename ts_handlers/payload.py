@@ -1,0 +1,276 @@
+"""A request row -> instances, and predictions -> a response in the protocol the request came in.
+
+Understood: text/plain, raw bytes, form fields, JSON (one instance, or a list of many), KServe v1 {"instances": [...]} and
+KServe v2 {"inputs": [...]} (https://kserve.github.io/website, "Open Inference Protocol").
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import orjson
+
+from ts_handlers.errors import InferenceError, PayloadTooLargeError, RequestError
+
+JSON_CONTENT_TYPE = "application/json"
+
+_V2_DTYPES = {
+    "BOOL": np.bool_,
+    "UINT8": np.uint8,
+    "UINT16": np.uint16,
+    "UINT32": np.uint32,
+    "UINT64": np.uint64,
+    "INT8": np.int8,
+    "INT16": np.int16,
+    "INT32": np.int32,
+    "INT64": np.int64,
+    "FP16": np.float16,
+    "FP32": np.float32,
+    "FP64": np.float64,
+}
+
+
+class Protocol(enum.Enum):
+    """The form of a request, and so of its response."""
+
+    PLAIN = "plain"
+    KSERVE_V1 = "kserve-v1"
+    KSERVE_V2 = "kserve-v2"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One row of a batch, understood.
+
+    Attributes:
+        instances: What is to be predicted: str, mappings or arrays, as the client sent them.
+        protocol: Its form.
+        is_many: Whether a plain response is a list.
+        request_id: KServe v2's "id", given back.
+    """
+
+    instances: tuple[Any, ...]
+    protocol: Protocol = Protocol.PLAIN
+    is_many: bool = False
+    request_id: str | None = None
+
+
+def parse_request(row: Mapping[str, Any], content_type: str | None = None, *, max_instances: int = 128) -> Request:
+    """Read one row of TorchServe's batch.
+
+    Args:
+        row: Parameter name -> value. A body arrives under "body" or "data": parsed JSON, str, or bytes.
+        content_type: The body's media type where the client gave one.
+        max_instances: Most instances in one request.
+
+    Raises:
+        RequestError: 400, the row cannot be read.
+        PayloadTooLargeError: 413, too many instances.
+    """
+    request = _parse_body(_body(row), content_type)
+    if not request.instances:
+        raise RequestError("the request has no instances; send at least one", code="empty_request")
+    if len(request.instances) > max_instances:
+        raise PayloadTooLargeError(
+            f"the request has {len(request.instances)} instances; this model takes {max_instances} at most: send several "
+            "requests",
+            code="too_many_instances",
+        )
+    return request
+
+
+def encode_response(
+    request: Request, predictions: Sequence[Any], *, model_name: str, model_version: str | None = None
+) -> bytes:
+    """Write the predictions, one for each instance, as JSON in the request's protocol.
+
+    Raises:
+        InferenceError: 500, a prediction that JSON cannot carry.
+    """
+    if request.protocol is Protocol.KSERVE_V1:
+        return encode_json({"predictions": predictions})
+    if request.protocol is Protocol.KSERVE_V2:
+        response: dict[str, Any] = {"model_name": model_name}
+        if model_version is not None:
+            response["model_version"] = model_version
+        if request.request_id is not None:
+            response["id"] = request.request_id
+        response["outputs"] = [_v2_output(predictions)]
+        return encode_json(response)
+    return encode_json(predictions if request.is_many else predictions[0])
+
+
+def encode_json(value: Any) -> bytes:
+    """Write JSON; numpy arrays and scalars are welcome, keys must be str.
+
+    Raises:
+        InferenceError: 500, a value that JSON cannot carry.
+    """
+    try:
+        return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+    except TypeError as error:
+        raise InferenceError(f"the prediction cannot be written as JSON: {error}") from error
+
+
+def _body(row: Mapping[str, Any]) -> Any:
+    for name in ("data", "body"):
+        if name in row:
+            return row[name]
+    if not row:
+        raise RequestError("the request is empty; send a text or JSON", code="empty_request")
+    return {name: _decode_utf8(value) if isinstance(value, (bytes, bytearray)) else value for name, value in row.items()}
+
+
+def _parse_body(body: Any, content_type: str | None) -> Request:
+    if isinstance(body, (bytes, bytearray)):
+        return _parse_bytes(bytes(body), content_type)
+    if isinstance(body, str):
+        return Request((body,))
+    return _parse_json(body)
+
+
+def _parse_bytes(body: bytes, content_type: str | None) -> Request:
+    """Read a body that TorchServe left alone.
+
+    JSON arrives here when it is broken (TorchServe parses the rest), and when the client gave no media type, as gRPC
+    clients cannot: then a body that is a JSON object or list is taken as one, and everything else is a text.
+    """
+    if not body:
+        raise RequestError("the request body is empty; send a text or JSON", code="empty_request")
+    text = _decode_utf8(body)
+    if content_type == JSON_CONTENT_TYPE:
+        try:
+            return _parse_json(orjson.loads(body))
+        except orjson.JSONDecodeError as error:
+            raise RequestError(f"the body is not valid JSON: {error}", code="invalid_json") from error
+    is_typed = content_type is not None and content_type.startswith("text/")
+    if not is_typed and text.lstrip()[:1] in ("{", "["):
+        try:
+            parsed = orjson.loads(body)
+        except orjson.JSONDecodeError:
+            return Request((text,))
+        return _parse_json(parsed)
+    return Request((text,))
+
+
+def _decode_utf8(body: bytes | bytearray) -> str:
+    try:
+        return body.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise RequestError(
+            f"the body is not UTF-8: byte 0x{body[error.start]:02x} at offset {error.start}; send UTF-8 text",
+            code="invalid_utf8",
+        ) from error
+
+
+def _parse_json(body: Any) -> Request:
+    if isinstance(body, list):
+        return Request(tuple(body), is_many=True)
+    if isinstance(body, Mapping):
+        if "instances" in body:
+            return _parse_v1(body["instances"])
+        if "inputs" in body:
+            return _parse_v2(body)
+        return Request((body,))
+    if isinstance(body, str):
+        return Request((body,))
+    raise RequestError(
+        f"the body is a JSON {_json_type(body)}; send a string, an object or a list", code="invalid_type"
+    )
+
+
+def _parse_v1(instances: Any) -> Request:
+    if not isinstance(instances, list):
+        raise RequestError(f'"instances" is a JSON {_json_type(instances)}; it must be a list', code="invalid_type")
+    return Request(tuple(instances), Protocol.KSERVE_V1, is_many=True)
+
+
+def _parse_v2(body: Mapping[str, Any]) -> Request:
+    request_id = body.get("id")
+    if request_id is not None and not isinstance(request_id, str):
+        raise RequestError(f'"id" is a JSON {_json_type(request_id)}; it must be a string', code="invalid_type")
+    if request_id is not None and not request_id.isprintable():  # it goes back in the response
+        raise RequestError('"id" has characters that cannot be printed; use others', code="invalid_type")
+    inputs = body["inputs"]
+    if not isinstance(inputs, list) or not inputs:
+        raise RequestError('"inputs" must be a list of tensors, at least one', code="invalid_type")
+    tensors = [_v2_tensor(tensor, index) for index, tensor in enumerate(inputs)]
+    sizes = {len(values) for _, values in tensors}
+    if len(sizes) != 1:
+        raise RequestError(
+            f'the tensors of "inputs" hold {sorted(sizes)} instances; their first dimensions must be equal',
+            code="invalid_shape",
+        )
+    if len(tensors) == 1:
+        instances = tuple(tensors[0][1])
+    else:
+        names = [name for name, _ in tensors]
+        instances = tuple(dict(zip(names, row, strict=True)) for row in zip(*(v for _, v in tensors), strict=True))
+    return Request(instances, Protocol.KSERVE_V2, is_many=True, request_id=request_id)
+
+
+def _v2_tensor(tensor: Any, index: int) -> tuple[str, Sequence[Any]]:
+    """Return the name of a v2 tensor and its instances, one for each entry of the first dimension."""
+    where = f'"inputs"[{index}]'
+    if not isinstance(tensor, Mapping):
+        raise RequestError(f"{where} is a JSON {_json_type(tensor)}; it must be a tensor object", code="invalid_type")
+    name, shape, datatype, data = (tensor.get(key) for key in ("name", "shape", "datatype", "data"))
+    if not isinstance(name, str) or not isinstance(datatype, str) or not isinstance(data, list):
+        raise RequestError(f'{where} needs "name", "shape", "datatype" and "data" (a list)', code="invalid_type")
+    if not isinstance(shape, list) or not shape or not all(type(size) is int and size >= 0 for size in shape):
+        raise RequestError(f'{where}: "shape" must be a list of sizes, at least one', code="invalid_shape")
+    flat = list(_flatten(data))
+    if len(flat) != math.prod(shape):
+        raise RequestError(
+            f"{where}: shape {shape} is {math.prod(shape)} elements and data has {len(flat)}", code="invalid_shape"
+        )
+    if datatype == "BYTES":
+        if math.prod(shape[1:]) != 1:
+            raise RequestError(f"{where}: shape {shape} of texts; use [{shape[0]}] or [{shape[0]}, 1]", code="invalid_shape")
+        return name, flat
+    if datatype not in _V2_DTYPES:
+        raise RequestError(f"{where}: datatype {datatype!r}; use BYTES for texts", code="invalid_type")
+    try:
+        return name, np.asarray(flat, dtype=_V2_DTYPES[datatype]).reshape(shape)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise RequestError(f"{where}: data does not fit datatype {datatype}", code="invalid_type") from error
+
+
+def _flatten(data: Sequence[Any]) -> Any:
+    stack = [iter(data)]
+    while stack:
+        for item in stack[-1]:
+            if isinstance(item, list):
+                stack.append(iter(item))
+                break
+            yield item
+        else:
+            stack.pop()
+
+
+def _v2_output(predictions: Sequence[Any]) -> dict[str, Any]:
+    """Return predictions as one v2 tensor: FP32 for equally long vectors, else each as a JSON string."""
+    vectors = [np.asarray(item) for item in predictions] if all(map(_is_vector, predictions)) else []
+    if vectors and len({vector.shape for vector in vectors}) == 1:
+        shape, datatype = [len(vectors), *vectors[0].shape], "FP32"
+        data: list[Any] = np.stack(vectors).ravel().tolist()
+    else:
+        shape, datatype = [len(predictions)], "BYTES"
+        data = [encode_json(prediction).decode("utf-8") for prediction in predictions]
+    return {"name": "predictions", "shape": shape, "datatype": datatype, "data": data}
+
+
+def _is_vector(prediction: Any) -> bool:
+    if isinstance(prediction, np.ndarray):
+        return True
+    return isinstance(prediction, list) and bool(prediction) and all(isinstance(item, float) for item in prediction)
+
+
+def _json_type(value: Any) -> str:
+    names = {type(None): "null", bool: "boolean", int: "number", float: "number", str: "string", list: "list"}
+    return names.get(type(value), "object" if isinstance(value, Mapping) else type(value).__name__)

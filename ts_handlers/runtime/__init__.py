@@ -1,0 +1,7 @@
+"""Engines: a Session protocol, and one file a backend."""
+
+from __future__ import annotations
+
+from ts_handlers.runtime.session import ModelFiles, Session, open_session
+
+__all__ = ["ModelFiles", "Session", "open_session"]

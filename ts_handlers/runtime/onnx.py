@@ -1,0 +1,160 @@
+"""ONNX Runtime sessions."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ts_handlers.batch import Array
+from ts_handlers.config import RuntimeConfig
+from ts_handlers.cpu import CpuShare
+from ts_handlers.errors import ConfigError, RuntimeUnavailableError
+from ts_handlers.runtime.session import ModelFiles
+
+try:
+    import onnxruntime as ort
+except ImportError as error:
+    raise RuntimeUnavailableError(
+        f"onnxruntime cannot be imported ({error}); install ts_handlers[cpu] or ts_handlers[gpu]"
+    ) from error
+
+logger = logging.getLogger(__name__)
+
+_CPU = "CPUExecutionProvider"
+_GPU_PROVIDERS = frozenset(
+    {"CUDAExecutionProvider", "TensorrtExecutionProvider", "ROCMExecutionProvider", "MIGraphXExecutionProvider"}
+)
+_LEVELS = {
+    "disable": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
+    "basic": ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+    "extended": ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+    "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
+}
+_DTYPES = {
+    "tensor(bool)": np.bool_,
+    "tensor(int32)": np.int32,
+    "tensor(int64)": np.int64,
+    "tensor(uint8)": np.uint8,
+    "tensor(float16)": np.float16,
+    "tensor(float)": np.float32,
+    "tensor(double)": np.float64,
+}
+
+Provider = tuple[str, dict[str, str]]
+
+
+class OnnxSession:
+    """An ONNX model in ONNX Runtime.
+
+    Attributes:
+        providers: Execution providers, as the session says after it exists.
+    """
+
+    def __init__(self, config: RuntimeConfig, files: ModelFiles, share: CpuShare) -> None:
+        path = files.path(config.file)
+        wanted = choose_providers(config, files.gpu_id, ort.get_available_providers())
+        try:
+            self._session = ort.InferenceSession(str(path), session_options(config, share), providers=wanted)
+        except Exception as error:  # noqa: BLE001  # onnxruntime's errors have no common base class
+            raise ConfigError(f"ONNX Runtime cannot load {path.name}: {error}") from error
+        self.providers: tuple[str, ...] = tuple(self._session.get_providers())
+        check_providers(config, wanted, self.providers)
+        self._precision = config.precision
+        self._inputs = {item.name: _dtype(item.name, item.type) for item in self._session.get_inputs()}
+        self._output_names = [item.name for item in self._session.get_outputs()]
+
+    def run(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
+        """Run one batch; the graph decides which arrays are fed and as what type."""
+        try:
+            feed = {name: arrays[name].astype(dtype, copy=False) for name, dtype in self._inputs.items()}
+        except KeyError as error:
+            raise ConfigError(
+                f"the model takes an input {error} that the handler does not make; it makes: {', '.join(arrays)}"
+            ) from error
+        outputs = self._session.run(self._output_names, feed)
+        return {
+            name: array.astype(np.float32) if array.dtype == np.float16 else array
+            for name, array in zip(self._output_names, outputs, strict=True)
+        }
+
+    def describe(self) -> str:
+        """Say the version, the providers and the precision."""
+        return f"onnxruntime {ort.__version__} on {', '.join(self.providers)}, {self._precision}"
+
+
+def session_options(config: RuntimeConfig, share: CpuShare) -> ort.SessionOptions:
+    """Return options that keep a session within its share: its threads, one operator at a time, no idle spinning."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = share.threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.graph_optimization_level = _LEVELS[config.graph_optimization_level]
+    spinning = share.is_exclusive if config.allow_spinning is None else config.allow_spinning
+    for pool in ("intra_op", "inter_op"):
+        options.add_session_config_entry(f"session.{pool}.allow_spinning", "1" if spinning else "0")
+    return options
+
+
+def choose_providers(config: RuntimeConfig, gpu_id: int | None, available: Sequence[str]) -> list[Provider]:
+    """Decide the providers to ask for, with the worker's GPU as device_id.
+
+    Args:
+        config: `auto`, or names in order of preference.
+        gpu_id: The worker's GPU; None on the CPU.
+        available: What this build of ONNX Runtime has.
+
+    Raises:
+        RuntimeUnavailableError: A named provider is not available.
+        ConfigError: provider_options do not match the providers.
+    """
+    if config.providers == "auto":
+        if config.provider_options:
+            raise ConfigError("handler.runtime.provider_options needs providers by name, not auto")
+        names: tuple[str, ...] = (_CPU,)
+        if gpu_id is not None and "CUDAExecutionProvider" in available:
+            names = ("CUDAExecutionProvider", _CPU)
+        elif gpu_id is not None:
+            logger.warning("GPU %d is not used: this onnxruntime has no CUDAExecutionProvider; running on the CPU", gpu_id)
+        options: Sequence[Mapping[str, str]] = [{} for _ in names]
+    else:
+        names, options = config.providers, config.provider_options or [{} for _ in config.providers]
+    if len(options) != len(names):
+        raise ConfigError(
+            f"handler.runtime has {len(names)} providers and {len(options)} provider_options; give one mapping for each"
+        )
+    missing = [name for name in names if name not in available]
+    if missing:
+        raise RuntimeUnavailableError(
+            f"handler.runtime.providers asks for {', '.join(missing)}; this onnxruntime has {', '.join(available)}"
+        )
+    return [(name, _with_device(name, dict(given), gpu_id)) for name, given in zip(names, options, strict=True)]
+
+
+def check_providers(config: RuntimeConfig, wanted: Sequence[Provider], active: Sequence[str]) -> None:
+    """Compare what was asked for with what the session has; ONNX Runtime itself falls back silently.
+
+    Raises:
+        RuntimeUnavailableError: A provider named in the configuration is not active.
+    """
+    missing = [name for name, _ in wanted if name not in active]
+    if not missing:
+        return
+    message = f"{', '.join(missing)} could not start (drivers? libraries?); the session runs on {', '.join(active)}"
+    if config.providers != "auto":
+        raise RuntimeUnavailableError(message)
+    logger.warning("%s", message)
+
+
+def _with_device(name: str, options: dict[str, str], gpu_id: int | None) -> dict[str, str]:
+    if name in _GPU_PROVIDERS and gpu_id is not None:
+        options.setdefault("device_id", str(gpu_id))
+    return options
+
+
+def _dtype(name: str, type_name: str) -> Any:
+    if type_name not in _DTYPES:
+        raise ConfigError(f"the model's input {name} is of type {type_name}; known: {', '.join(_DTYPES)}")
+    return _DTYPES[type_name]

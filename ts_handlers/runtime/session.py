@@ -1,0 +1,77 @@
+"""What every engine offers the handler, and the one place that picks an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from ts_handlers.batch import Array
+from ts_handlers.config import RuntimeConfig
+from ts_handlers.cpu import CpuShare
+from ts_handlers.errors import ConfigError
+
+
+class Session(Protocol):
+    """A loaded model."""
+
+    def run(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
+        """Run one batch.
+
+        Args:
+            arrays: Named inputs, each `(batch, padded_length, ...)`. What the model does not take is not fed.
+
+        Returns:
+            Named outputs, each `(batch, ...)`; floating point ones as float32.
+        """
+
+    def describe(self) -> str:
+        """Say engine, device and precision in a few words, as read from the loaded model."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFiles:
+    """Where a model's files are.
+
+    Attributes:
+        model_dir: The unpacked archive.
+        serialized_file: The archive's serialized file, if it has one.
+        model_file: The archive's Python file with the model class, if it has one.
+        gpu_id: GPU that TorchServe gave this worker; None on the CPU.
+    """
+
+    model_dir: Path
+    serialized_file: str | None = None
+    model_file: str | None = None
+    gpu_id: int | None = None
+
+    def path(self, configured: str | None) -> Path:
+        """Return the model file: the configured one, else the serialized one.
+
+        Raises:
+            ConfigError: Neither is named, or it is not in the archive.
+        """
+        name = configured or self.serialized_file
+        if name is None:
+            raise ConfigError("the archive has no serialized file; name the model in handler.runtime.file")
+        path = self.model_dir / name
+        if not path.exists():
+            raise ConfigError(f"{name} is not in the archive; add it, or correct handler.runtime.file")
+        return path
+
+
+def open_session(config: RuntimeConfig, files: ModelFiles, share: CpuShare) -> Session:
+    """Load the model with the configured engine, within the worker's share of the CPUs.
+
+    Raises:
+        ConfigError: Settings that this engine cannot serve.
+        RuntimeUnavailableError: The engine, or a provider that was asked for, is not there.
+    """
+    if config.backend == "onnx":
+        from ts_handlers.runtime.onnx import OnnxSession  # an engine is imported by those who use it
+
+        return OnnxSession(config, files, share)
+    from ts_handlers.runtime.torch import TorchSession
+
+    return TorchSession(config, files)

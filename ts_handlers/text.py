@@ -1,0 +1,359 @@
+"""Text tasks: one class each, a few overrides."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from ts_handlers import entities, outputs, spans
+from ts_handlers.base import InferenceHandler
+from ts_handlers.batch import Array, ModelInput
+from ts_handlers.config import setting
+from ts_handlers.errors import ConfigError, PayloadTooLargeError, RequestError
+from ts_handlers.tokenization import TextTokenizer, to_model_input
+
+
+class TextExample(NamedTuple):
+    """A text, or a pair of texts."""
+
+    text: str
+    pair: str | None = None
+
+
+class TextHandler(InferenceHandler):
+    """What the text tasks share: a tokenizer, and instances that are texts."""
+
+    tokenizer: TextTokenizer
+
+    def prepare(self) -> None:
+        """Load the tokenizer."""
+        self.tokenizer = TextTokenizer(self.model_dir, self.config.tokenizer)
+
+    @property
+    def pad_values(self) -> Mapping[str, int]:
+        """The padding token's id for input_ids, 0 elsewhere."""
+        return self.tokenizer.pad_values
+
+    @property
+    def max_length(self) -> int | None:
+        """Longest sequence, in tokens."""
+        return self.tokenizer.max_length
+
+    def decode(self, instance: Any) -> TextExample:
+        """Take a string, {"text"} or {"text", "text_pair"}.
+
+        Raises:
+            RequestError: 400, anything else, an empty text, or one that is no valid Unicode.
+            PayloadTooLargeError: 413, more characters than handler.limits.max_text_length.
+        """
+        if isinstance(instance, str):
+            return TextExample(self.check_text(instance, "the text"))
+        fields = _fields(instance, required=("text",), optional=("text_pair",))
+        pair = fields.get("text_pair")
+        return TextExample(
+            self.check_text(fields["text"], '"text"'), None if pair is None else self.check_text(pair, '"text_pair"')
+        )
+
+    def transform(self, example: TextExample) -> Sequence[ModelInput]:
+        """Tokenize.
+
+        Raises:
+            PayloadTooLargeError: 413, more tokens than the model takes.
+        """
+        return [to_model_input(self.tokenizer.encode(example.text, example.pair))]
+
+    def warmup_input(self, length: int) -> ModelInput:
+        """Return a sequence of `length` tokens of no meaning."""
+        ids = np.zeros(length, dtype=np.int64)
+        arrays = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+        return ModelInput(arrays, length)
+
+    def check_text(self, text: Any, name: str) -> str:
+        """Return a text that can be tokenized.
+
+        Raises:
+            RequestError: 400, it is no string, empty, or no valid Unicode.
+            PayloadTooLargeError: 413, too many characters.
+        """
+        if not isinstance(text, str):
+            raise RequestError(f"{name} is of type {type(text).__name__}; send a string", code="invalid_type")
+        if not text:
+            raise RequestError(f"{name} is empty; send at least one character", code="empty_text")
+        limit = self.config.limits.max_text_length
+        if len(text) > limit:
+            raise PayloadTooLargeError(
+                f"{name} has {len(text)} characters; this model takes {limit}: shorten it", code="text_too_long"
+            )
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise RequestError(
+                f"{name} has a lone surrogate at character {error.start}; send valid Unicode", code="invalid_utf8"
+            ) from error
+        return text
+
+    def read_labels(self) -> tuple[str, ...]:
+        """Read index_to_name.json ({"0": name, ...}).
+
+        Raises:
+            ConfigError: It is missing, or its indices are not 0 to n - 1.
+        """
+        file = self.model_dir / "index_to_name.json"
+        if not file.is_file():
+            raise ConfigError('index_to_name.json is not in the archive; add it: {"0": "NEGATIVE", "1": "POSITIVE"}')
+        names = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(names, dict) or set(names) != {str(index) for index in range(len(names))}:
+            raise ConfigError('index_to_name.json must map "0", "1", ... to the names of the labels, without a gap')
+        return tuple(str(names[str(index)]) for index in range(len(names)))
+
+
+@dataclass(frozen=True, slots=True)
+class ClassificationOutput:
+    """`handler.output` of text-classification.
+
+    Attributes:
+        problem_type: The model's; it decides between softmax (single label) and sigmoid (multi-label).
+        top_k: Most labels in an answer, best first; by default all.
+        threshold: Smallest score in an answer.
+    """
+
+    problem_type: Literal["single_label_classification", "multi_label_classification", "regression"] | None = None
+    top_k: int | None = setting(None, minimum=1)
+    threshold: float | None = None
+
+
+class TextClassificationHandler(TextHandler):
+    """Text -> {label: score}, best first."""
+
+    task = "text-classification"
+    output_config = ClassificationOutput
+
+    def prepare(self) -> None:
+        """Load the tokenizer and the labels."""
+        super().prepare()
+        self._labels = self.read_labels()
+        self._function = outputs.default_function(self.config.output.problem_type, len(self._labels))
+
+    def format(
+        self, example: TextExample, inputs: Sequence[ModelInput], outputs_: Sequence[Mapping[str, Array]]
+    ) -> dict[str, float]:
+        """Score the labels from `logits` (num_labels,)."""
+        del example, inputs
+        return outputs.score_labels(
+            outputs_[0]["logits"],
+            self._labels,
+            self._function,
+            top_k=self.config.output.top_k,
+            threshold=self.config.output.threshold,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingOutput:
+    """`handler.output` of feature-extraction.
+
+    Attributes:
+        pooling: How the tokens' vectors become one.
+        normalize: Whether it is scaled to length 1.
+    """
+
+    pooling: Literal["mean", "cls", "max"] = "mean"
+    normalize: bool = False
+
+
+class FeatureExtractionHandler(TextHandler):
+    """Text -> embedding, a list of floats."""
+
+    task = "feature-extraction"
+    output_config = EmbeddingOutput
+    sequence_outputs = ("last_hidden_state",)
+
+    def format(
+        self, example: TextExample, inputs: Sequence[ModelInput], outputs_: Sequence[Mapping[str, Array]]
+    ) -> Array:
+        """Pool `last_hidden_state` (seq_len, hidden) to (hidden,) float32."""
+        del example
+        vector = outputs.pool(
+            outputs_[0]["last_hidden_state"], inputs[0].arrays["attention_mask"], self.config.output.pooling
+        )
+        outputs.require_finite(vector)
+        return outputs.l2_normalize(vector) if self.config.output.normalize else vector
+
+
+@dataclass(frozen=True, slots=True)
+class EntityOutput:
+    """`handler.output` of token-classification.
+
+    Attributes:
+        aggregation_strategy: How tokens become entities, as in the transformers pipeline.
+        ignore_labels: Labels that are no entity.
+        stride: Tokens shared by the windows of a text longer than the model takes; by default such a text is answered
+            with 413.
+    """
+
+    aggregation_strategy: Literal["none", "simple", "first", "average", "max"] = "simple"
+    ignore_labels: tuple[str, ...] = ("O",)
+    stride: int | None = setting(None, minimum=0)
+
+
+class TokenClassificationHandler(TextHandler):
+    """Text -> entities [{entity_group, score, word, start, end}], start and end in characters."""
+
+    task = "token-classification"
+    output_config = EntityOutput
+    sequence_outputs = ("logits",)
+
+    def prepare(self) -> None:
+        """Load the tokenizer and the labels."""
+        super().prepare()
+        self._labels = self.read_labels()
+
+    def transform(self, example: TextExample) -> Sequence[ModelInput]:
+        """Tokenize, into windows where a stride is configured.
+
+        Raises:
+            PayloadTooLargeError: 413, more tokens than the model takes, and no stride.
+        """
+        stride, window_length = self.config.output.stride, self.tokenizer.max_length
+        if stride is None or window_length is None:
+            return super().transform(example)
+        windows = self.tokenizer.encode_windows(example.text, None, window_length=window_length, stride=stride)
+        return [to_model_input(window) for window in windows]
+
+    def format(
+        self, example: TextExample, inputs: Sequence[ModelInput], outputs_: Sequence[Mapping[str, Array]]
+    ) -> list[dict[str, Any]]:
+        """Group the tokens of `logits` (seq_len, num_labels) into entities."""
+        settings = self.config.output
+        found = [
+            entity
+            for item, output in zip(inputs, outputs_, strict=True)
+            for entity in entities.aggregate_entities(
+                output["logits"],
+                entities.TokenizedText(
+                    text=example.text,
+                    ids=item.source.ids,
+                    tokens=item.source.tokens,
+                    offsets=item.source.offsets,
+                    special_tokens_mask=item.source.special_tokens_mask,
+                ),
+                labels=self._labels,
+                strategy=settings.aggregation_strategy,
+                ignore_labels=settings.ignore_labels,
+                has_subword_prefix=self.tokenizer.has_subword_prefix,
+                unk_token_id=self.tokenizer.special.unk,
+                tokens_to_string=self.tokenizer.tokens_to_string,
+            )
+        ]
+        return entities.merge_windows(found) if len(inputs) > 1 else found
+
+
+class QuestionExample(NamedTuple):
+    """A question about a context."""
+
+    question: str
+    context: str
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerOutput:
+    """`handler.output` of question-answering; names and defaults are the transformers pipeline's.
+
+    Attributes:
+        top_k: Answers returned; 1: one object, more: a list.
+        max_answer_len: Longest answer, in tokens.
+        max_seq_len: Window length, in tokens; by default min(max_length, 384).
+        doc_stride: Tokens that one window shares with the next; by default min(max_seq_len / 2, 128).
+        handle_impossible_answer: Whether an empty answer may win.
+        align_to_words: Whether an answer begins and ends with whole words.
+    """
+
+    top_k: int = setting(1, minimum=1)
+    max_answer_len: int = setting(15, minimum=1)
+    max_seq_len: int | None = setting(None, minimum=8)
+    doc_stride: int | None = setting(None, minimum=0)
+    handle_impossible_answer: bool = False
+    align_to_words: bool = True
+
+
+class QuestionAnsweringHandler(TextHandler):
+    """Question and context -> {answer, score, start, end}, start and end in characters of the context."""
+
+    task = "question-answering"
+    output_config = AnswerOutput
+    sequence_outputs = ("start_logits", "end_logits")
+
+    def prepare(self) -> None:
+        """Load the tokenizer and settle the windows."""
+        super().prepare()
+        settings = self.config.output
+        self._window_length = settings.max_seq_len or min(self.tokenizer.max_length or 384, 384)
+        self._stride = min(self._window_length // 2, 128) if settings.doc_stride is None else settings.doc_stride
+        if self._stride >= self._window_length:
+            raise ConfigError(
+                f"handler.output.doc_stride is {self._stride}; it must be below max_seq_len {self._window_length}"
+            )
+
+    @property
+    def max_length(self) -> int | None:
+        """Window length, in tokens."""
+        return self._window_length
+
+    def decode(self, instance: Any) -> QuestionExample:
+        """Take {"question", "context"}.
+
+        Raises:
+            RequestError: 400, anything else, or an empty one.
+            PayloadTooLargeError: 413, more characters than handler.limits.max_text_length.
+        """
+        fields = _fields(instance, required=("question", "context"))
+        return QuestionExample(
+            self.check_text(fields["question"], '"question"'), self.check_text(fields["context"], '"context"')
+        )
+
+    def transform(self, example: QuestionExample) -> Sequence[ModelInput]:
+        """Tokenize into overlapping windows of the context, each with the question before it."""
+        windows = self.tokenizer.encode_windows(
+            example.question, example.context, window_length=self._window_length, stride=self._stride
+        )
+        return [to_model_input(window) for window in windows]
+
+    def format(
+        self, example: QuestionExample, inputs: Sequence[ModelInput], outputs_: Sequence[Mapping[str, Array]]
+    ) -> Any:
+        """Pick the best spans over all windows, from `start_logits` and `end_logits` (seq_len,) each."""
+        settings = self.config.output
+        windows = [
+            spans.window_from_encoding(item.source, output["start_logits"], output["end_logits"], self.tokenizer.special.cls)
+            for item, output in zip(inputs, outputs_, strict=True)
+        ]
+        answers = spans.best_answers(
+            windows,
+            example.context,
+            top_k=settings.top_k,
+            max_answer_len=settings.max_answer_len,
+            handle_impossible_answer=settings.handle_impossible_answer,
+            align_to_words=settings.align_to_words,
+        )
+        return answers[0] if len(answers) == 1 else answers
+
+
+def _fields(instance: Any, required: Sequence[str], optional: Sequence[str] = ()) -> Mapping[str, Any]:
+    """Return an object that has every required key and none that is unknown.
+
+    Raises:
+        RequestError: 400, it is not one.
+    """
+    expected = "{" + ", ".join(f'"{name}"' for name in required) + "}"
+    if not isinstance(instance, Mapping):
+        raise RequestError(f"the instance is of type {type(instance).__name__}; send {expected}", code="invalid_type")
+    missing = [name for name in required if name not in instance]
+    unknown = [repr(name) for name in instance if name not in (*required, *optional)]
+    if missing or unknown:
+        wrong = f"lacks {', '.join(missing)}" if missing else f"has unknown keys {', '.join(unknown)[:200]}"
+        raise RequestError(f"the instance {wrong}; send {expected}", code="invalid_type")
+    return instance
