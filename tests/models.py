@@ -13,7 +13,7 @@ from tokenizers import ByteLevelBPETokenizer
 
 ENTITY_LABELS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
 
-__all__ = ["ENTITY_LABELS", "MINILM", "MAKERS", "write_model"]
+__all__ = ["ENTITY_LABELS", "MAKERS", "MINILM", "write_model"]
 
 
 def write_model(kind: str, folder: Path) -> Path:

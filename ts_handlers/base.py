@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import os
 import time
-import traceback
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,13 +19,13 @@ from ts.handler_utils.timer import timed
 from ts.metrics.metric_type_enum import MetricTypes
 from ts.torch_handler.base_handler import BaseHandler
 
-from ts_handlers import metrics
+from ts_handlers import metrics, startup
 from ts_handlers.batch import Array, ModelInput, Row, pad_batch, split_rows
 from ts_handlers.bucketing import BatchPlan, check_boundaries, plan_batches
 from ts_handlers.config import HandlerConfig, OutputConfig, load_config
-from ts_handlers.cpu import CpuShare, count_workers, cpu_budget, cpu_share, limit_threads
-from ts_handlers.errors import ConfigError, InferenceError, RequestError, UnsupportedRequestError
-from ts_handlers.payload import JSON_CONTENT_TYPE, encode_json, encode_response, parse_request
+from ts_handlers.cpu import CpuShare, limit_threads
+from ts_handlers.errors import ConfigError, InferenceError, RequestError, UnsupportedRequestError, log_failure
+from ts_handlers.payload import JSON_CONTENT_TYPE, body_content_type, encode_json, encode_response, parse_request
 from ts_handlers.runtime import ModelFiles, Session, open_session
 
 logger = logging.getLogger(__name__)
@@ -111,14 +110,15 @@ class InferenceHandler(BaseHandler):
         self.model_dir = Path(properties["model_dir"])
         self.config = load_config(context.model_yaml_config, self.output_config)
         self._check_task()
-        self._take_cpu_share(context.model_yaml_config or {})
+        check_boundaries(self.config.bucketing.boundaries, self.config.tokenizer.max_length)
+        budget, self.share = startup.take_cpu_share(self.config.cpu, context.model_yaml_config or {})
         limit_threads(self.share.threads)
         self.prepare()
         self.session = self.open_session(self._files(properties.get("gpu_id")))
         self._metrics = metrics.WorkerMetrics(context.metrics, MetricTypes)
-        started = time.perf_counter()
-        shapes = self._warm_up()
-        self._log_decisions(shapes, time.perf_counter() - started)
+        warmed = startup.warm_up(self.config, self.max_length, self.warmup_input, self._run_padded)
+        name = self.task or type(self).__name__
+        logger.info("%s", startup.decisions(name, self.config, self.session.describe(), budget, self.share, warmed))
         self.initialized = True
 
     # Every batch
@@ -141,11 +141,11 @@ class InferenceHandler(BaseHandler):
     def preprocess(self, data: list[dict[str, Any]]) -> list[Row]:
         """Decode and transform each row; a row that fails keeps its error."""
         rows = [Row() for _ in data]
-        with self._timed(metrics.DECODE_SECONDS):
+        with self._metrics.timed(metrics.DECODE_SECONDS):
             for index, row in enumerate(rows):
                 with self._row_errors(row):
                     self._decode_row(row, data[index], index)
-        with self._timed(metrics.TRANSFORM_SECONDS):
+        with self._metrics.timed(metrics.TRANSFORM_SECONDS):
             for row in filter(_is_open, rows):
                 with self._row_errors(row):
                     row.inputs = [
@@ -165,7 +165,7 @@ class InferenceHandler(BaseHandler):
         owners = [row for row, inputs in places for _ in inputs]
         plans = self._plan(flat)
         outputs: list[dict[str, Array]] = [{} for _ in flat]
-        with self._timed(metrics.RUN_SECONDS):
+        with self._metrics.timed(metrics.RUN_SECONDS):
             for plan in plans:
                 self._run_plan(plan, flat, outputs, owners)
         self._measure_padding(flat, plans)
@@ -177,7 +177,7 @@ class InferenceHandler(BaseHandler):
     @timed  # type: ignore[untyped-decorator]
     def postprocess(self, data: list[Row]) -> list[bytes]:
         """Format each row in the protocol of its request, set its status, and count what was rejected."""
-        with self._timed(metrics.FORMAT_SECONDS):
+        with self._metrics.timed(metrics.FORMAT_SECONDS):
             for row in filter(_is_open, data):
                 with self._row_errors(row):
                     self._format_row(row)
@@ -193,7 +193,7 @@ class InferenceHandler(BaseHandler):
             return
         if headers.get("explain") == "True":
             raise UnsupportedRequestError("this model gives predictions, not explanations; use /predictions")
-        row.request = parse_request(data, _content_type(headers), max_instances=self.config.limits.max_instances)
+        row.request = parse_request(data, body_content_type(headers), max_instances=self.config.limits.max_instances)
         row.examples = [
             self._per_instance(row, number, self.decode, instance)
             for number, instance in enumerate(row.request.instances)
@@ -203,9 +203,8 @@ class InferenceHandler(BaseHandler):
         self, plan: BatchPlan, inputs: list[ModelInput], outputs: list[dict[str, Array]], owners: list[Row]
     ) -> None:
         """Run one call; where it fails, run its sequences one by one, so that only the guilty row fails."""
-        batch = pad_batch(inputs, plan, self.pad_values)
         try:
-            results = split_rows(self.session.run(batch.arrays), batch, self.sequence_outputs)
+            results = self._run_padded(inputs, plan)
         except MemoryError:
             raise  # TorchServe answers 507 and starts the worker anew
         except Exception as error:  # noqa: BLE001  # engines raise what they like
@@ -213,11 +212,15 @@ class InferenceHandler(BaseHandler):
                 for index in plan.indices:
                     self._run_plan(BatchPlan((index,), plan.padded_length), inputs, outputs, owners)
                 return
-            _log_failure("the model run", error)
+            log_failure(logger, "the model run", error)
             owners[plan.indices[0]].error = InferenceError("the model failed on this request; see the server's log")
             return
-        for index, result in zip(batch.indices, results, strict=True):
+        for index, result in zip(plan.indices, results, strict=True):
             outputs[index] = result
+
+    def _run_padded(self, inputs: Sequence[ModelInput], plan: BatchPlan) -> list[dict[str, Array]]:
+        batch = pad_batch(inputs, plan, self.pad_values)
+        return split_rows(self.session.run(batch.arrays), batch, self.sequence_outputs)
 
     def _format_row(self, row: Row) -> None:
         if row.request is None:
@@ -262,14 +265,8 @@ class InferenceHandler(BaseHandler):
         except MemoryError:
             raise
         except Exception as error:  # noqa: BLE001  # a hook's bug must not fail the other rows
-            _log_failure("a handler hook", error)
+            log_failure(logger, "a handler hook", error)
             row.error = InferenceError("the handler failed on this request; see the server's log")
-
-    @contextmanager
-    def _timed(self, spec: metrics.MetricSpec) -> Iterator[None]:
-        started = time.perf_counter()
-        yield
-        self._metrics.observe(spec, round(time.perf_counter() - started, 6))
 
     def _plan(self, inputs: Sequence[ModelInput]) -> list[BatchPlan]:
         bucketing = self.config.bucketing
@@ -313,64 +310,10 @@ class InferenceHandler(BaseHandler):
                 f"handler.task is {self.config.task} and {type(self).__name__} serves {self.task}; use the task's handler"
             )
 
-    def _take_cpu_share(self, model_config: Mapping[str, Any]) -> None:
-        self._budget = cpu_budget()
-        num_workers, source = count_workers(self._budget, model_config.get("minWorkers"))
-        self.share = cpu_share(self._budget, num_workers, threads=self.config.cpu.threads, source=source)
-
     def _files(self, gpu_id: int | None) -> ModelFiles:
         model = self.manifest.get("model", {})
         return ModelFiles(self.model_dir, model.get("serializedFile"), model.get("modelFile"), gpu_id)
 
-    def _warm_up(self) -> list[tuple[int, int]]:
-        """Run the shapes of the buckets once; return them as (batch, length)."""
-        bucketing, warmup = self.config.bucketing, self.config.warmup
-        check_boundaries(bucketing.boundaries, self.max_length)
-        longest = min(self.max_length or 512, bucketing.max_padded_tokens)
-        lengths = warmup.lengths or bucketing.boundaries or tuple(n for n in (16, 64) if n < longest) + (longest,)
-        shapes = []
-        for length in lengths if warmup.enabled else ():
-            item = self.warmup_input(length)
-            if item is None:
-                break
-            for size in sorted({1, min(bucketing.max_batch_size, max(1, bucketing.max_padded_tokens // length))}):
-                plan = BatchPlan(tuple(range(size)), length)
-                self.session.run(pad_batch([item] * size, plan, self.pad_values).arrays)
-                shapes.append((size, length))
-        return shapes
-
-    def _log_decisions(self, shapes: Sequence[tuple[int, int]], seconds: float) -> None:
-        logger.info(
-            "ts_handlers: %s ready: %s; %d threads of %s, %d workers (%s); buckets %s, at most %d sequences and %d tokens a "
-            "call; warmed up %s in %.2f s",
-            self.task or type(self).__name__,
-            self.session.describe(),
-            self.share.threads,
-            self._budget.describe(),
-            self.share.num_workers,
-            self.share.source,
-            list(self.config.bucketing.boundaries) or "by longest",
-            self.config.bucketing.max_batch_size,
-            self.config.bucketing.max_padded_tokens,
-            " ".join(f"{size}x{length}" for size, length in shapes) or "nothing",
-            seconds,
-        )
-
 
 def _is_open(row: Row) -> bool:
     return row.is_open
-
-
-def _content_type(headers: Mapping[str, Any]) -> str | None:
-    """Return the media type of the body: TorchServe keeps it under the parameter's name."""
-    for name in ("data", "body"):
-        part = headers.get(name)
-        if isinstance(part, Mapping):
-            return part.get("content-type") or None
-    return None
-
-
-def _log_failure(what: str, error: Exception) -> None:
-    """Log where it failed and as what; not the message, which can quote the request."""
-    frames = "".join(traceback.format_tb(error.__traceback__))
-    logger.error("%s failed with %s:\n%s", what, type(error).__name__, frames)

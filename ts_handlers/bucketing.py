@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from ts_handlers.errors import ConfigError
 
@@ -84,7 +85,7 @@ def check_boundaries(boundaries: Sequence[int], max_length: int | None) -> None:
     Raises:
         ConfigError: They are not usable.
     """
-    if any(left >= right for left, right in zip(boundaries, boundaries[1:], strict=False)):
+    if any(left >= right for left, right in pairwise(boundaries)):
         raise ConfigError(f"handler.bucketing.boundaries is {list(boundaries)}; list each length once, ascending")
     if boundaries and max_length is not None and boundaries[-1] > max_length:
         raise ConfigError(

@@ -91,7 +91,7 @@ class BucketingConfig:
     """
 
     max_batch_size: int = setting(8, minimum=1)
-    max_padded_tokens: int = setting(4096, minimum=1)
+    max_padded_tokens: int = setting(2048, minimum=1)
     boundaries: tuple[int, ...] = setting((), minimum=1)
     call_overhead_tokens: float = setting(8.0, minimum=0)
 
@@ -162,7 +162,7 @@ def load_config(model_config: Mapping[str, Any] | None, output_config: type = Ou
     section = (model_config or {}).get("handler") or {}
     if not isinstance(section, Mapping):
         raise ConfigError(f"{ROOT} is {_show(section)}; it must be a mapping of settings")
-    output = from_mapping(output_config, section.get("output") or {}, f"{ROOT}.output")
+    output: Any = from_mapping(output_config, section.get("output") or {}, f"{ROOT}.output")
     rest = {key: value for key, value in section.items() if key != "output"}
     return dataclasses.replace(from_mapping(HandlerConfig, rest, ROOT), output=output)
 
@@ -213,7 +213,7 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
             raise ConfigError(f"{path} is {_show(value)}; it must be a mapping")
         return {str(key): str(item) for key, item in value.items()}
     if dataclasses.is_dataclass(hint):
-        return from_mapping(typing.cast(type, hint), value or {}, path)
+        return from_mapping(typing.cast("type", hint), value or {}, path)
     return _convert_scalar(hint, value, path)
 
 
@@ -225,7 +225,7 @@ def _convert_union(arguments: tuple[Any, ...], value: Any, path: str) -> Any:
     for choice in choices:
         try:
             return _convert(choice, value, path)
-        except ConfigError as error:
+        except ConfigError as error:  # noqa: PERF203  # two choices at most
             errors.append(str(error))
     raise ConfigError(errors[0] if len(errors) == 1 else " or ".join(errors))
 

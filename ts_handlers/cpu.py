@@ -86,9 +86,7 @@ def cpu_budget(root: Path = Path("/")) -> CpuBudget:
     return CpuBudget(affinity, quota, file)
 
 
-def count_workers(
-    budget: CpuBudget, declared: int | None, environ: Mapping[str, str] = os.environ
-) -> tuple[int, str]:
+def count_workers(budget: CpuBudget, declared: int | None, environ: Mapping[str, str] = os.environ) -> tuple[int, str]:
     """Return how many workers share the budget and where that was read.
 
     Args:
@@ -181,7 +179,9 @@ def _cgroup_path(root: Path, controller: str | None) -> str | None:
     """Return this process's path in the v2 hierarchy (controller None) or in that of a v1 controller."""
     for line in _read_lines(root / "proc/self/cgroup"):
         hierarchy, controllers, path = line.split(":", 2)
-        if (controller is None and hierarchy == "0") or (controller is not None and controller in controllers.split(",")):
+        if (controller is None and hierarchy == "0") or (
+            controller is not None and controller in controllers.split(",")
+        ):
             return path
     return None
 

@@ -7,6 +7,8 @@ it is one) or a command from running.
 
 from __future__ import annotations
 
+import logging
+import traceback
 from typing import ClassVar
 
 
@@ -70,3 +72,9 @@ class ConfigError(OperatorError):
 
 class RuntimeUnavailableError(OperatorError):
     """A backend, provider or package that was asked for and is not there."""
+
+
+def log_failure(logger: logging.Logger, what: str, error: Exception) -> None:
+    """Log where something failed and as what; not the message, which can quote a request."""
+    frames = "".join(traceback.format_tb(error.__traceback__))
+    logger.error("%s failed with %s:\n%s", what, type(error).__name__, frames)

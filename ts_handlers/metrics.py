@@ -6,7 +6,9 @@ matches dimensions by position: ours come first, then ModelName and Level.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -64,6 +66,13 @@ class WorkerMetrics:
     def observe(self, spec: MetricSpec, value: float, *dimensions: str) -> None:
         """Record one value, with the metric's own dimensions in order."""
         self._metrics[spec.name].add_or_update(value, [*dimensions, self._model_name, "Model"])
+
+    @contextmanager
+    def timed(self, spec: MetricSpec) -> Iterator[None]:
+        """Record how long the block takes, in seconds."""
+        started = time.perf_counter()
+        yield
+        self.observe(spec, round(time.perf_counter() - started, 6))
 
 
 def _register(cache: Any, spec: MetricSpec, kind: Any) -> Any:

@@ -19,6 +19,8 @@ from ts_handlers.errors import InferenceError, PayloadTooLargeError, RequestErro
 
 JSON_CONTENT_TYPE = "application/json"
 
+_BODY_NAMES = ("data", "body")
+
 _V2_DTYPES = {
     "BOOL": np.bool_,
     "UINT8": np.uint8,
@@ -77,8 +79,7 @@ def parse_request(row: Mapping[str, Any], content_type: str | None = None, *, ma
         raise RequestError("the request has no instances; send at least one", code="empty_request")
     if len(request.instances) > max_instances:
         raise PayloadTooLargeError(
-            f"the request has {len(request.instances)} instances; this model takes {max_instances} at most: send several "
-            "requests",
+            f"the request has {len(request.instances)} instances; this model takes {max_instances}: send several requests",
             code="too_many_instances",
         )
     return request
@@ -117,13 +118,24 @@ def encode_json(value: Any) -> bytes:
         raise InferenceError(f"the prediction cannot be written as JSON: {error}") from error
 
 
+def body_content_type(headers: Mapping[str, Any]) -> str | None:
+    """Return the media type of a row's body, from the row's headers: TorchServe keeps it under the parameter's name."""
+    for name in _BODY_NAMES:
+        part = headers.get(name)
+        if isinstance(part, Mapping):
+            return part.get("content-type") or None
+    return None
+
+
 def _body(row: Mapping[str, Any]) -> Any:
-    for name in ("data", "body"):
+    for name in _BODY_NAMES:
         if name in row:
             return row[name]
     if not row:
         raise RequestError("the request is empty; send a text or JSON", code="empty_request")
-    return {name: _decode_utf8(value) if isinstance(value, (bytes, bytearray)) else value for name, value in row.items()}
+    return {
+        name: _decode_utf8(value) if isinstance(value, (bytes, bytearray)) else value for name, value in row.items()
+    }
 
 
 def _parse_body(body: Any, content_type: str | None) -> Request:
@@ -231,12 +243,14 @@ def _v2_tensor(tensor: Any, index: int) -> tuple[str, Sequence[Any]]:
         )
     if datatype == "BYTES":
         if math.prod(shape[1:]) != 1:
-            raise RequestError(f"{where}: shape {shape} of texts; use [{shape[0]}] or [{shape[0]}, 1]", code="invalid_shape")
+            raise RequestError(
+                f"{where}: shape {shape} of texts; use [{shape[0]}] or [{shape[0]}, 1]", code="invalid_shape"
+            )
         return name, flat
     if datatype not in _V2_DTYPES:
         raise RequestError(f"{where}: datatype {datatype!r}; use BYTES for texts", code="invalid_type")
     try:
-        return name, np.asarray(flat, dtype=_V2_DTYPES[datatype]).reshape(shape)
+        return name, list(np.asarray(flat, dtype=_V2_DTYPES[datatype]).reshape(shape))
     except (TypeError, ValueError, OverflowError) as error:
         raise RequestError(f"{where}: data does not fit datatype {datatype}", code="invalid_type") from error
 

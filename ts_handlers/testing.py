@@ -1,7 +1,7 @@
-"""Test a handler without a server: TorchServe's context and metrics, faked, and a batch in one call.
+r"""Test a handler without a server: TorchServe's context and metrics, faked, and a batch in one call.
 
     handler = load_handler(MyHandler, model_dir)
-    good, bad = predict(handler, "a text", b"\\xff")
+    good, bad = predict(handler, "a text", b"\xff")
 
 What is faked is TorchServe alone: session, tokenizer and thread limits are real.
 """
@@ -49,7 +49,9 @@ class FakeMetrics:
         self.cache: dict[Any, dict[str, FakeMetric]] = {}
         self.seen: list[Observation] = []
 
-    def add_metric_to_cache(self, metric_name: str, unit: str, dimension_names: list[str], metric_type: Any) -> FakeMetric:
+    def add_metric_to_cache(
+        self, metric_name: str, unit: str, dimension_names: list[str], metric_type: Any
+    ) -> FakeMetric:
         """Declare a metric."""
         del unit, dimension_names
         metric = FakeMetric(metric_name, self.seen)
@@ -170,7 +172,9 @@ def load_handler(
     if model_config is None:
         config_file = model_dir / "model-config.yaml"
         model_config = yaml.safe_load(config_file.read_text()) if config_file.is_file() else {}
-    context = FakeContext(model_dir, model_config or {}, manifest, batch_size, model_name=manifest["model"]["modelName"])
+    context = FakeContext(
+        model_dir, model_config or {}, manifest, batch_size, model_name=manifest["model"]["modelName"]
+    )
     handler: Any = handler_class()
     handler.initialize(context)
     return handler  # type: ignore[no-any-return]  # Any in the middle: TorchServe's base class has no types

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ts_handlers import entities, outputs, spans
 from ts_handlers.base import InferenceHandler
 from ts_handlers.batch import Array, ModelInput
-from ts_handlers.config import setting
+from ts_handlers.entities import TokenizedText, aggregate_entities, merge_windows
 from ts_handlers.errors import ConfigError, PayloadTooLargeError, RequestError
+from ts_handlers.outputs import default_function, l2_normalize, pool, require_finite, score_labels
+from ts_handlers.spans import best_answers, window_from_encoding
+from ts_handlers.tasks import AnswerOutput, ClassificationOutput, EmbeddingOutput, EntityOutput
 from ts_handlers.tokenization import TextTokenizer, to_model_input
 
 
@@ -43,8 +44,8 @@ class TextHandler(InferenceHandler):
         """Longest sequence, in tokens."""
         return self.tokenizer.max_length
 
-    def decode(self, instance: Any) -> TextExample:
-        """Take a string, {"text"} or {"text", "text_pair"}.
+    def decode(self, instance: Any) -> Any:
+        """Take a string, {"text"} or {"text", "text_pair"}; return a `TextExample`.
 
         Raises:
             RequestError: 400, anything else, an empty text, or one that is no valid Unicode.
@@ -58,8 +59,8 @@ class TextHandler(InferenceHandler):
             self.check_text(fields["text"], '"text"'), None if pair is None else self.check_text(pair, '"text_pair"')
         )
 
-    def transform(self, example: TextExample) -> Sequence[ModelInput]:
-        """Tokenize.
+    def transform(self, example: Any) -> Sequence[ModelInput]:
+        """Tokenize a `TextExample`.
 
         Raises:
             PayloadTooLargeError: 413, more tokens than the model takes.
@@ -111,21 +112,6 @@ class TextHandler(InferenceHandler):
         return tuple(str(names[str(index)]) for index in range(len(names)))
 
 
-@dataclass(frozen=True, slots=True)
-class ClassificationOutput:
-    """`handler.output` of text-classification.
-
-    Attributes:
-        problem_type: The model's; it decides between softmax (single label) and sigmoid (multi-label).
-        top_k: Most labels in an answer, best first; by default all.
-        threshold: Smallest score in an answer.
-    """
-
-    problem_type: Literal["single_label_classification", "multi_label_classification", "regression"] | None = None
-    top_k: int | None = setting(None, minimum=1)
-    threshold: float | None = None
-
-
 class TextClassificationHandler(TextHandler):
     """Text -> {label: score}, best first."""
 
@@ -136,33 +122,20 @@ class TextClassificationHandler(TextHandler):
         """Load the tokenizer and the labels."""
         super().prepare()
         self._labels = self.read_labels()
-        self._function = outputs.default_function(self.config.output.problem_type, len(self._labels))
+        self._function = default_function(self.config.output.problem_type, len(self._labels))
 
     def format(
-        self, example: TextExample, inputs: Sequence[ModelInput], outputs_: Sequence[Mapping[str, Array]]
+        self, example: TextExample, inputs: Sequence[ModelInput], outputs: Sequence[Mapping[str, Array]]
     ) -> dict[str, float]:
         """Score the labels from `logits` (num_labels,)."""
         del example, inputs
-        return outputs.score_labels(
-            outputs_[0]["logits"],
+        return score_labels(
+            outputs[0]["logits"],
             self._labels,
             self._function,
             top_k=self.config.output.top_k,
             threshold=self.config.output.threshold,
         )
-
-
-@dataclass(frozen=True, slots=True)
-class EmbeddingOutput:
-    """`handler.output` of feature-extraction.
-
-    Attributes:
-        pooling: How the tokens' vectors become one.
-        normalize: Whether it is scaled to length 1.
-    """
-
-    pooling: Literal["mean", "cls", "max"] = "mean"
-    normalize: bool = False
 
 
 class FeatureExtractionHandler(TextHandler):
@@ -173,31 +146,13 @@ class FeatureExtractionHandler(TextHandler):
     sequence_outputs = ("last_hidden_state",)
 
     def format(
-        self, example: TextExample, inputs: Sequence[ModelInput], outputs_: Sequence[Mapping[str, Array]]
+        self, example: TextExample, inputs: Sequence[ModelInput], outputs: Sequence[Mapping[str, Array]]
     ) -> Array:
         """Pool `last_hidden_state` (seq_len, hidden) to (hidden,) float32."""
         del example
-        vector = outputs.pool(
-            outputs_[0]["last_hidden_state"], inputs[0].arrays["attention_mask"], self.config.output.pooling
-        )
-        outputs.require_finite(vector)
-        return outputs.l2_normalize(vector) if self.config.output.normalize else vector
-
-
-@dataclass(frozen=True, slots=True)
-class EntityOutput:
-    """`handler.output` of token-classification.
-
-    Attributes:
-        aggregation_strategy: How tokens become entities, as in the transformers pipeline.
-        ignore_labels: Labels that are no entity.
-        stride: Tokens shared by the windows of a text longer than the model takes; by default such a text is answered
-            with 413.
-    """
-
-    aggregation_strategy: Literal["none", "simple", "first", "average", "max"] = "simple"
-    ignore_labels: tuple[str, ...] = ("O",)
-    stride: int | None = setting(None, minimum=0)
+        vector = pool(outputs[0]["last_hidden_state"], inputs[0].arrays["attention_mask"], self.config.output.pooling)
+        require_finite(vector)
+        return l2_normalize(vector) if self.config.output.normalize else vector
 
 
 class TokenClassificationHandler(TextHandler):
@@ -212,7 +167,7 @@ class TokenClassificationHandler(TextHandler):
         super().prepare()
         self._labels = self.read_labels()
 
-    def transform(self, example: TextExample) -> Sequence[ModelInput]:
+    def transform(self, example: Any) -> Sequence[ModelInput]:
         """Tokenize, into windows where a stride is configured.
 
         Raises:
@@ -225,16 +180,16 @@ class TokenClassificationHandler(TextHandler):
         return [to_model_input(window) for window in windows]
 
     def format(
-        self, example: TextExample, inputs: Sequence[ModelInput], outputs_: Sequence[Mapping[str, Array]]
+        self, example: TextExample, inputs: Sequence[ModelInput], outputs: Sequence[Mapping[str, Array]]
     ) -> list[dict[str, Any]]:
         """Group the tokens of `logits` (seq_len, num_labels) into entities."""
         settings = self.config.output
         found = [
             entity
-            for item, output in zip(inputs, outputs_, strict=True)
-            for entity in entities.aggregate_entities(
+            for item, output in zip(inputs, outputs, strict=True)
+            for entity in aggregate_entities(
                 output["logits"],
-                entities.TokenizedText(
+                TokenizedText(
                     text=example.text,
                     ids=item.source.ids,
                     tokens=item.source.tokens,
@@ -249,7 +204,7 @@ class TokenClassificationHandler(TextHandler):
                 tokens_to_string=self.tokenizer.tokens_to_string,
             )
         ]
-        return entities.merge_windows(found) if len(inputs) > 1 else found
+        return merge_windows(found) if len(inputs) > 1 else found
 
 
 class QuestionExample(NamedTuple):
@@ -257,27 +212,6 @@ class QuestionExample(NamedTuple):
 
     question: str
     context: str
-
-
-@dataclass(frozen=True, slots=True)
-class AnswerOutput:
-    """`handler.output` of question-answering; names and defaults are the transformers pipeline's.
-
-    Attributes:
-        top_k: Answers returned; 1: one object, more: a list.
-        max_answer_len: Longest answer, in tokens.
-        max_seq_len: Window length, in tokens; by default min(max_length, 384).
-        doc_stride: Tokens that one window shares with the next; by default min(max_seq_len / 2, 128).
-        handle_impossible_answer: Whether an empty answer may win.
-        align_to_words: Whether an answer begins and ends with whole words.
-    """
-
-    top_k: int = setting(1, minimum=1)
-    max_answer_len: int = setting(15, minimum=1)
-    max_seq_len: int | None = setting(None, minimum=8)
-    doc_stride: int | None = setting(None, minimum=0)
-    handle_impossible_answer: bool = False
-    align_to_words: bool = True
 
 
 class QuestionAnsweringHandler(TextHandler):
@@ -303,8 +237,8 @@ class QuestionAnsweringHandler(TextHandler):
         """Window length, in tokens."""
         return self._window_length
 
-    def decode(self, instance: Any) -> QuestionExample:
-        """Take {"question", "context"}.
+    def decode(self, instance: Any) -> Any:
+        """Take {"question", "context"}; return a `QuestionExample`.
 
         Raises:
             RequestError: 400, anything else, or an empty one.
@@ -315,7 +249,7 @@ class QuestionAnsweringHandler(TextHandler):
             self.check_text(fields["question"], '"question"'), self.check_text(fields["context"], '"context"')
         )
 
-    def transform(self, example: QuestionExample) -> Sequence[ModelInput]:
+    def transform(self, example: Any) -> Sequence[ModelInput]:
         """Tokenize into overlapping windows of the context, each with the question before it."""
         windows = self.tokenizer.encode_windows(
             example.question, example.context, window_length=self._window_length, stride=self._stride
@@ -323,15 +257,15 @@ class QuestionAnsweringHandler(TextHandler):
         return [to_model_input(window) for window in windows]
 
     def format(
-        self, example: QuestionExample, inputs: Sequence[ModelInput], outputs_: Sequence[Mapping[str, Array]]
+        self, example: QuestionExample, inputs: Sequence[ModelInput], outputs: Sequence[Mapping[str, Array]]
     ) -> Any:
         """Pick the best spans over all windows, from `start_logits` and `end_logits` (seq_len,) each."""
         settings = self.config.output
         windows = [
-            spans.window_from_encoding(item.source, output["start_logits"], output["end_logits"], self.tokenizer.special.cls)
-            for item, output in zip(inputs, outputs_, strict=True)
+            window_from_encoding(item.source, output["start_logits"], output["end_logits"], self.tokenizer.special.cls)
+            for item, output in zip(inputs, outputs, strict=True)
         ]
-        answers = spans.best_answers(
+        answers = best_answers(
             windows,
             example.context,
             top_k=settings.top_k,

@@ -71,7 +71,7 @@ class TextTokenizer:
                     f"the text has {len(encoding)} tokens; this model takes {self.max_length}: shorten it",
                     code="text_too_long",
                 )
-            return self._truncated(text, pair)
+            return self._truncated(text, pair, self.max_length)
         return encoding
 
     def encode_windows(self, text: str, context: str | None, *, window_length: int, stride: int) -> list[Encoding]:
@@ -107,8 +107,8 @@ class TextTokenizer:
         decoder = self._tokenizer.decoder
         return str(decoder.decode(list(tokens))) if decoder is not None else " ".join(tokens)
 
-    def _truncated(self, text: str, pair: str | None) -> Encoding:
-        self._tokenizer.enable_truncation(self.max_length)
+    def _truncated(self, text: str, pair: str | None, max_length: int) -> Encoding:
+        self._tokenizer.enable_truncation(max_length)
         try:
             return self._tokenizer.encode(text, pair)
         finally:

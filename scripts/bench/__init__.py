@@ -1,1 +1,1 @@
-"""Benchmarks that compare ts_handlers with what a team would otherwise run, both through a real TorchServe, in one run."""
+"""Benchmarks: ts_handlers against what a team would otherwise run, both through a real TorchServe, in one run."""

@@ -6,10 +6,11 @@ import argparse
 import json
 import sys
 import tempfile
-import urllib.error
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,11 @@ from bench.report import Block, Report, errors_text, machine
 from bench.result import LoadResult
 from bench.server import Server, Side, clean_env
 from bench.stock import ALL_SETTINGS, StockSide, java_home, parse_settings, stock_venv
+from bench.venv import Venv
 
+AIOHTTP = "aiohttp>=3.9"
+
+_WORK_DIR = Path(tempfile.gettempdir()) / "ts-handlers-bench"
 _BUSY_LOAD = 0.5
 _AGREEMENT_SENTENCES = 60
 _BLOCK_GRACE_SECONDS = 90.0
@@ -38,6 +43,7 @@ class Load:
 
     def block(self, server: Server, side: str, number: int, seconds: float, idle: Server | None = None) -> Block:
         """Load `server` for a warm-up and then `seconds`, in a process of its own."""
+        started = time.monotonic()
         before, idle_before = server.cpu_seconds(), idle.cpu_seconds() if idle else 0.0
         printed = run(
             [self.python, "-m", "bench.load", server.url, "--payloads", self.payloads, "--clients", str(self.clients),
@@ -51,6 +57,7 @@ class Load:
             round=number,
             side=side,
             result=LoadResult.from_json(json.loads(printed.splitlines()[-1])),
+            wall_seconds=time.monotonic() - started,
             server_cpu_seconds=server.cpu_seconds() - before,
             idle_cpu_seconds=idle.cpu_seconds() - idle_before if idle else None,
         )
@@ -78,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="scripts/bench/text", description=__doc__)
     parser.add_argument("--pytorch-serve", type=Path, required=True, metavar="DIR", help="a checkout of pytorch/serve")
-    parser.add_argument("--work-dir", type=Path, metavar="DIR", default=Path(tempfile.gettempdir()) / "ts-handlers-bench",
+    parser.add_argument("--work-dir", type=Path, metavar="DIR", default=_WORK_DIR,
                         help="environments, model and logs; kept for the next run (default: %(default)s)")  # fmt: skip
     parser.add_argument("--sides", choices=("both", "stock", "ours"), default="both")
     parser.add_argument("--stock", metavar="SETTING", action="append",
@@ -104,9 +111,8 @@ def _measure(args: argparse.Namespace) -> Report:
     work_dir.mkdir(parents=True, exist_ok=True)
     venv = stock_venv(work_dir)
     model = make_model(venv, work_dir)
-    python = our_python(work_dir)
     load = Load(
-        python=python,
+        python=_load_python(work_dir),
         payloads=args.payloads.resolve() if args.payloads else download_sentences(venv, work_dir),
         clients=args.clients,
         warmup_seconds=args.warmup_seconds,
@@ -123,11 +129,22 @@ def _measure(args: argparse.Namespace) -> Report:
         best, searched = _search(candidates, load, args.search_seconds)
         sides.append(best)
     if args.sides != "stock":
-        ours = OurSide(python=python, precision=args.precision, build_options=args.build_options, **shared)
+        ours = OurSide(
+            python=our_python(work_dir), precision=args.precision, build_options=args.build_options, **shared
+        )
         ours.prepare()
         sides.append(ours)
     blocks, agreement = _rounds(sides, load, args.rounds, args.seconds)
     return Report(facts, {side.name: side.describe() for side in sides}, [*searched, *blocks], agreement)
+
+
+def _load_python(work_dir: Path) -> Path:
+    """Return the Python of the load generator: this one if it has aiohttp, else one made for it."""
+    if find_spec("aiohttp") is not None:
+        return Path(sys.executable)
+    venv = Venv(work_dir / "load-venv")
+    venv.ensure((AIOHTTP,))
+    return venv.python
 
 
 def _search(candidates: Sequence[StockSide], load: Load, seconds: float) -> tuple[StockSide, list[Block]]:
@@ -173,11 +190,8 @@ def _announced(load: Load, server: Server, side: str, number: int, seconds: floa
 
 def _agreement(servers: Sequence[Server], payloads: Path) -> str:
     """Say on how many sentences both give the same label: proof that both serve the same model."""
-    sentences = payloads.read_text(encoding="utf-8").splitlines()[:_AGREEMENT_SENTENCES]
-    try:
-        same = sum(len({_label(server.predict(text)) for server in servers}) == 1 for text in sentences)
-    except urllib.error.URLError as error:
-        return f"same label: not known ({error})"
+    sentences = payloads.read_text(encoding="utf-8").split("\n")[:_AGREEMENT_SENTENCES]
+    same = sum(len({_label(server.predict(text)) for server in servers}) == 1 for text in sentences)
     return f"same label from both on {same} of {len(sentences)} sentences"
 
 

@@ -31,10 +31,12 @@ class _Window:
 
     is_open: bool = False
     is_over: bool = False
+    num_answered: int = 0
     latencies_ms: list[float] = field(default_factory=list)
     errors: Counter[str] = field(default_factory=Counter)
 
     def record(self, outcome: str, latency_ms: float) -> None:
+        self.num_answered += outcome.isdigit()
         if not self.is_open:
             return
         if outcome == "200":
@@ -84,7 +86,12 @@ async def run_load(
         elapsed, cpu_elapsed = time.perf_counter() - started, time.process_time() - cpu_started
         await asyncio.gather(*tasks)
     return LoadResult.from_samples(
-        window.latencies_ms, window.errors, clients=clients, seconds=elapsed, client_cpu_seconds=cpu_elapsed
+        window.latencies_ms,
+        window.errors,
+        clients=clients,
+        seconds=elapsed,
+        num_answered=window.num_answered,
+        client_cpu_seconds=cpu_elapsed,
     )
 
 
@@ -111,7 +118,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--warmup-seconds", type=float, default=5.0)
     args = parser.parse_args(argv)
-    payloads = args.payloads.read_bytes().splitlines()
+    payloads = [line for line in args.payloads.read_bytes().splitlines() if line.strip()]
     result = asyncio.run(
         run_load(args.url, payloads, clients=args.clients, seconds=args.seconds, warmup_seconds=args.warmup_seconds)
     )

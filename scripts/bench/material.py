@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -67,7 +68,7 @@ def read_sentences(sdist: Path) -> list[str]:
 
 def parse_rated(text: str) -> list[str]:
     """Return the third column of `id<TAB>rating<TAB>sentence` lines."""
-    rows = (line.split("\t", 2) for line in text.splitlines())
+    rows = (line.split("\t", 2) for line in text.split("\n"))  # splitlines() would cut at U+0085 in tweets too
     return [row[2].strip() for row in rows if len(row) == 3 and row[2].strip()]
 
 
@@ -76,5 +77,8 @@ def make_model(venv: Venv, folder: Path) -> Path:
     path = folder / "minilm-classifier"
     if not (path / "model.safetensors").is_file():
         print(f"making the model {path}", flush=True)
-        venv.run("-c", _MAKE_MODEL, str(path), str(SEED), *LABELS)
+        unfinished = path.with_suffix(".unfinished")
+        venv.run("-c", _MAKE_MODEL, unfinished, str(SEED), *LABELS)
+        shutil.rmtree(path, ignore_errors=True)
+        unfinished.rename(path)
     return path

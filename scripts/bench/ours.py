@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 from bench.process import BenchError, run
@@ -13,16 +12,16 @@ from bench.venv import Venv
 
 MODEL = "ours"
 TASK = "text-classification"
-EXTRAS = "cpu,build,operate,demo"
+EXTRAS = "cpu,build,operate"
 BUILD_SECONDS = 1800.0
 
 _CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 def our_python(work_dir: Path, extras: str = EXTRAS) -> Path:
-    """Return the Python that runs our side and the load: this one if it has what it takes, else one made for it."""
+    """Return the Python of our side: this one if `ts-handlers` is installed beside it, else one made for it."""
     here = Path(sys.executable)
-    if here.with_name("ts-handlers").is_file() and find_spec("aiohttp") is not None:
+    if here.with_name("ts-handlers").is_file():
         return here
     venv = Venv(work_dir / "ours-venv")
     venv.ensure((f"{_CHECKOUT}[{extras}]",))
@@ -62,7 +61,7 @@ class OurSide:
         config.write_text(
             override_properties(written.read_text(encoding="utf-8"), ports.properties()), encoding="utf-8"
         )
-        command = [self._program, "serve", self._store, "--config", config]
+        command: list[str | Path] = [self._program, "serve", self._store, "--config", config]
         return Launch(MODEL, command, ports, folder, self._env(folder))
 
     def describe(self) -> dict[str, str]:

@@ -68,7 +68,7 @@ class Child:
                 env=self._env,
                 cwd=self._cwd,
                 start_new_session=True,
-                preexec_fn=_die_with_parent,  # noqa: PLW1509  (the benchmark is single-threaded)
+                preexec_fn=_die_with_parent,
             )
         return self
 

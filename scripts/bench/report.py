@@ -20,15 +20,28 @@ class Block:
         round: Counted from 1; 0 is the search for the best stock setting.
         side: Name of the side under load.
         result: What the load generator saw.
-        server_cpu_seconds: CPU of the loaded server from the block's start to its end, warm-up included.
+        wall_seconds: From the block's start to its end, warm-up included.
+        server_cpu_seconds: CPU of the loaded server in that time.
         idle_cpu_seconds: CPU of the other server meanwhile; None where there was none.
     """
 
     round: int
     side: str
     result: LoadResult
+    wall_seconds: float
     server_cpu_seconds: float
     idle_cpu_seconds: float | None
+
+    @property
+    def cpu_ms_per_request(self) -> float | None:
+        """CPU of the server per answer: moves less than the rate when others use the machine."""
+        answered = self.result.num_answered
+        return self.server_cpu_seconds * 1000.0 / answered if answered else None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields and what follows from them, ready for json.dumps."""
+        derived = {"cpu_ms_per_request": self.cpu_ms_per_request, "result": self.result.to_json()}
+        return asdict(self) | derived
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +72,7 @@ class Report:
         return {
             "machine": dict(self.machine),
             "sides": {name: dict(facts) for name, facts in self.sides.items()},
-            "blocks": [asdict(block) | {"result": block.result.to_json()} for block in self.blocks],
+            "blocks": [block.to_json() for block in self.blocks],
             "summary": {side: asdict(summary) for side, summary in self.summaries().items()},
             "ratio": asdict(found) if found else None,
             "agreement": self.agreement,
@@ -67,11 +80,11 @@ class Report:
 
     def to_text(self) -> str:
         """Return the table of blocks, then medians and the ratio."""
-        rows = [["round", "side", "req/s", "p50 ms", "p99 ms", "errors", "server CPU s", "idle CPU s"]]
+        rows = [["round", "side", "req/s", "p50 ms", "p99 ms", "errors", "CPU ms/req", "CPUs used", "idle CPU s"]]
         rows += [block_row(block) for block in self.blocks]
         for side, summary in self.summaries().items():
             numbers = [_number(summary.requests_per_second), _number(summary.p50_ms), _number(summary.p99_ms)]
-            rows.append(["median", side, *numbers, errors_text(summary.errors), "", ""])
+            rows.append(["median", side, *numbers, errors_text(summary.errors), "", "", ""])
         lines = [table(rows)]
         found = self.ratio()
         if found:
@@ -93,7 +106,8 @@ def block_row(block: Block) -> list[str]:
         _number(result.p50_ms),
         _number(result.p99_ms),
         errors_text(result.errors),
-        f"{block.server_cpu_seconds:.1f}",
+        _number(block.cpu_ms_per_request),
+        f"{block.server_cpu_seconds / block.wall_seconds:.1f}",
         idle,
     ]
 

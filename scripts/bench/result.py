@@ -29,6 +29,7 @@ class LoadResult:
         clients: Closed-loop clients, each with one request in flight.
         seconds: Length of the measured window, without warm-up.
         num_ok: Requests answered with 200 within the window.
+        num_answered: Requests with any status, warm-up included: what the server's CPU went to.
         errors: Every other outcome within the window: HTTP status or exception name -> count.
         p50_ms: Median latency of the requests in `num_ok`; None if there were none.
         p90_ms: Their 90th percentile.
@@ -39,6 +40,7 @@ class LoadResult:
     clients: int
     seconds: float
     num_ok: int
+    num_answered: int
     errors: dict[str, int]
     p50_ms: float | None
     p90_ms: float | None
@@ -53,6 +55,7 @@ class LoadResult:
         *,
         clients: int,
         seconds: float,
+        num_answered: int,
         client_cpu_seconds: float,
     ) -> LoadResult:
         """Summarize the latencies of the successful requests of one window."""
@@ -60,6 +63,7 @@ class LoadResult:
             clients=clients,
             seconds=seconds,
             num_ok=len(latencies_ms),
+            num_answered=num_answered,
             errors=dict(errors),
             p50_ms=percentile(latencies_ms, 0.50),
             p90_ms=percentile(latencies_ms, 0.90),
@@ -122,7 +126,7 @@ def summarize(blocks: Sequence[LoadResult]) -> Summary:
 
 
 def ratio(numerators: Sequence[LoadResult], denominators: Sequence[LoadResult]) -> Ratio | None:
-    """Return the rate of each numerator over the denominator of its round; None if some denominator answered nothing."""
+    """Return the rates of `numerators` over those of the same round; None if some denominator answered nothing."""
     if len(numerators) != len(denominators):
         raise ValueError(f"{len(numerators)} blocks against {len(denominators)}; a ratio needs pairs")
     if not numerators or any(block.num_ok == 0 for block in denominators):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import re
@@ -9,8 +10,6 @@ import shutil
 import socket
 import subprocess
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -126,11 +125,10 @@ class Server:
 
     def predict(self, text: str, timeout_seconds: float = 30.0) -> Any:
         """Return the answer to one text: the JSON value, or the body where it is none."""
-        request = urllib.request.Request(
-            self.url, data=text.encode(), headers={"Content-Type": "text/plain; charset=utf-8"}
-        )
-        with urllib.request.urlopen(request, timeout=timeout_seconds) as response:
-            body = response.read().decode()
+        ports, path = self._launch.ports, f"/predictions/{self._launch.model}"
+        status, body = _request(ports.inference, "POST", path, body=text.encode(), timeout_seconds=timeout_seconds)
+        if status != 200:
+            raise BenchError(f"{self._launch.model}: status {status} for {text!r}: {body[:300]}; its log is {self.log}")
         try:
             return json.loads(body)
         except ValueError:
@@ -146,14 +144,27 @@ class Server:
         self.predict("ready?")
 
     def _workers_ready(self) -> bool:
-        url = f"http://127.0.0.1:{self._launch.ports.management}/models/{self._launch.model}"
         try:
-            with urllib.request.urlopen(url, timeout=5) as response:
-                described = json.loads(response.read())[0]
-        except (OSError, ValueError):
+            status, body = _request(self._launch.ports.management, "GET", f"/models/{self._launch.model}")
+        except (OSError, http.client.HTTPException):
             return False
+        if status != 200:
+            return False
+        described = json.loads(body)[0]
         ready = [worker for worker in described["workers"] if worker["status"] == "READY"]
         return len(ready) >= max(1, int(described["minWorkers"]))
+
+
+def _request(
+    port: int, method: str, path: str, *, body: bytes | None = None, timeout_seconds: float = 5.0
+) -> tuple[int, str]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout_seconds)
+    try:
+        connection.request(method, path, body=body, headers={"Content-Type": "text/plain; charset=utf-8"})
+        response = connection.getresponse()
+        return response.status, response.read().decode()
+    finally:
+        connection.close()
 
 
 def fresh_folder(folder: Path) -> Path:

@@ -134,7 +134,7 @@ class StockSide:
         write_properties(config, ports.properties() | properties)
         home = self._venv.run("-c", "import ts; print(ts.__path__[0])").strip().splitlines()[-1]
         site = Path(home).parent
-        command = [
+        command: list[str | Path] = [
             *(self._java / "bin" / "java", f"-Dmodel_server_home={site}", f"-Djava.io.tmpdir={folder / 'tmp'}"),
             *("-cp", f"{site / 'ts' / 'frontend'}/*", "org.pytorch.serve.ModelServer"),
             *("--python", self._venv.python, "-f", config, "-s", self._store, "-ncs", "-m", f"{MODEL}.mar"),

@@ -6,7 +6,7 @@ import pytest
 
 from ts_handlers.config import BucketingConfig, HandlerConfig, load_config
 from ts_handlers.errors import ConfigError
-from ts_handlers.text import AnswerOutput, ClassificationOutput
+from ts_handlers.tasks import AnswerOutput, ClassificationOutput
 
 
 @pytest.mark.parametrize("empty", [None, {}, {"handler": None}, {"handler": {}}, {"minWorkers": 2}])
@@ -42,7 +42,10 @@ def test_every_section_is_read() -> None:
 @pytest.mark.parametrize(
     ("section", "message"),
     [
-        ({"bucketing": {"max_batchsize": 4}}, r"handler\.bucketing\.max_batchsize is no setting; did you mean max_batch_size\?"),
+        (
+            {"bucketing": {"max_batchsize": 4}},
+            r"handler\.bucketing\.max_batchsize is no setting; did you mean max_batch_size\?",
+        ),
         ({"quux": 1}, r"handler\.quux is no setting; known here: bucketing, cpu"),
         ({"output": {"topk": 1}}, r"handler\.output\.topk is no setting; did you mean top_k\?"),
         ({"cpu": {"threads": 0}}, r"handler\.cpu\.threads is 0 \(int\); it must be 1 or more"),
@@ -51,7 +54,10 @@ def test_every_section_is_read() -> None:
         ({"cpu": 4}, r"handler\.cpu is 4 \(int\); it must be a mapping"),
         ({"profile": 1}, r"handler\.profile is 1 \(int\); it must be of type bool"),
         ({"runtime": {"backend": "onx"}}, r"handler\.runtime\.backend is 'onx' \(str\); choose one of: onnx, torch"),
-        ({"runtime": {"providers": "cuda"}}, r"providers is 'cuda' \(str\); choose one of: auto or .* it must be a list"),
+        (
+            {"runtime": {"providers": "cuda"}},
+            r"providers is 'cuda' \(str\); choose one of: auto or .* it must be a list",
+        ),
         ({"runtime": {"providers": [1]}}, r"providers\[0\] is 1 \(int\)"),
         ({"runtime": {"provider_options": [3]}}, r"provider_options\[0\] is 3 \(int\); it must be a mapping"),
         ({"bucketing": {"boundaries": "8,16"}}, r"boundaries is '8,16' \(str\); it must be a list"),

@@ -108,7 +108,8 @@ def test_too_many_instances_is_413(body: Any) -> None:
 
 @given(
     st.recursive(
-        st.none() | st.booleans() | st.floats() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
+        st.none() | st.booleans() | st.floats() | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     )
 )
 def test_any_json_is_understood_or_refused(body: Any) -> None:
@@ -149,7 +150,9 @@ def test_answers_go_back_in_the_protocol_they_came_in() -> None:
     }
 
 
-@pytest.mark.parametrize("vectors", [[[0.5, 1.0], [2.0, 3.0]], [np.array([0.5, 1.0], np.float32), np.array([2.0, 3.0])]])
+@pytest.mark.parametrize(
+    "vectors", [[[0.5, 1.0], [2.0, 3.0]], [np.array([0.5, 1.0], np.float32), np.array([2.0, 3.0])]]
+)
 def test_v2_vectors_are_one_tensor(vectors: list[Any]) -> None:
     outputs = respond(Request(("a", "b"), Protocol.KSERVE_V2, True), vectors)["outputs"]
     assert outputs == [{"name": "predictions", "datatype": "FP32", "shape": [2, 2], "data": [0.5, 1.0, 2.0, 3.0]}]
@@ -157,7 +160,10 @@ def test_v2_vectors_are_one_tensor(vectors: list[Any]) -> None:
 
 def test_v2_without_version_and_id() -> None:
     body = json.loads(encode_response(Request(("a",), Protocol.KSERVE_V2, True), ["x"], model_name="m"))
-    assert body == {"model_name": "m", "outputs": [{"name": "predictions", "datatype": "BYTES", "shape": [1], "data": ['"x"']}]}
+    assert body == {
+        "model_name": "m",
+        "outputs": [{"name": "predictions", "datatype": "BYTES", "shape": [1], "data": ['"x"']}],
+    }
 
 
 def test_what_json_cannot_carry_fails_that_row() -> None:

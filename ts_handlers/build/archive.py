@@ -14,14 +14,7 @@ import yaml
 
 from ts_handlers.build.source import Source
 from ts_handlers.errors import OperatorError
-
-HANDLERS: Mapping[str, str] = {
-    "text-classification": "TextClassificationHandler",
-    "token-classification": "TokenClassificationHandler",
-    "question-answering": "QuestionAnsweringHandler",
-    "feature-extraction": "FeatureExtractionHandler",
-}
-"""Handler class of each task."""
+from ts_handlers.tasks import TASKS
 
 _RESERVED = frozenset({"utils", "service", "metrics", "context", "ts_handlers", "tokenizers", "handler_utils"})
 """Names a handler file cannot have: TorchServe's worker, or a package it needs, already answers to them."""
@@ -33,7 +26,7 @@ TIMEOUT_SECONDS = 120
 def write_shim(task: str, folder: Path) -> Path:
     """Write the handler file of an archive: TorchServe wants a file that defines exactly one class."""
     path = folder / "handler.py"
-    name = HANDLERS[task]
+    name = TASKS[task].handler
     path.write_text(
         f'"""Serves {task} with ts_handlers."""\n\n'
         f"from ts_handlers import {name}\n\n\n"

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ts_handlers.batch import Array
+from ts_handlers.batch import Array, ModelInput, pad_batch, split_rows
+from ts_handlers.bucketing import BatchPlan
 from ts_handlers.build.source import Source
 from ts_handlers.errors import OperatorError
 from ts_handlers.runtime import Session
@@ -80,8 +81,10 @@ def read_samples(file: Path | None) -> tuple[str, ...]:
     return texts
 
 
-def check_build(source: Source, session: Session, texts: Sequence[str], precision: str, tolerance: float | None) -> CheckResult:
-    """Compare the built model with its source, one sample at a time.
+def check_build(
+    source: Source, session: Session, texts: Sequence[str], precision: str, tolerance: float | None
+) -> CheckResult:
+    """Compare the built model, on padded batches, with its source on one unpadded sample at a time.
 
     Raises:
         OperatorError: The relative error is past the tolerance, or an output is not finite.
@@ -89,9 +92,11 @@ def check_build(source: Source, session: Session, texts: Sequence[str], precisio
     limit = TOLERANCES[precision] if tolerance is None else tolerance
     difference = norm = largest = 0.0
     cosines = []
-    samples = sample_arrays(source, texts)
-    for arrays in samples:
-        expected, actual = _source_outputs(source, arrays), _flatten(session.run(arrays), source.output_names)
+    samples = sample_inputs(source, texts)
+    longest = max(samples, key=lambda item: item.length)
+    for sample in samples:
+        expected = _source_outputs(source, sample)
+        actual = _flatten(_run_padded(source, session, sample, longest), source.output_names)
         if not np.isfinite(actual).all():
             raise OperatorError("the built model returns numbers that are not finite; build it as fp32")
         difference += float(np.sum((actual - expected) ** 2))
@@ -107,18 +112,19 @@ def check_build(source: Source, session: Session, texts: Sequence[str], precisio
     return CheckResult(len(samples), error, float(np.mean(cosines)), largest, limit)
 
 
-def sample_arrays(source: Source, texts: Sequence[str]) -> list[dict[str, Array]]:
-    """Tokenize samples, one batch of one sequence each."""
+def sample_inputs(source: Source, texts: Sequence[str]) -> list[ModelInput]:
+    """Tokenize samples."""
     if source.task == "question-answering":
         context = " ".join(texts)[:2000]
-        pairs = [(question, context) for question in SAMPLE_QUESTIONS]
+        pairs: list[tuple[str, str | None]] = [(question, context) for question in SAMPLE_QUESTIONS]
     else:
         pairs = [(text, None) for text in texts]
     encoded = [
         source.tokenizer(text, pair, truncation=True, max_length=min(source.max_length, 384), return_tensors="np")
         for text, pair in pairs
     ]
-    return [{name: np.asarray(item[name], dtype=np.int64) for name in source.input_names} for item in encoded]
+    arrays = [{name: np.asarray(item[name][0], dtype=np.int64) for name in source.input_names} for item in encoded]
+    return [ModelInput(item, len(item["input_ids"])) for item in arrays]
 
 
 def measure_latency_ms(session: Session, arrays: dict[str, Array], repeats: int = 9) -> float:
@@ -141,10 +147,18 @@ def latency_table(session: Session, source: Source) -> dict[str, float]:
     return table
 
 
-def _source_outputs(source: Source, arrays: dict[str, Array]) -> Array:
+def _run_padded(source: Source, session: Session, sample: ModelInput, longest: ModelInput) -> dict[str, Array]:
+    """Run a sample in one batch with the longest one; return its outputs without padding."""
+    plan = BatchPlan((0, 1), longest.length)
+    batch = pad_batch([sample, longest], plan, {"input_ids": source.tokenizer.pad_token_id or 0})
+    return split_rows(session.run(batch.arrays), batch, source.sequence_outputs)[0]
+
+
+def _source_outputs(source: Source, sample: ModelInput) -> Array:
+    arrays = {name: torch.from_numpy(array[None]) for name, array in sample.arrays.items()}
     with torch.inference_mode():
-        outputs = source.model(**{name: torch.from_numpy(array) for name, array in arrays.items()}, return_dict=True)
-    return _flatten({name: outputs[name].float().numpy() for name in source.output_names}, source.output_names)
+        outputs = source.model(**arrays, return_dict=True)
+    return _flatten({name: outputs[name][0].float().numpy() for name in source.output_names}, source.output_names)
 
 
 def _flatten(outputs: dict[str, Array], names: Sequence[str]) -> Array:

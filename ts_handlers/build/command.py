@@ -8,18 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from ts_handlers.errors import OperatorError
+from ts_handlers.tasks import TASKS
 
 HELP = "package a model into a .mar"
-
-_TASKS = ("text-classification", "token-classification", "question-answering", "feature-extraction")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     parser.add_argument("source", metavar="SOURCE", help="Hugging Face folder or hub id")
-    parser.add_argument("--task", required=True, choices=_TASKS, help="what the model is for")
+    parser.add_argument("--task", required=True, choices=tuple(TASKS), help="what the model is for")
     parser.add_argument("--name", required=True, help="model name: letters, digits, dots, dashes and underscores")
-    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder for the .mar, the model store")
+    parser.add_argument(
+        "--output", required=True, type=Path, metavar="DIR", help="folder for the .mar, the model store"
+    )
     parser.add_argument("--version", default="1.0", help="model version (default: %(default)s)")
     parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16", "int8"), help="default: %(default)s")
     parser.add_argument(
@@ -28,7 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--handler", type=Path, metavar="FILE.py", help="your own handler instead of the task's")
     parser.add_argument("--samples", type=Path, metavar="FILE", help="texts to check the build on, one a line")
     parser.add_argument("--tolerance", type=float, metavar="X", help="largest relative error against the source")
-    parser.add_argument("--sample-request", type=Path, metavar="FILE", help="JSON request the finished archive must answer")
+    parser.add_argument(
+        "--sample-request", type=Path, metavar="FILE", help="JSON request the finished archive must answer"
+    )
     parser.add_argument(
         "--set",
         action="append",

@@ -42,15 +42,15 @@ def export_onnx(source: Source, path: Path) -> None:
     The TorchScript exporter is used although it is deprecated: from the graph of the torch.export based one, ONNX
     Runtime's optimizer fuses no attention.
     """
-    example = source.tokenizer(["dynamic axes", "need two texts of one padded length"], padding=True, return_tensors="pt")
+    example = source.tokenizer(
+        ["dynamic axes", "need two texts of one padded length"], padding=True, return_tensors="pt"
+    )
     names = [*source.input_names, *source.output_names]
-    sequence = {"question-answering", "token-classification", "feature-extraction"}
-    axes = {name: {0: "batch", 1: "sequence"} for name in names}
-    if source.task not in sequence:
-        axes |= {name: {0: "batch"} for name in source.output_names}
+    unpadded = set(source.output_names) - set(source.sequence_outputs)
+    axes = {name: {0: "batch"} if name in unpadded else {0: "batch", 1: "sequence"} for name in names}
     with _quiet_exporter(), torch.inference_mode():
         torch.onnx.export(
-            _Positional(source),
+            _Positional(source).eval(),  # the exporter gives the model back in the mode of its wrapper
             tuple(example[name] for name in source.input_names),
             str(path),
             input_names=list(source.input_names),

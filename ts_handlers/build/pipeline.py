@@ -15,13 +15,13 @@ from typing import Any
 
 import torch
 
-from ts_handlers import text
 from ts_handlers.build import archive, check, export, quantize, smoke
 from ts_handlers.build.source import Source, load_source, sentence_settings
 from ts_handlers.config import load_config
 from ts_handlers.cpu import CpuBudget, cpu_share
 from ts_handlers.errors import OperatorError
 from ts_handlers.runtime import ModelFiles, Session, open_session
+from ts_handlers.tasks import TASKS
 
 _PACKAGES = ("ts_handlers", "torch", "torchserve", "transformers", "tokenizers", "onnx", "onnxruntime", "numpy")
 
@@ -70,7 +70,7 @@ class _Engine:
     details: dict[str, Any]
 
 
-def build(request: BuildRequest, progress: Progress = lambda line: None) -> Path:
+def build(request: BuildRequest, progress: Progress = print) -> Path:
     """Make NAME.mar and NAME.build.json; return the .mar.
 
     Raises:
@@ -88,10 +88,12 @@ def build(request: BuildRequest, progress: Progress = lambda line: None) -> Path
         handler_section = make_handler_section(request, source)
         engine = _make_engine(request, source, work, progress)
         with _step(progress, f"check against the source on {len(texts)} samples"):
-            session = _open(engine, handler_section, source)
+            session = _open(engine, handler_section)
             result = check.check_build(source, session, texts, request.precision, request.tolerance)
             latency = check.latency_table(session, source)
-        progress(f"  relative error {result.relative_error:.2g}, mean cosine {result.mean_cosine:.5f}, latency ms {latency}")
+        progress(
+            f"  relative error {result.relative_error:.2g}, mean cosine {result.mean_cosine:.5f}, latency ms {latency}"
+        )
         with _step(progress, "archive"):
             mar = _archive(request, source, engine, handler_section, work)
         with _step(progress, "load and run it in a fresh process"):
@@ -135,9 +137,8 @@ def make_handler_section(request: BuildRequest, source: Source) -> dict[str, Any
         "output": output,
     }
     section = _merged(section, request.settings)
-    handler_class = getattr(text, archive.HANDLERS[request.task])
     if request.handler is None:
-        load_config({"handler": section}, handler_class.output_config)
+        load_config({"handler": section}, TASKS[request.task].output_config)
     return section
 
 
@@ -160,7 +161,9 @@ def _make_engine(request: BuildRequest, source: Source, work: Path, progress: Pr
     model = work / "model.onnx"
     if request.precision == "int8":
         settings = quantize.settings_for(quantize.read_cpu_flags())
-        with _step(progress, f"quantize to INT8 ({'7-bit weights: no VNNI here' if settings.reduce_range else '8 bits'})"):
+        with _step(
+            progress, f"quantize to INT8 ({'7-bit weights: no VNNI here' if settings.reduce_range else '8 bits'})"
+        ):
             quantize.quantize_int8(fused, model, settings)
         details["quantization"] = {"method": "dynamic", **settings.as_dict()}
     else:
@@ -168,13 +171,12 @@ def _make_engine(request: BuildRequest, source: Source, work: Path, progress: Pr
     return _Engine(model, [], details)
 
 
-def _open(engine: _Engine, handler_section: Mapping[str, Any], source: Source) -> Session:
+def _open(engine: _Engine, handler_section: Mapping[str, Any]) -> Session:
     """Open the built model as a worker will, with one thread."""
     runtime = load_config({"handler": {"runtime": handler_section["runtime"]}}).runtime
     share = cpu_share(CpuBudget((0,)), 1, threads=1)
     torch.set_num_threads(1)
     files = ModelFiles(engine.serialized_file.parent, engine.serialized_file.name)
-    del source
     return open_session(runtime, files, share)
 
 

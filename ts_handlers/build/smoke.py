@@ -92,8 +92,10 @@ def _load(model_dir: Path) -> tuple[Any, Any]:
     classes = [item for _, item in inspect.getmembers(module, inspect.isclass) if item.__module__ == module.__name__]
     if len(classes) != 1:
         names = ", ".join(item.__name__ for item in classes) or "none"
-        raise OperatorError(f"{model['handler']} must define exactly one class, as TorchServe wants; it defines {names}")
-    handler = classes[0]()
+        raise OperatorError(
+            f"{model['handler']} must define exactly one class, as TorchServe wants; it defines {names}"
+        )
+    handler: Any = classes[0]()
     handler.initialize(context)
     return handler.handle, context
 

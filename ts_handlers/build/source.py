@@ -29,8 +29,6 @@ OUTPUT_NAMES: Mapping[str, tuple[str, ...]] = {
 }
 """Outputs of each task's model, in the order they are exported."""
 
-TASKS = tuple(OUTPUT_NAMES)
-
 
 @dataclass(frozen=True, slots=True)
 class Source:
@@ -61,13 +59,18 @@ class Source:
         """Names of the model's outputs."""
         return OUTPUT_NAMES[self.task]
 
+    @property
+    def sequence_outputs(self) -> tuple[str, ...]:
+        """Those of them with the sequence as their second axis."""
+        return () if self.task == "text-classification" else self.output_names
+
 
 def load_source(source: str, task: str) -> Source:
     """Read a checkpoint.
 
     Args:
         source: Folder that `save_pretrained` wrote, or a hub id.
-        task: One of `TASKS`.
+        task: A task of `_MODEL_CLASSES`.
 
     Raises:
         OperatorError: It cannot be read, or does not serve the task.

@@ -6,6 +6,7 @@ import argparse
 import os
 import re
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from ts_handlers.cpu import cpu_budget
@@ -25,25 +26,28 @@ _LAYOUT = Layout(Path(), Path())
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `ts-handlers configure`."""
-    parser.formatter_class = argparse.ArgumentDefaultsHelpFormatter
     parser.add_argument("directory", metavar="DIR", type=Path, help="folder with the .mar files")
-    parser.add_argument("--output", metavar="FILE", type=Path, help=f"where to write (None: DIR/{CONFIG_NAME})")
+    parser.add_argument("--output", metavar="FILE", type=Path, help=f"where to write (default: DIR/{CONFIG_NAME})")
     parser.add_argument("--force", action="store_true", help="replace a file that was not written by this command")
     _add_share_arguments(parser.add_argument_group("what the workers get"))
     _add_reach_arguments(parser.add_argument_group("who can reach the server"))
 
 
 def _add_share_arguments(group: argparse._ArgumentGroup) -> None:
-    def add(option: str, metavar: str, default: int | None, text: str) -> None:
-        group.add_argument(option, metavar=metavar, type=_positive, default=default, help=text)
+    def add(option: str, metavar: str, default: int, text: str) -> None:
+        group.add_argument(
+            option, metavar=metavar, type=_positive, default=default, help=f"{text} (default: %(default)s)"
+        )
 
     group.add_argument(
-        "--cpus", metavar="N", type=float, help="CPU budget (None: the smaller of cgroup quota and affinity)"
+        "--cpus", metavar="N", type=float, help="CPU budget (default: the smaller of quota and affinity)"
     )
     group.add_argument(
-        "--gpus", metavar="N", type=_natural, default=0, help="GPUs to use, one worker of each model on each"
+        "--gpus", metavar="N", type=_natural, default=0, help="GPUs: a worker of each model on each (default: 0)"
     )
-    add("--workers", "N", None, "workers of each model (None: share the budget evenly)")
+    group.add_argument(
+        "--workers", metavar="N", type=_positive, help="workers of each model (default: share the budget)"
+    )
     add("--batch-size", "N", _OPTIONS.batch_size, "requests a worker takes at once, at most")
     add("--max-batch-delay-ms", "MS", _OPTIONS.max_batch_delay_ms, "how long a worker waits for its batch to fill")
     add("--response-timeout-s", "S", _OPTIONS.response_timeout_s, "seconds a worker may take for a batch")
@@ -51,23 +55,19 @@ def _add_share_arguments(group: argparse._ArgumentGroup) -> None:
 
 
 def _add_reach_arguments(group: argparse._ArgumentGroup) -> None:
+    def add(option: str, metavar: str, kind: Callable[[str], object], text: str) -> None:
+        default = getattr(_LAYOUT, option.replace("-", "_"))
+        group.add_argument(
+            f"--{option}", metavar=metavar, type=kind, default=default, help=f"{text} (default: %(default)s)"
+        )
+
     for name, text in (("inference", "inference"), ("management", "management"), ("metrics", "Prometheus metrics")):
-        host, port = getattr(_LAYOUT, f"{name}_host"), getattr(_LAYOUT, f"{name}_port")
-        group.add_argument(f"--{name}-host", metavar="ADDRESS", type=_host, default=host, help=f"address of {text}")
-        group.add_argument(f"--{name}-port", metavar="PORT", type=_port, default=port, help=f"HTTP port of {text}")
-    for option, default, text in (
-        ("--grpc-inference-port", _LAYOUT.grpc_inference_port, "gRPC port of inference"),
-        ("--grpc-management-port", _LAYOUT.grpc_management_port, "gRPC port of management"),
-        ("--initial-worker-port", _LAYOUT.initial_worker_port, "number of the first worker's socket, /tmp/.ts.sock.N"),
-    ):
-        group.add_argument(option, metavar="PORT", type=_port, default=default, help=text)
-    group.add_argument(
-        "--token-expiration-min",
-        metavar="MIN",
-        type=_positive,
-        default=_LAYOUT.token_expiration_min,
-        help="minutes until a token must be renewed",
-    )
+        add(f"{name}-host", "ADDRESS", _host, f"address of {text}")
+        add(f"{name}-port", "PORT", _port, f"HTTP port of {text}")
+    add("grpc-inference-port", "PORT", _port, "gRPC port of inference")
+    add("grpc-management-port", "PORT", _port, "gRPC port of management")
+    add("initial-worker-port", "PORT", _port, "number of the first worker's socket, /tmp/.ts.sock.N")
+    add("token-expiration-min", "MIN", _positive, "minutes until a token must be renewed")
     group.add_argument("--disable-token-authorization", action="store_true", help="serve clients without a token")
 
 

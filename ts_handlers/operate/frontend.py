@@ -82,8 +82,8 @@ def frontend_command(
 class Frontend:
     """A running frontend and the workers it starts.
 
-    It is killed by the kernel when the thread that started it ends, however that ends: start it from a thread that lives
-    as long as the server. Leaving the context kills whatever is left.
+    The kernel kills it when the thread that started it ends, however that ends: start it from a thread that lives as
+    long as the server. Leaving the context kills whatever is left.
     """
 
     def __init__(self, command: Sequence[str], *, working_folder: Path, environ: Mapping[str, str]) -> None:
@@ -100,7 +100,7 @@ class Frontend:
         except OSError as error:
             raise OperatorError(f"cannot start {command[0]}: {error.strerror or error}") from error
 
-    def __enter__(self) -> Frontend:
+    def __enter__(self) -> Frontend:  # noqa: PYI034 (typing.Self needs Python 3.11)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -165,9 +165,7 @@ def _reap(group: int) -> None:
 
 
 def _quiet_options(java: Java) -> list[str]:
-    """Allow what TorchServe's libraries do anyway, where a newer Java would warn about it on the console."""
-    options = []
-    if java.version >= 24:
-        options.append("--enable-native-access=ALL-UNNAMED")
-        options.append("--sun-misc-unsafe-memory-access=allow")
-    return options
+    """Allow what TorchServe's network library does anyway, where a newer Java would warn about it on the console."""
+    if java.version < 24:
+        return []
+    return ["--enable-native-access=ALL-UNNAMED", "--sun-misc-unsafe-memory-access=allow"]

@@ -53,6 +53,11 @@ class CpuInfo:
         return self.num_logical // self.num_cores if self.num_cores else 1
 
     @property
+    def instruction_sets(self) -> tuple[str, ...]:
+        """The names of its flags."""
+        return tuple(INSTRUCTION_SETS[flag] for flag in self.flags)
+
+    @property
     def int8_advice(self) -> str:
         """What INT8 gains here."""
         if "amx_int8" in self.flags:

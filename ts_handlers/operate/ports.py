@@ -21,7 +21,7 @@ def worker_socket(folder: Path, port: int) -> Path:
 
 
 def worker_socket_folder(vmargs: Sequence[str] = (), environ: Mapping[str, str] = os.environ) -> Path:
-    """Return the frontend's temporary folder: `java.io.tmpdir`, TEMP (as TorchServe's own launcher reads it) or /tmp."""
+    """Return the frontend's temporary folder: `java.io.tmpdir`, TEMP (which TorchServe's launcher reads) or /tmp."""
     for option in reversed(vmargs):
         if option.startswith(_TMPDIR_OPTION):
             return Path(option.removeprefix(_TMPDIR_OPTION))

@@ -32,8 +32,8 @@ STOP_GRACE_S = 20.0
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-class _StopRequested(BaseException):  # noqa: N818 (no error: like KeyboardInterrupt it must pass every handler of errors)
-    """A signal asks the server to end."""
+class _StopRequested(BaseException):
+    """A signal asks the server to end; like KeyboardInterrupt it passes every handler of errors."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -65,9 +65,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--run-dir", metavar="DIR", type=Path, help="where tokens and logs are written; default: DIR/run"
     )
-    parser.add_argument("--log-config", metavar="FILE", type=Path, default=LOG_CONFIG, help="log4j2 configuration")
     parser.add_argument(
-        "--stop-grace-s", metavar="S", type=float, default=STOP_GRACE_S, help="seconds TorchServe may take to end"
+        "--log-config", metavar="FILE", type=Path, default=LOG_CONFIG, help="log4j2 configuration (default: ours)"
+    )
+    parser.add_argument(
+        "--stop-grace-s",
+        metavar="S",
+        type=float,
+        default=STOP_GRACE_S,
+        help="seconds TorchServe may take to end (default: %(default)g)",
     )
 
 
@@ -140,19 +146,30 @@ def _serve(
 ) -> int:
     client = ManagementClient(config.management, folder.key_file if config.is_token_required else None)
     watch = WorkerWatch(client, folder.logs / "model_log.log", folder.logs / "ts_log.log")
-    with _stop_on_signals(), Frontend(command, working_folder=folder.path, environ=environ) as frontend:
+    with _stop_on_signals():
         try:
-            _print_addresses(config, folder)
-            seconds = wait_ready(config, watch, lambda: frontend.poll() is None)
-            _print_ready(config, seconds)
-            return frontend.wait()
-        except WorkerFailedError:
-            _stop(frontend, signal.SIGTERM, stop_grace_s)
-            raise
-        except _StopRequested as stop:
-            print(f"stopping ({signal.Signals(stop.number).name})", flush=True)
-            _stop(frontend, stop.number, stop_grace_s)
+            with Frontend(command, working_folder=folder.path, environ=environ) as frontend:
+                return _attend(frontend, config, folder, watch, stop_grace_s)
+        except _StopRequested:  # before the frontend was attended, or a third signal
             return 0
+
+
+def _attend(
+    frontend: Frontend, config: ServerConfig, folder: RunFolder, watch: WorkerWatch, stop_grace_s: float
+) -> int:
+    """Say when the server is ready, then wait until it ends or a signal comes."""
+    try:
+        _print_addresses(config, folder)
+        seconds = wait_ready(config, watch, lambda: frontend.poll() is None)
+        _print_ready(config, seconds)
+        return frontend.wait()
+    except WorkerFailedError:
+        _stop(frontend, signal.SIGTERM, stop_grace_s)
+        raise
+    except _StopRequested as stop:
+        print(f"stopping ({signal.Signals(stop.number).name})", flush=True)
+        _stop(frontend, stop.number, stop_grace_s)
+        return 0
 
 
 def _stop(frontend: Frontend, number: int, grace_s: float) -> None:

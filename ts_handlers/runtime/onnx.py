@@ -58,7 +58,7 @@ class OnnxSession:
         wanted = choose_providers(config, files.gpu_id, ort.get_available_providers())
         try:
             self._session = ort.InferenceSession(str(path), session_options(config, share), providers=wanted)
-        except Exception as error:  # noqa: BLE001  # onnxruntime's errors have no common base class
+        except Exception as error:  # onnxruntime's errors have no common base class
             raise ConfigError(f"ONNX Runtime cannot load {path.name}: {error}") from error
         self.providers: tuple[str, ...] = tuple(self._session.get_providers())
         check_providers(config, wanted, self.providers)
@@ -117,7 +117,9 @@ def choose_providers(config: RuntimeConfig, gpu_id: int | None, available: Seque
         if gpu_id is not None and "CUDAExecutionProvider" in available:
             names = ("CUDAExecutionProvider", _CPU)
         elif gpu_id is not None:
-            logger.warning("GPU %d is not used: this onnxruntime has no CUDAExecutionProvider; running on the CPU", gpu_id)
+            logger.warning(
+                "GPU %d is not used: this onnxruntime has no CUDAExecutionProvider; running on the CPU", gpu_id
+            )
         options: Sequence[Mapping[str, str]] = [{} for _ in names]
     else:
         names, options = config.providers, config.provider_options or [{} for _ in config.providers]

@@ -78,8 +78,8 @@ def _load_folder(model_dir: Path) -> torch.nn.Module:
         import transformers  # only this kind of archive needs it
     except ImportError as error:
         raise RuntimeUnavailableError(
-            "a Hugging Face folder in the torch backend needs transformers in the serving image; install it, or build for "
-            "--backend onnx"
+            "a Hugging Face folder in the torch backend needs transformers in the serving image; install it, or build "
+            "for the onnx backend"
         ) from error
     settings = transformers.AutoConfig.from_pretrained(model_dir, local_files_only=True)
     names = settings.architectures or []
@@ -126,7 +126,9 @@ def _import_file(file: Path) -> ModuleType:
 def _accepted_inputs(module: torch.nn.Module) -> frozenset[str] | None:
     """Return the names forward takes; None where it takes any."""
     parameters = inspect.signature(module.forward).parameters.values()
-    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters) and not hasattr(module, "config"):
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters) and not hasattr(
+        module, "config"
+    ):
         return None
     return frozenset(parameter.name for parameter in parameters)
 

@@ -1,0 +1,201 @@
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import WriteMar
+
+from ts_handlers.cli import main
+from ts_handlers.metrics import CATALOGUE
+from ts_handlers.operate import configure, properties
+from ts_handlers.operate.metrics_config import metrics_yaml
+from ts_handlers.operate.server_config import read_server_config
+
+ROOT = Path(__file__).parents[3]
+
+
+def read(file: Path) -> dict[str, str]:
+    return properties.parse(file.read_text(encoding=properties.ENCODING))
+
+
+def configured(store: Path, *options: str) -> dict[str, str]:
+    assert main(["configure", str(store), *options]) == 0
+    return read(store / "config.properties")
+
+
+def test_it_writes_what_the_server_reads(write_mar: WriteMar, capsys: pytest.CaptureFixture[str]) -> None:
+    store = write_mar("mini", "1.0").parent
+    values = configured(store, "--cpus", "3.5", "--batch-size", "4")
+
+    assert json.loads(values["models"])["mini"]["1.0"] == {
+        "defaultVersion": True,
+        "marName": "mini-1.0.mar",
+        "minWorkers": 3,
+        "maxWorkers": 3,
+        "batchSize": 4,
+        "maxBatchDelay": 1,
+        "responseTimeout": 120,
+        "startupTimeout": 300,
+    }
+    assert values["load_models"] == "mini-1.0.mar"
+    assert values["model_store"] == str(store)
+    assert values["metrics_config"] == str(store / "metrics.yaml")
+    assert (store / "metrics.yaml").read_text() == metrics_yaml()
+    output = capsys.readouterr().out
+    assert "budget: 3.5 CPUs (given)" in output
+    assert f"next: ts-handlers serve {store}" in output
+
+
+def test_it_is_closed_to_the_outside(write_mar: WriteMar) -> None:
+    values = configured(write_mar().parent)
+
+    assert {key: values[key] for key in values if key.endswith("_address")} == {
+        "inference_address": "http://127.0.0.1:8080",
+        "management_address": "http://127.0.0.1:8081",
+        "metrics_address": "http://127.0.0.1:8082",
+        "grpc_inference_address": "127.0.0.1",
+        "grpc_management_address": "127.0.0.1",
+    }
+    for key in ("disable_token_authorization", "enable_model_api", "install_py_dep_per_model", "enable_envvars_config"):
+        assert values[key] == "false"
+    assert values["allowed_urls"] == "(?!)"
+
+
+def test_every_number_says_why(write_mar: WriteMar) -> None:
+    store = write_mar().parent
+    configured(store)
+    blocks = (store / "config.properties").read_text().split("\n\n")
+
+    unexplained = [block for block in blocks if not block.startswith("#")]
+    assert all("grpc_" in block or block.endswith(("prometheus", "auto_detect=false\n")) for block in unexplained)
+
+
+def test_ports_hosts_and_tokens_can_be_chosen(write_mar: WriteMar) -> None:
+    options = "--inference-host 0.0.0.0 --inference-port 18080 --grpc-inference-port 17070 --initial-worker-port 9500"
+    values = configured(write_mar().parent, *options.split(), "--disable-token-authorization")
+
+    assert values["inference_address"] == "http://0.0.0.0:18080"
+    assert values["grpc_inference_address"] == "0.0.0.0"
+    assert (values["grpc_inference_port"], values["initial_worker_port"]) == ("17070", "9500")
+    assert values["disable_token_authorization"] == "true"
+
+
+def test_gpus_are_passed_on(write_mar: WriteMar) -> None:
+    assert configured(write_mar().parent, "--gpus", "2")["number_of_gpu"] == "2"
+
+
+def test_it_can_write_elsewhere(write_mar: WriteMar, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = write_mar().parent
+    output = tmp_path / "other" / "server.properties"
+    output.parent.mkdir()
+
+    assert main(["configure", str(store), "--output", str(output)]) == 0
+    assert read(output)["metrics_config"] == str(output.parent / "metrics.yaml")
+    assert not (store / "config.properties").exists()
+    assert f"--config {output}" in capsys.readouterr().out
+
+
+def test_its_own_file_is_replaced_and_a_foreign_one_is_not(
+    write_mar: WriteMar, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = write_mar().parent
+    configured(store)
+    configured(store, "--workers", "5")
+    (store / "config.properties").write_text("by=hand\n")
+
+    assert main(["configure", str(store)]) == 2
+    assert "was not written by this command" in capsys.readouterr().err
+    assert configured(store, "--force")["enable_model_api"] == "false"
+
+
+def test_a_place_that_cannot_be_written_is_an_error(
+    write_mar: WriteMar, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["configure", str(write_mar().parent), "--output", str(tmp_path / "no" / "x.properties")]) == 2
+    assert "choose another place with --output" in capsys.readouterr().err
+
+
+def test_what_a_yaml_decides_is_said(write_mar: WriteMar, capsys: pytest.CaptureFixture[str]) -> None:
+    configured(write_mar(config="minWorkers: 4\nmaxWorkers: 4\n").parent, "--cpus", "2")
+
+    output = capsys.readouterr().out
+    assert "from its model-config.yaml" in output
+    assert "4 workers in all (more than the 2 CPUs)" in output
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--inference-port 8081", "more than one of the server's addresses"),
+        ("--initial-worker-port 65530 --workers 9", "no room for 9 workers"),
+        ("--cpus 0", "CPU budget is 0"),
+    ],
+)
+def test_what_cannot_work_is_refused(
+    write_mar: WriteMar, options: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["configure", str(write_mar().parent), *options.split()]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "options",
+    ["--workers 0", "--gpus -1", "--batch-size x", "--inference-port 70000", "--inference-host ::1", "--cpus many"],
+)
+def test_an_option_that_cannot_be_read_is_refused(write_mar: WriteMar, options: str) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["configure", str(write_mar().parent), *options.split()])
+
+
+def test_the_server_reads_it_back(write_mar: WriteMar) -> None:
+    write_mar("b")
+    store = write_mar("a").parent
+    configured(store, "--cpus", "3", "--inference-host", "0.0.0.0")
+    config = read_server_config(store / "config.properties")
+
+    assert [(model.name, model.min_workers) for model in config.models] == [("a", 2), ("b", 1)]
+    assert config.num_workers == 3
+    assert config.worker_ports == range(9000, 9003)
+    assert config.inference.url == "http://127.0.0.1:8080"
+    assert [address.port for address in config.addresses] == [8080, 8081, 8082, 7070, 7071]
+    assert config.is_token_required
+    assert "-XX:ActiveProcessorCount=3" in config.vmargs
+
+
+def test_the_committed_metrics_yaml_is_the_generated_one() -> None:
+    assert (ROOT / "configs" / "metrics.yaml").read_text(encoding="utf-8") == metrics_yaml()
+
+
+def test_metrics_yaml_names_every_metric_with_its_dimensions_in_order() -> None:
+    metrics: Mapping[str, Any] = yaml.safe_load(metrics_yaml())
+    worker = {
+        metric["name"]: (kind, metric["dimensions"]) for kind, of in metrics["model_metrics"].items() for metric in of
+    }
+
+    for spec in CATALOGUE:
+        assert worker[spec.name] == (spec.kind, [*spec.dimensions, "ModelName", "Level"])
+    assert {"HandlerTime", "PredictionTime"} < set(worker)
+
+
+def test_metrics_yaml_names_what_torchserve_looks_for() -> None:
+    package = pytest.importorskip("ts")
+    stock = yaml.safe_load((Path(package.__file__).parent / "configs" / "metrics.yaml").read_text(encoding="utf-8"))
+    ours = yaml.safe_load(metrics_yaml())
+
+    def flat(section: Mapping[str, Any]) -> dict[tuple[str, str], list[str]]:
+        return {(kind, metric["name"]): metric["dimensions"] for kind, of in section.items() for metric in of}
+
+    for section in ("ts_metrics", "model_metrics"):
+        assert flat(stock[section]).items() <= flat(ours[section]).items()
+
+
+def test_its_options_can_be_read_without_a_folder() -> None:
+    parser = argparse.ArgumentParser()
+    configure.add_arguments(parser)
+
+    assert parser.parse_args(["store"]).batch_size == 8

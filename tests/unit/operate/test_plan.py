@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ts_handlers.errors import OperatorError
+from ts_handlers.operate.archives import Archive
+from ts_handlers.operate.plan import Options, Plan, make_plan
+
+GIB = 2**30
+
+
+def archive(name: str, version: str = "1.0", settings: Mapping[str, Any] | None = None) -> Archive:
+    return Archive(Path(f"{name}-{version}.mar"), name, version, settings)
+
+
+def plan(*archives: Archive, cpus: float = 2, memory_bytes: int = 8 * GIB, **options: Any) -> Plan:
+    return make_plan(archives, cpus, Options(**options), memory_bytes=memory_bytes)
+
+
+def workers(decided: Plan) -> list[int]:
+    return [model.min_workers for model in decided.models]
+
+
+@pytest.mark.parametrize(
+    ("cpus", "num_models", "expected"),
+    [
+        (2, 1, [2]),
+        (0.5, 1, [1]),
+        (2.9, 1, [2]),
+        (2, 2, [1, 1]),
+        (5, 2, [3, 2]),
+        (2, 3, [1, 1, 1]),
+        (8, 3, [3, 3, 2]),
+        (64, 1, [64]),
+    ],
+)
+def test_there_is_a_worker_for_each_whole_cpu_shared_evenly(cpus: float, num_models: int, expected: list[int]) -> None:
+    decided = plan(*(archive(f"m{number}") for number in range(num_models)), cpus=cpus)
+
+    assert workers(decided) == expected
+    assert [model.max_workers for model in decided.models] == expected
+
+
+@given(cpus=st.floats(0.1, 512), num_models=st.integers(1, 20))
+def test_workers_fill_the_budget_and_never_exceed_it_but_for_one_each(cpus: float, num_models: int) -> None:
+    decided = plan(*(archive(f"m{number}") for number in range(num_models)), cpus=cpus)
+
+    assert decided.num_workers == max(num_models, int(cpus))
+    assert max(workers(decided)) - min(workers(decided)) <= 1
+
+
+def test_workers_can_be_asked_for() -> None:
+    assert workers(plan(archive("a"), archive("b"), cpus=2, workers=3)) == [3, 3]
+
+
+def test_with_gpus_there_is_a_worker_of_each_model_on_each() -> None:
+    decided = plan(archive("a"), archive("b"), cpus=16, gpus=2)
+
+    assert workers(decided) == [2, 2]
+    assert decided.gpus == 2
+
+
+def test_an_archive_that_sets_its_workers_keeps_them_and_the_others_share_the_rest() -> None:
+    settings = {"minWorkers": 3, "maxWorkers": 4}
+    decided = plan(archive("a", settings=settings), archive("b"), archive("c"), cpus=8, workers=None)
+
+    assert workers(decided) == [3, 3, 2]
+    assert decided.models[0].max_workers == 4
+    assert {"minWorkers", "maxWorkers"} <= set(decided.models[0].fixed)
+
+
+def test_workers_of_a_yaml_that_torchserve_ignores_are_ignored() -> None:
+    assert workers(plan(archive("a", settings={"minWorkers": 3, "maxWorkers": 1}), cpus=2)) == [2]
+
+
+def test_defaults_wait_for_no_batch() -> None:
+    model = plan(archive("a")).models[0]
+
+    assert (model.batch_size, model.max_batch_delay_ms) == (8, 1)
+    assert (model.response_timeout_s, model.startup_timeout_s) == (120, 300)
+    assert model.fixed == ()
+
+
+def test_what_a_yaml_sets_wins_as_it_does_in_torchserve() -> None:
+    settings = {"batchSize": 4, "maxBatchDelay": 20, "responseTimeout": 10}
+    model = plan(archive("a", settings=settings), response_timeout_s=60, startup_timeout_s=60).models[0]
+
+    assert (model.batch_size, model.max_batch_delay_ms) == (4, 20)
+    assert (model.response_timeout_s, model.startup_timeout_s) == (10, 120)
+    assert set(model.fixed) == {"batchSize", "maxBatchDelay", "responseTimeout", "startupTimeout"}
+
+
+def test_the_newest_version_is_loaded_first_and_is_the_default() -> None:
+    decided = plan(archive("b"), archive("a", "1.9"), archive("a", "1.10"), archive("a", "1.2"))
+
+    assert [(model.name, model.version) for model in decided.models] == [
+        ("a", "1.10"),
+        ("a", "1.9"),
+        ("a", "1.2"),
+        ("b", "1.0"),
+    ]
+    assert [model.is_default for model in decided.models] == [True, False, False, True]
+
+
+@pytest.mark.parametrize(("cpus", "expected"), [(1, 100), (4, 100), (16, 256)])
+def test_the_queue_holds_two_batches_for_each_worker(cpus: float, expected: int) -> None:
+    assert plan(archive("a"), cpus=cpus).job_queue_size == expected
+
+
+@pytest.mark.parametrize(
+    ("cpus", "netty", "client", "java", "is_serial"),
+    [(0.5, 2, 1, 1, True), (2, 2, 1, 2, True), (3.5, 4, 2, 4, False), (64, 8, 4, 64, False)],
+)
+def test_the_frontend_takes_a_small_share(cpus: float, netty: int, client: int, java: int, *, is_serial: bool) -> None:
+    decided = plan(archive("a"), cpus=cpus)
+
+    assert (decided.netty_threads, decided.netty_client_threads) == (netty, client)
+    assert (decided.java_cpus, decided.is_serial_gc) == (java, is_serial)
+
+
+@pytest.mark.parametrize(("memory_bytes", "heap_mb"), [(GIB // 2, 256), (4 * GIB, 512), (64 * GIB, 1024)])
+def test_the_heap_is_an_eighth_of_the_memory_within_bounds(memory_bytes: int, heap_mb: int) -> None:
+    assert plan(archive("a"), memory_bytes=memory_bytes).heap_mb == heap_mb
+
+
+@pytest.mark.parametrize("cpus", [0, -1, float("nan"), float("inf")])
+def test_a_budget_that_is_none_is_refused(cpus: float) -> None:
+    with pytest.raises(OperatorError, match="CPU budget"):
+        plan(archive("a"), cpus=cpus)

@@ -1,0 +1,126 @@
+"""`ts-handlers serve` as a child of a program: for quickstarts, measurements and tests."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ts_handlers.errors import OperatorError
+from ts_handlers.operate.config_file import CONFIG_NAME
+from ts_handlers.operate.readiness import KEY_FILE_NAME, WorkerFailedError
+from ts_handlers.operate.serve import READY, STOP_GRACE_S
+from ts_handlers.operate.server_config import ServerConfig, read_server_config
+
+_POLL_S = 0.1
+
+
+class BackgroundServer:
+    """A server on a configured folder; a context manager that yields it ready and stops it.
+
+    Its output goes to `console.log` in the run folder.
+
+    Args:
+        directory: Folder of the .mar files, configured.
+        config: Its config.properties; by default the folder's own.
+        run_dir: Where tokens and logs are written; by default `run` in the folder.
+        options: More options of `ts-handlers serve`.
+        environ: The environment; by default this process's own.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        config: Path | None = None,
+        run_dir: Path | None = None,
+        options: Sequence[str] = (),
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
+        path = config or directory / CONFIG_NAME
+        self.config: ServerConfig = read_server_config(path)
+        self.run_dir = run_dir or directory / "run"
+        self.console_log = self.run_dir / "console.log"
+        self._command = [sys.executable, "-m", "ts_handlers.cli", "serve", str(directory), "--config", str(path)]
+        self._command += ["--run-dir", str(self.run_dir), *options]
+        self._environ = dict(os.environ if environ is None else environ)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> BackgroundServer:  # noqa: PYI034 (typing.Self needs Python 3.11)
+        self.start()
+        try:
+            self.wait_ready()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @property
+    def pid(self) -> int:
+        """Process id of `ts-handlers serve`.
+
+        Raises:
+            OperatorError: It was not started.
+        """
+        return self._started().pid
+
+    @property
+    def inference_url(self) -> str:
+        """Base URL of the inference API."""
+        return self.config.inference.url
+
+    def token(self, name: str = "inference") -> str | None:
+        """Return the token of the inference or the management API; None where the server asks for none."""
+        if not self.config.is_token_required:
+            return None
+        keys = json.loads((self.run_dir / KEY_FILE_NAME).read_text(encoding="utf-8"))
+        return str(keys[name]["key"])
+
+    def start(self) -> None:
+        """Start the server without waiting for it."""
+        self.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with self.console_log.open("wb") as output:
+            self._process = subprocess.Popen(
+                self._command, env=self._environ, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
+            )
+
+    def wait_ready(self) -> None:
+        """Wait for the line that says every worker is ready.
+
+        Raises:
+            WorkerFailedError: The server ended before; holds the end of its output.
+        """
+        process = self._started()
+        while not any(line.startswith(f"{READY} ") for line in self._output()):
+            if process.poll() is not None:
+                raise WorkerFailedError(
+                    f"the server ended with code {process.returncode}: {' / '.join(self._output()[-3:])}"
+                )
+            time.sleep(_POLL_S)
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Ask the server to end, wait until it has, and return its exit code."""
+        process = self._started()
+        if process.poll() is None:
+            process.send_signal(number)
+        try:
+            return process.wait(2 * STOP_GRACE_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return process.wait()
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        if self._process is None:
+            raise OperatorError("the server was not started; call start() first")
+        return self._process
+
+    def _output(self) -> list[str]:
+        return self.console_log.read_text(encoding="utf-8", errors="replace").splitlines()

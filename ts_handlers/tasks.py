@@ -1,0 +1,96 @@
+"""The tasks: what each one's handler is called, and its own settings, `handler.output`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from ts_handlers.config import setting
+
+
+@dataclass(frozen=True, slots=True)
+class ClassificationOutput:
+    """`handler.output` of text-classification.
+
+    Attributes:
+        problem_type: The model's; it decides between softmax (single label) and sigmoid (multi-label).
+        top_k: Most labels in an answer, best first; by default all.
+        threshold: Smallest score in an answer.
+    """
+
+    problem_type: Literal["single_label_classification", "multi_label_classification", "regression"] | None = None
+    top_k: int | None = setting(None, minimum=1)
+    threshold: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingOutput:
+    """`handler.output` of feature-extraction.
+
+    Attributes:
+        pooling: How the tokens' vectors become one.
+        normalize: Whether it is scaled to length 1.
+    """
+
+    pooling: Literal["mean", "cls", "max"] = "mean"
+    normalize: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class EntityOutput:
+    """`handler.output` of token-classification.
+
+    Attributes:
+        aggregation_strategy: How tokens become entities, as in the transformers pipeline.
+        ignore_labels: Labels that are no entity.
+        stride: Tokens shared by the windows of a text longer than the model takes; by default such a text is answered
+            with 413.
+    """
+
+    aggregation_strategy: Literal["none", "simple", "first", "average", "max"] = "simple"
+    ignore_labels: tuple[str, ...] = ("O",)
+    stride: int | None = setting(None, minimum=0)
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerOutput:
+    """`handler.output` of question-answering; names and defaults are the transformers pipeline's.
+
+    Attributes:
+        top_k: Answers returned; 1: one object, more: a list.
+        max_answer_len: Longest answer, in tokens.
+        max_seq_len: Window length, in tokens; by default min(max_length, 384).
+        doc_stride: Tokens that one window shares with the next; by default min(max_seq_len / 2, 128).
+        handle_impossible_answer: Whether an empty answer may win.
+        align_to_words: Whether an answer begins and ends with whole words.
+    """
+
+    top_k: int = setting(1, minimum=1)
+    max_answer_len: int = setting(15, minimum=1)
+    max_seq_len: int | None = setting(None, minimum=8)
+    doc_stride: int | None = setting(None, minimum=0)
+    handle_impossible_answer: bool = False
+    align_to_words: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One task.
+
+    Attributes:
+        handler: Name of its handler class, in `ts_handlers`.
+        output_config: Dataclass of its `handler.output`.
+    """
+
+    handler: str
+    output_config: type
+
+
+TASKS: Mapping[str, Task] = {
+    "text-classification": Task("TextClassificationHandler", ClassificationOutput),
+    "token-classification": Task("TokenClassificationHandler", EntityOutput),
+    "question-answering": Task("QuestionAnsweringHandler", AnswerOutput),
+    "feature-extraction": Task("FeatureExtractionHandler", EmbeddingOutput),
+}
+"""Hugging Face's name of each task -> the task."""
