@@ -110,10 +110,10 @@ class InferenceHandler(BaseHandler):
         self.model_dir = Path(properties["model_dir"])
         self.config = load_config(context.model_yaml_config, self.output_config)
         self._check_task()
-        check_boundaries(self.config.bucketing.boundaries, self.config.tokenizer.max_length)
         budget, self.share = startup.take_cpu_share(self.config.cpu, context.model_yaml_config or {})
         limit_threads(self.share.threads)
         self.prepare()
+        check_boundaries(self.config.bucketing.boundaries, self.max_length)
         self.session = self.open_session(self._files(properties.get("gpu_id")))
         self._metrics = metrics.WorkerMetrics(context.metrics, MetricTypes)
         warmed = startup.warm_up(self.config, self.max_length, self.warmup_input, self._run_padded)
@@ -160,8 +160,6 @@ class InferenceHandler(BaseHandler):
         del args, kwargs
         places = [(row, inputs) for row in data if row.is_open for inputs in row.inputs]
         flat = [item for _, inputs in places for item in inputs]
-        if not flat:
-            return data
         owners = [row for row, inputs in places for _ in inputs]
         plans = self._plan(flat)
         outputs: list[dict[str, Array]] = [{} for _ in flat]
@@ -241,7 +239,7 @@ class InferenceHandler(BaseHandler):
         self.context.set_response_content_type(index, JSON_CONTENT_TYPE)
         if row.error is not None:
             self.context.set_response_status(row.error.status, row.error.phrase, index)
-            self._metrics.observe(metrics.REJECTED_ROWS, 1, str(row.error.status))
+            self._metrics.observe(metrics.REJECTED_ROWS, 1, row.error.code)
             return encode_json(row.error.body())
         return row.response or b""
 

@@ -159,7 +159,7 @@ def load_config(model_config: Mapping[str, Any] | None, output_config: type = Ou
     Raises:
         ConfigError: An unknown key, a wrong type or a value out of range, with its path.
     """
-    section = (model_config or {}).get("handler") or {}
+    section = (model_config or {}).get("handler", {})
     if not isinstance(section, Mapping):
         raise ConfigError(f"{ROOT} is {_show(section)}; it must be a mapping of settings")
     output: Any = from_mapping(output_config, section.get("output") or {}, f"{ROOT}.output")

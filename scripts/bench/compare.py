@@ -65,7 +65,10 @@ class Load:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark; 2 for what the caller must put right."""
-    args = _parser().parse_args(argv)
+    parser = _parser()
+    args = parser.parse_args(argv)
+    if args.pytorch_serve is None and args.sides != "ours":
+        parser.error("the stock side is read from a checkout of pytorch/serve; name it with --pytorch-serve DIR")
     exit_on_signals()
     try:
         report = _measure(args)
@@ -84,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="scripts/bench/text", description=__doc__)
-    parser.add_argument("--pytorch-serve", type=Path, required=True, metavar="DIR", help="a checkout of pytorch/serve")
+    parser.add_argument("--pytorch-serve", type=Path, metavar="DIR", help="a checkout of pytorch/serve")
     parser.add_argument("--work-dir", type=Path, metavar="DIR", default=_WORK_DIR,
                         help="environments, model and logs; kept for the next run (default: %(default)s)")  # fmt: skip
     parser.add_argument("--sides", choices=("both", "stock", "ours"), default="both")

@@ -6,8 +6,9 @@ import shutil
 import sys
 from pathlib import Path
 
-from bench.process import BenchError, run
-from bench.server import Launch, Ports, clean_env, fresh_folder, override_properties
+from bench.process import run
+from bench.server import Launch, Ports, clean_env, fresh_folder
+from bench.stock import TORCH
 from bench.venv import Venv
 
 MODEL = "ours"
@@ -23,9 +24,12 @@ def our_python(work_dir: Path, extras: str = EXTRAS) -> Path:
     here = Path(sys.executable)
     if here.with_name("ts-handlers").is_file():
         return here
+    source = work_dir / "ours-source"  # a copy: pip would leave its build folder in the checkout
+    shutil.rmtree(source, ignore_errors=True)
+    shutil.copytree(_CHECKOUT, source, ignore=shutil.ignore_patterns(".*", "model_store", "*.egg-info"))
     venv = Venv(work_dir / "ours-venv")
-    venv.ensure((f"{_CHECKOUT}[{extras}]",))
-    venv.pip("install", "--no-deps", "--force-reinstall", str(_CHECKOUT))  # the code as it is now
+    venv.ensure((f"{source}[{extras}]", TORCH))
+    venv.pip("install", "--no-deps", "--force-reinstall", str(source))  # the code as it is now
     return venv.python
 
 
@@ -41,33 +45,28 @@ class OurSide:
         self._precision, self._build_options = precision, build_options.split()
         self._folder = work_dir / "ours"
         self._store = self._folder / "store"
+        self._config = self._store / "config.properties"
 
     def prepare(self) -> None:
-        """Build the archive and its config.properties, from scratch."""
+        """Build the archive from scratch."""
         shutil.rmtree(self._folder, ignore_errors=True)
         self._store.mkdir(parents=True)
         self._run("build", self._model, "--task", TASK, "--name", MODEL, "--output", self._store,
                   "--precision", self._precision, *self._build_options)  # fmt: skip
-        self._run("configure", self._store)
 
     def launch(self) -> Launch:
-        """Serve with the configuration that `configure` wrote; only addresses and token checks are the benchmark's."""
+        """Serve with what `configure` decides; only ports and token checks are the benchmark's."""
         folder = fresh_folder(self._folder / "run")
         ports = Ports.free()
-        written = self._store / "config.properties"
-        if not written.is_file():
-            raise BenchError(f"`ts-handlers configure` wrote no {written}")
-        config = folder / "config.properties"
-        config.write_text(
-            override_properties(written.read_text(encoding="utf-8"), ports.properties()), encoding="utf-8"
-        )
-        command: list[str | Path] = [self._program, "serve", self._store, "--config", config]
+        self._config.unlink(missing_ok=True)
+        self._run("configure", self._store, *_port_options(ports), "--disable-token-authorization")
+        command: list[str | Path] = [self._program, "serve", self._store, "--run-dir", folder]
         return Launch(MODEL, command, ports, folder, self._env(folder))
 
     def describe(self) -> dict[str, str]:
         """Return the build options and the configuration in force."""
-        lines = (self._store / "config.properties").read_text(encoding="utf-8").splitlines()
-        config = "; ".join(line.strip() for line in lines if "=" in line and not line.lstrip().startswith("#"))
+        lines = self._config.read_text(encoding="utf-8").splitlines()
+        config = "\n".join(line for line in lines if line.strip() and not line.lstrip().startswith("#"))
         options = " ".join(["--precision", self._precision, *self._build_options])
         return {"build": options, "config.properties": config.replace(str(self._store), "DIR")}
 
@@ -83,3 +82,15 @@ class OurSide:
             cwd=self._folder,
             timeout_seconds=BUILD_SECONDS,
         )
+
+
+def _port_options(ports: Ports) -> list[str]:
+    numbers = {
+        "--inference-port": ports.inference,
+        "--management-port": ports.management,
+        "--metrics-port": ports.metrics,
+        "--grpc-inference-port": ports.grpc_inference,
+        "--grpc-management-port": ports.grpc_management,
+        "--initial-worker-port": ports.first_worker,
+    }
+    return [text for option, number in numbers.items() for text in (option, str(number))]

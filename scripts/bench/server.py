@@ -189,12 +189,6 @@ def write_properties(path: Path, properties: Mapping[str, str]) -> None:
     path.write_text("".join(f"{key}={value}\n" for key, value in properties.items()), encoding="utf-8")
 
 
-def override_properties(text: str, properties: Mapping[str, str]) -> str:
-    """Return a properties file with `properties` in place of its own lines for those keys."""
-    kept = [line for line in text.splitlines() if line.partition("=")[0].strip() not in properties]
-    return "\n".join([*kept, *(f"{key}={value}" for key, value in properties.items()), ""])
-
-
 def find_java_home() -> Path | None:
     """Return the home of a Java that TorchServe runs on (JAVA_HOME, then PATH), or None."""
     homes = [Path(os.environ["JAVA_HOME"])] if os.environ.get("JAVA_HOME") else []

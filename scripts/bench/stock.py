@@ -16,8 +16,9 @@ MODEL = "stock"
 MAX_LENGTH = 150  # as in the example's model-config.yaml
 MAX_BATCH_DELAY_MS = 10
 
+TORCH = "torch==2.13.0"  # of both sides
 REQUIREMENTS = (
-    "torch==2.13.0",
+    TORCH,
     "torchserve==0.12.0",
     "torch-model-archiver==0.12.0",
     "transformers==4.46.3",

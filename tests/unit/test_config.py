@@ -9,7 +9,7 @@ from ts_handlers.errors import ConfigError
 from ts_handlers.tasks import AnswerOutput, ClassificationOutput
 
 
-@pytest.mark.parametrize("empty", [None, {}, {"handler": None}, {"handler": {}}, {"minWorkers": 2}])
+@pytest.mark.parametrize("empty", [None, {}, {"handler": {}}, {"minWorkers": 2}])
 def test_nothing_configured_gives_the_defaults(empty: dict[str, Any] | None) -> None:
     assert load_config(empty) == HandlerConfig()
 
@@ -63,6 +63,7 @@ def test_every_section_is_read() -> None:
         ({"bucketing": {"boundaries": "8,16"}}, r"boundaries is '8,16' \(str\); it must be a list"),
         ({"bucketing": {"boundaries": [0]}}, r"boundaries is \(0,\) \(tuple\); it must be 1 or more"),
         ({"output": [1]}, r"handler\.output is \[1\] \(list\); it must be a mapping"),
+        (None, r"handler is None \(NoneType\); it must be a mapping"),
         ([1], r"handler is \[1\] \(list\); it must be a mapping"),
     ],
 )

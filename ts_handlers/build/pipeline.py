@@ -62,8 +62,14 @@ class BuildRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class _Engine:
-    """The model's files in the archive, and what was done to make them."""
+class Engine:
+    """The model's files in the archive, and what was done to make them.
+
+    Attributes:
+        serialized_file: The model.
+        extra_files: What it needs beside it.
+        details: What was done, for the build report.
+    """
 
     serialized_file: Path
     extra_files: list[Path]
@@ -86,7 +92,7 @@ def build(request: BuildRequest, progress: Progress = print) -> Path:
         with _step(progress, f"load {request.source} for {request.task}"):
             source = load_source(request.source, request.task)
         handler_section = make_handler_section(request, source)
-        engine = _make_engine(request, source, work, progress)
+        engine = make_engine(request, source, work, progress)
         with _step(progress, f"check against the source on {len(texts)} samples"):
             session = _open(engine, handler_section)
             result = check.check_build(source, session, texts, request.precision, request.tolerance)
@@ -142,14 +148,15 @@ def make_handler_section(request: BuildRequest, source: Source) -> dict[str, Any
     return section
 
 
-def _make_engine(request: BuildRequest, source: Source, work: Path, progress: Progress) -> _Engine:
+def make_engine(request: BuildRequest, source: Source, work: Path, progress: Progress = print) -> Engine:
+    """Write the model's files into `work`: the checkpoint, or the exported, fused and quantized graph."""
     if request.backend == "torch":
         folder = work / "model"
         with _step(progress, "write the checkpoint"):
             dtype = torch.bfloat16 if request.precision == "bf16" else torch.float32
             source.model.to(dtype).save_pretrained(folder)
             source.model.to(torch.float32)
-        return _Engine(folder / "model.safetensors", [folder / "config.json"], {})
+        return Engine(folder / "model.safetensors", [folder / "config.json"], {})
     exported, fused = work / "exported.onnx", work / "fused.onnx"
     with _step(progress, "export to ONNX"):
         export.export_onnx(source, exported)
@@ -168,10 +175,10 @@ def _make_engine(request: BuildRequest, source: Source, work: Path, progress: Pr
         details["quantization"] = {"method": "dynamic", **settings.as_dict()}
     else:
         fused.rename(model)
-    return _Engine(model, [], details)
+    return Engine(model, [], details)
 
 
-def _open(engine: _Engine, handler_section: Mapping[str, Any]) -> Session:
+def _open(engine: Engine, handler_section: Mapping[str, Any]) -> Session:
     """Open the built model as a worker will, with one thread."""
     runtime = load_config({"handler": {"runtime": handler_section["runtime"]}}).runtime
     share = cpu_share(CpuBudget((0,)), 1, threads=1)
@@ -181,7 +188,7 @@ def _open(engine: _Engine, handler_section: Mapping[str, Any]) -> Session:
 
 
 def _archive(
-    request: BuildRequest, source: Source, engine: _Engine, handler_section: Mapping[str, Any], work: Path
+    request: BuildRequest, source: Source, engine: Engine, handler_section: Mapping[str, Any], work: Path
 ) -> Path:
     folder = work / "files"
     folder.mkdir()
@@ -212,7 +219,7 @@ def _sample_request(request: BuildRequest) -> Any:
 
 
 def _report(
-    request: BuildRequest, source: Source, engine: _Engine, handler_section: Mapping[str, Any]
+    request: BuildRequest, source: Source, engine: Engine, handler_section: Mapping[str, Any]
 ) -> dict[str, Any]:
     return {
         "name": request.name,

@@ -106,6 +106,10 @@ class BackgroundServer:
                 )
             time.sleep(_POLL_S)
 
+    def wait(self, timeout_s: float | None = None) -> int:
+        """Wait until the server ends by itself, and return its exit code."""
+        return self._started().wait(timeout_s)
+
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Ask the server to end, wait until it has, and return its exit code."""
         process = self._started()

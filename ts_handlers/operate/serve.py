@@ -150,7 +150,7 @@ def _serve(
         try:
             with Frontend(command, working_folder=folder.path, environ=environ) as frontend:
                 return _attend(frontend, config, folder, watch, stop_grace_s)
-        except _StopRequested:  # before the frontend was attended, or a third signal
+        except _StopRequested:  # it came before the frontend was attended
             return 0
 
 
@@ -162,7 +162,7 @@ def _attend(
         _print_addresses(config, folder)
         seconds = wait_ready(config, watch, lambda: frontend.poll() is None)
         _print_ready(config, seconds)
-        return frontend.wait()
+        code = frontend.wait()
     except WorkerFailedError:
         _stop(frontend, signal.SIGTERM, stop_grace_s)
         raise
@@ -170,6 +170,8 @@ def _attend(
         print(f"stopping ({signal.Signals(stop.number).name})", flush=True)
         _stop(frontend, stop.number, stop_grace_s)
         return 0
+    _ignore_signals()
+    return code
 
 
 def _stop(frontend: Frontend, number: int, grace_s: float) -> None:
@@ -177,6 +179,7 @@ def _stop(frontend: Frontend, number: int, grace_s: float) -> None:
     try:
         frontend.stop(number, grace_s)
     except _StopRequested:
+        _ignore_signals()
         frontend.kill()
 
 
@@ -196,6 +199,12 @@ def _stop_on_signals() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _ignore_signals() -> None:
+    """Clean up undisturbed: it takes a moment only, and what ended the server is known."""
+    for number in _STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _print_addresses(config: ServerConfig, folder: RunFolder) -> None:

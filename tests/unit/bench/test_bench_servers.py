@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[3] / "scripts"))
 from bench.compare import main
 from bench.material import parse_rated, read_sentences
 from bench.process import BenchError, Child, run, tree
-from bench.server import Ports, clean_env, override_properties
+from bench.server import Ports, clean_env
 from bench.stock import ALL_SETTINGS, parse_settings
 
 STUBBORN = """
@@ -75,12 +75,6 @@ def test_ports_are_all_different() -> None:
     numbers = {ports.inference, ports.management, ports.metrics, ports.grpc_inference, ports.grpc_management}
     assert len(numbers | {ports.first_worker}) == 6
     assert ports.properties()["inference_address"] == f"http://127.0.0.1:{ports.inference}"
-
-
-def test_overriding_properties_keeps_the_rest_as_it_was() -> None:
-    text = "# a comment\ninference_address = http://0.0.0.0:8080\nmodels={\\\n}\n"
-    changed = override_properties(text, {"inference_address": "http://127.0.0.1:1"})
-    assert changed == "# a comment\nmodels={\\\n}\ninference_address=http://127.0.0.1:1\n"
 
 
 def test_the_environment_of_a_server_has_no_thread_limits_of_ours(

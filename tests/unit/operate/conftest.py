@@ -7,11 +7,9 @@ from pathlib import Path
 
 import pytest
 
-WriteMar = Callable[..., Path]
-
 
 @pytest.fixture
-def write_mar(tmp_path: Path) -> WriteMar:
+def write_mar(tmp_path: Path) -> Callable[..., Path]:
     """Write an archive as torch-model-archiver does: a manifest, a handler and, where `config` is given, a yaml."""
 
     def write(name: str = "echo", version: str = "1.0", *, config: str | None = None, **files: str) -> Path:

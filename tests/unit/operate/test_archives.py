@@ -1,16 +1,16 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import WriteMar
 
 from ts_handlers.errors import OperatorError
 from ts_handlers.operate.archives import read_archive, read_archives
 
 
-def test_an_archive_says_who_it_is_and_what_it_asks_for(write_mar: WriteMar) -> None:
+def test_an_archive_says_who_it_is_and_what_it_asks_for(write_mar: Callable[..., Path]) -> None:
     archive = read_archive(write_mar("mini", "2.1", config="batchSize: 16\nminWorkers: 0\nhandler:\n  task: x\n"))
 
     assert (archive.model_name, archive.version, archive.path.name) == ("mini", "2.1", "mini-2.1.mar")
@@ -19,14 +19,14 @@ def test_an_archive_says_who_it_is_and_what_it_asks_for(write_mar: WriteMar) -> 
     assert archive.setting("maxBatchDelay") is None
 
 
-def test_an_archive_without_yaml_asks_for_nothing(write_mar: WriteMar) -> None:
+def test_an_archive_without_yaml_asks_for_nothing(write_mar: Callable[..., Path]) -> None:
     archive = read_archive(write_mar())
 
     assert archive.settings is None
     assert archive.setting("batchSize") is None
 
 
-def test_all_archives_of_a_folder_are_read(write_mar: WriteMar) -> None:
+def test_all_archives_of_a_folder_are_read(write_mar: Callable[..., Path]) -> None:
     store = write_mar("b").parent
     write_mar("a")
     (store / "config.properties").touch()
@@ -41,7 +41,7 @@ def test_a_folder_without_archives_is_refused(tmp_path: Path) -> None:
         read_archives(tmp_path / "missing")
 
 
-def test_the_same_model_and_version_twice_is_refused(write_mar: WriteMar) -> None:
+def test_the_same_model_and_version_twice_is_refused(write_mar: Callable[..., Path]) -> None:
     path = write_mar("mini", "1.0")
     (path.parent / "copy.mar").write_bytes(path.read_bytes())
 
@@ -49,7 +49,7 @@ def test_the_same_model_and_version_twice_is_refused(write_mar: WriteMar) -> Non
         read_archives(path.parent)
 
 
-def test_two_versions_of_a_model_are_fine(write_mar: WriteMar) -> None:
+def test_two_versions_of_a_model_are_fine(write_mar: Callable[..., Path]) -> None:
     write_mar("mini", "1.0")
 
     assert len(read_archives(write_mar("mini", "2.0").parent)) == 2
@@ -63,7 +63,7 @@ def test_a_file_that_is_no_zip_is_refused(tmp_path: Path) -> None:
         read_archive(path)
 
 
-def test_a_damaged_archive_is_refused(write_mar: WriteMar) -> None:
+def test_a_damaged_archive_is_refused(write_mar: Callable[..., Path]) -> None:
     path = write_mar()
     content = bytearray(path.read_bytes())
     content[content.index(b"createdOn")] ^= 0xFF
@@ -117,6 +117,6 @@ def test_a_manifest_that_cannot_be_used_is_refused(tmp_path: Path, manifest: str
 @pytest.mark.parametrize(
     ("config", "message"), [("", "None, not a mapping"), ("- 1", "not a mapping"), ("a: [", "not YAML")]
 )
-def test_a_yaml_torchserve_would_fail_on_is_refused(write_mar: WriteMar, config: str, message: str) -> None:
+def test_a_yaml_torchserve_would_fail_on_is_refused(write_mar: Callable[..., Path], config: str, message: str) -> None:
     with pytest.raises(OperatorError, match=message):
         read_archive(write_mar(config=config))

@@ -2,13 +2,12 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from conftest import WriteMar
 
 from ts_handlers.cli import main
 from ts_handlers.metrics import CATALOGUE
@@ -28,7 +27,7 @@ def configured(store: Path, *options: str) -> dict[str, str]:
     return read(store / "config.properties")
 
 
-def test_it_writes_what_the_server_reads(write_mar: WriteMar, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_writes_what_the_server_reads(write_mar: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
     store = write_mar("mini", "1.0").parent
     values = configured(store, "--cpus", "3.5", "--batch-size", "4")
 
@@ -51,7 +50,7 @@ def test_it_writes_what_the_server_reads(write_mar: WriteMar, capsys: pytest.Cap
     assert f"next: ts-handlers serve {store}" in output
 
 
-def test_it_is_closed_to_the_outside(write_mar: WriteMar) -> None:
+def test_it_is_closed_to_the_outside(write_mar: Callable[..., Path]) -> None:
     values = configured(write_mar().parent)
 
     assert {key: values[key] for key in values if key.endswith("_address")} == {
@@ -66,7 +65,7 @@ def test_it_is_closed_to_the_outside(write_mar: WriteMar) -> None:
     assert values["allowed_urls"] == "(?!)"
 
 
-def test_every_number_says_why(write_mar: WriteMar) -> None:
+def test_every_number_says_why(write_mar: Callable[..., Path]) -> None:
     store = write_mar().parent
     configured(store)
     blocks = (store / "config.properties").read_text().split("\n\n")
@@ -75,21 +74,23 @@ def test_every_number_says_why(write_mar: WriteMar) -> None:
     assert all("grpc_" in block or block.endswith(("prometheus", "auto_detect=false\n")) for block in unexplained)
 
 
-def test_ports_hosts_and_tokens_can_be_chosen(write_mar: WriteMar) -> None:
-    options = "--inference-host 0.0.0.0 --inference-port 18080 --grpc-inference-port 17070 --initial-worker-port 9500"
+def test_ports_hosts_and_tokens_can_be_chosen(write_mar: Callable[..., Path]) -> None:
+    options = "--inference-host 10.1.2.3 --inference-port 18080 --grpc-inference-port 17070 --initial-worker-port 9500"
     values = configured(write_mar().parent, *options.split(), "--disable-token-authorization")
 
-    assert values["inference_address"] == "http://0.0.0.0:18080"
-    assert values["grpc_inference_address"] == "0.0.0.0"
+    assert values["inference_address"] == "http://10.1.2.3:18080"
+    assert values["grpc_inference_address"] == "10.1.2.3"
     assert (values["grpc_inference_port"], values["initial_worker_port"]) == ("17070", "9500")
-    assert values["disable_token_authorization"] == "true"
+    assert values.items() >= {"disable_token_authorization": "true"}.items()
 
 
-def test_gpus_are_passed_on(write_mar: WriteMar) -> None:
+def test_gpus_are_passed_on(write_mar: Callable[..., Path]) -> None:
     assert configured(write_mar().parent, "--gpus", "2")["number_of_gpu"] == "2"
 
 
-def test_it_can_write_elsewhere(write_mar: WriteMar, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_can_write_elsewhere(
+    write_mar: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     store = write_mar().parent
     output = tmp_path / "other" / "server.properties"
     output.parent.mkdir()
@@ -101,7 +102,7 @@ def test_it_can_write_elsewhere(write_mar: WriteMar, tmp_path: Path, capsys: pyt
 
 
 def test_its_own_file_is_replaced_and_a_foreign_one_is_not(
-    write_mar: WriteMar, capsys: pytest.CaptureFixture[str]
+    write_mar: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     store = write_mar().parent
     configured(store)
@@ -114,13 +115,13 @@ def test_its_own_file_is_replaced_and_a_foreign_one_is_not(
 
 
 def test_a_place_that_cannot_be_written_is_an_error(
-    write_mar: WriteMar, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    write_mar: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["configure", str(write_mar().parent), "--output", str(tmp_path / "no" / "x.properties")]) == 2
     assert "choose another place with --output" in capsys.readouterr().err
 
 
-def test_what_a_yaml_decides_is_said(write_mar: WriteMar, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_a_yaml_decides_is_said(write_mar: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
     configured(write_mar(config="minWorkers: 4\nmaxWorkers: 4\n").parent, "--cpus", "2")
 
     output = capsys.readouterr().out
@@ -137,7 +138,7 @@ def test_what_a_yaml_decides_is_said(write_mar: WriteMar, capsys: pytest.Capture
     ],
 )
 def test_what_cannot_work_is_refused(
-    write_mar: WriteMar, options: str, message: str, capsys: pytest.CaptureFixture[str]
+    write_mar: Callable[..., Path], options: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["configure", str(write_mar().parent), *options.split()]) == 2
     assert message in capsys.readouterr().err
@@ -147,12 +148,12 @@ def test_what_cannot_work_is_refused(
     "options",
     ["--workers 0", "--gpus -1", "--batch-size x", "--inference-port 70000", "--inference-host ::1", "--cpus many"],
 )
-def test_an_option_that_cannot_be_read_is_refused(write_mar: WriteMar, options: str) -> None:
+def test_an_option_that_cannot_be_read_is_refused(write_mar: Callable[..., Path], options: str) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(["configure", str(write_mar().parent), *options.split()])
 
 
-def test_the_server_reads_it_back(write_mar: WriteMar) -> None:
+def test_the_server_reads_it_back(write_mar: Callable[..., Path]) -> None:
     write_mar("b")
     store = write_mar("a").parent
     configured(store, "--cpus", "3", "--inference-host", "0.0.0.0")

@@ -1,0 +1,259 @@
+"""Properties that hold for every task, whatever runs the model."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+import ts_handlers
+from tests.model_dirs import KINDS, TASK_OF, TINY_KINDS, serialized_file
+from ts_handlers.tasks import TASKS
+from ts_handlers.testing import Raw, load_handler, predict
+
+if TYPE_CHECKING:
+    from tests.model_dirs import ModelDirs
+
+ENGINES = (("onnx", "fp32"), ("onnx", "int8"), ("torch", "fp32"), ("torch", "bf16"))
+CLOSE = 1e-4
+"""How far the padding and the neighbours of a sequence may move its numbers."""
+
+Make = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def make(model_dirs: ModelDirs) -> Make:
+    """Load the handler of a kind, with settings over the archive's own."""
+    import yaml
+
+    def make_handler(kind: str, engine: tuple[str, str] = ENGINES[0], **sections: Any) -> Any:
+        backend, precision = engine
+        folder = model_dirs.get(kind, backend=backend, precision=precision)
+        config = yaml.safe_load((folder / "model-config.yaml").read_text())
+        config["handler"]["warmup"] = {"enabled": False}
+        for name, section in sections.items():
+            config["handler"][name] = {**config["handler"].get(name, {}), **section}
+        handler_class = getattr(ts_handlers, TASKS[TASK_OF[kind]].handler)
+        return load_handler(handler_class, folder, config, serialized_file=serialized_file(backend))
+
+    return make_handler
+
+
+def payload(kind: str, text: str) -> Any:
+    return {"question": "Who went where?", "context": text} if "answers" in kind else text
+
+
+def numbers(value: Any) -> list[float]:
+    """Return every score and vector entry of a prediction, in order."""
+    if isinstance(value, dict):
+        return [number for key in sorted(value) if key not in ("start", "end") for number in numbers(value[key])]
+    if isinstance(value, list):
+        return [number for item in value for number in numbers(item)]
+    return [float(value)] if isinstance(value, float) else []
+
+
+def assert_close(actual: Any, expected: Any) -> None:
+    """Compare predictions: numbers within `CLOSE`, everything else equal."""
+    assert _without_numbers(actual) == _without_numbers(expected)
+    np.testing.assert_allclose(numbers(actual), numbers(expected), atol=CLOSE)
+
+
+def _without_numbers(value: Any) -> Any:
+    return json.loads(json.dumps(value, sort_keys=True), parse_float=lambda _: 0.0)
+
+
+def check_order(handler: Any, rows: list[Any]) -> None:
+    """Compare the answers of rows sent alone with those of the same rows shuffled, and of all of them in one row."""
+    expected = [predict(handler, row)[0].json() for row in rows]
+    order = list(range(len(rows)))
+    random.Random(3).shuffle(order)  # noqa: S311  # a fixed order, not a secret
+    shuffled = predict(handler, *(rows[index] for index in order))
+    together = predict(handler, rows)[0].json()
+    assert [response.status for response in shuffled] == [200] * len(rows)
+    assert len(together) == len(rows)
+    for position, index in enumerate(order):
+        assert_close(shuffled[position].json(), expected[index])
+        assert_close(together[index], expected[index])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_answers_are_the_same_alone_shuffled_and_together(kind: str, make: Make, texts: list[str]) -> None:
+    check_order(make(kind), [payload(kind, text) for text in texts])
+
+
+@pytest.mark.parametrize("engine", ENGINES, ids="-".join)
+@pytest.mark.parametrize("kind", TINY_KINDS)
+def test_every_engine_answers_in_order(kind: str, engine: tuple[str, str], make: Make, texts: list[str]) -> None:
+    # INT8 scales the activations of a call together, and bf16 rounds sums by their order: one sequence a call here
+    handler = make(kind, engine, bucketing={"max_batch_size": 1})
+    check_order(handler, [payload(kind, text) for text in texts if len(text) < 100])
+
+
+@pytest.mark.parametrize(
+    "bucketing",
+    [
+        {"boundaries": [16, 32, 128, 256]},
+        {"max_batch_size": 1},
+        {"max_batch_size": 64, "call_overhead_tokens": 10_000, "max_padded_tokens": 100_000},
+        {"max_padded_tokens": 64},
+    ],
+    ids=["boundaries", "one by one", "all in one call", "few tokens"],
+)
+@pytest.mark.parametrize("kind", KINDS)
+def test_bucketed_equals_unbucketed(kind: str, bucketing: dict[str, Any], make: Make, texts: list[str]) -> None:
+    rows = [payload(kind, text) for text in texts[::2]]
+    plain, bucketed = make(kind), make(kind, bucketing=bucketing)
+    for expected, actual in zip(predict(plain, *rows), predict(bucketed, *rows), strict=True):
+        assert_close(actual.json(), expected.json())
+
+
+BAD_ROWS: dict[str, tuple[Any, int, str]] = {
+    "not UTF-8": (b"\xff\xfe", 400, "invalid_utf8"),
+    "empty": (b"", 400, "empty_request"),
+    "nothing at all": (Raw({}), 400, "empty_request"),
+    "a number": (7, 400, "invalid_type"),
+    "a list of numbers": ([1, 2], 400, "invalid_type"),
+    "an empty list": ([], 400, "empty_request"),
+    "another object": ({"txt": "x"}, 400, "invalid_type"),
+    "an object with a strange key": ({"\ud800": "x"}, 400, "invalid_type"),
+    "broken JSON": (Raw({"body": b"{"}, {"body": {"content-type": "application/json"}}), 400, "invalid_json"),
+    "too many": (["x"] * 9, 413, "too_many_instances"),
+    "an explanation": (Raw({"body": "x"}, {"explain": "True"}), 501, "unsupported"),
+    "a v2 tensor of the wrong shape": (
+        {"inputs": [{"name": "t", "shape": [3], "datatype": "BYTES", "data": ["x"]}]},
+        400,
+        "invalid_shape",
+    ),
+    "a v2 tensor of numbers": (
+        {"inputs": [{"name": "t", "shape": [1], "datatype": "FP32", "data": [1]}]},
+        400,
+        "invalid_type",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD_ROWS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_bad_row_gets_its_own_status_and_its_neighbours_are_answered(kind: str, case: str, make: Make) -> None:
+    bad, status, code = BAD_ROWS[case]
+    handler = make(kind, limits={"max_instances": 8})
+    good = payload(kind, "Maria went to Toronto.")
+    responses = predict(handler, good, bad, good)
+    assert [response.status for response in responses] == [200, status, 200]
+    error = responses[1].json()["error"]
+    assert error["code"] == code
+    assert error["message"]
+    assert set(error) == {"code", "message"}
+    assert responses[0].json() == responses[2].json() == predict(handler, good)[0].json()
+    assert {response.content_type for response in responses} == {"application/json"}
+    rejected = [item for item in handler.context.metrics.seen if item.name == "ts_handlers_rejected_rows_total"]
+    assert [item.dimensions for item in rejected] == [(code, "model", "Model")]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_texts_that_are_too_long_empty_or_no_unicode(kind: str, make: Make) -> None:
+    handler = make(kind, limits={"max_text_length": 50_000}, tokenizer={"max_length": 40})
+    cases = [("x" * 50_001, 413, "text_too_long"), ("", 400, "empty_text"), ("\ud800", 400, "invalid_utf8")]
+    if "answers" not in kind:  # which reads long contexts window by window
+        cases.append(("word " * 200, 413, "text_too_long"))
+    for text, status, code in cases:
+        response = predict(handler, [payload(kind, "short"), payload(kind, text)])[0]
+        assert (response.status, response.json()["error"]["code"]) == (status, code)
+        assert response.json()["error"]["message"].startswith("instance 1: ")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_kserve_answers_hold_the_same_predictions(kind: str, make: Make) -> None:
+    handler = make(kind)
+    contexts = ["Maria went to Toronto.", "Nobody knew."]
+    plain = [predict(handler, payload(kind, text))[0].json() for text in contexts]
+    v1 = predict(handler, {"instances": [payload(kind, text) for text in contexts]})[0].json()
+    assert_close(v1["predictions"], plain)
+    columns = {"context": contexts, "question": ["Who went where?"] * 2} if "answers" in kind else {"text": contexts}
+    tensors = [{"name": name, "shape": [2], "datatype": "BYTES", "data": data} for name, data in columns.items()]
+    v2 = predict(handler, {"id": "x1", "inputs": tensors})[0].json()
+    assert (v2["id"], v2["model_name"]) == ("x1", "model")
+    output = v2["outputs"][0]
+    if output["datatype"] == "FP32":
+        assert_close([list(map(float, row)) for row in np.reshape(output["data"], output["shape"])], plain)
+    else:
+        assert_close([json.loads(item) for item in output["data"]], plain)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_only_the_guilty_row_fails_when_the_model_does(kind: str, make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    handler = make(kind)
+    session = handler.session
+    poison = "secret poison words that nobody else sends"
+    poisoned = handler.transform(handler.decode(payload(kind, poison)))[0].length
+
+    class Poisoned:
+        def run(self, arrays: dict[str, Any]) -> Any:
+            if (arrays["attention_mask"].sum(axis=1) == poisoned).any():
+                raise RuntimeError(f"cannot run {poison}")
+            return session.run(arrays)
+
+        def describe(self) -> str:
+            return "poisoned"
+
+    handler.session = Poisoned()
+    good = payload(kind, "fine")
+    responses = predict(handler, good, payload(kind, poison), good)
+    assert [response.status for response in responses] == [200, 500, 200]
+    assert responses[1].json()["error"]["code"] == "inference_failed"
+    assert "secret" not in caplog.text + responses[1].body.decode()
+    assert "the model run failed with RuntimeError" in caplog.text
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_running_out_of_memory_is_left_to_torchserve(kind: str, make: Make) -> None:
+    handler = make(kind)
+
+    class Full:
+        def run(self, arrays: dict[str, Any]) -> Any:
+            raise MemoryError
+
+    handler.session = Full()
+    with pytest.raises(MemoryError):
+        predict(handler, payload(kind, "fine"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_describe_is_answered_row_by_row(kind: str, make: Make) -> None:
+    handler = make(kind)
+    described, answered = predict(handler, Raw({}, {"describe": "True"}), payload(kind, "fine"))
+    assert described.json()["task"] == TASK_OF[kind]
+    assert described.json()["threads"] >= 1
+    assert answered.status == 200
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_metrics_of_a_batch(kind: str, make: Make) -> None:
+    handler = make(kind)
+    predict(handler, *[payload(kind, text) for text in ("one", "two words", "three more words")])
+    metrics = handler.context.metrics
+    for stage in ("decode", "transform", "run", "format"):
+        assert [value >= 0 for value in metrics.values(f"ts_handlers_{stage}_seconds")] == [True]
+    assert metrics.values("ts_handlers_batch_fill_ratio") == [3 / 8]
+    assert 0 <= metrics.values("ts_handlers_padded_token_ratio")[0] < 1
+    assert len(metrics.values("HandlerTime")) == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_of_a_request_stays_on_the_handler(kind: str, make: Make) -> None:
+    handler = make(kind)
+    predict(handler, payload(kind, "first"))
+    before = {name: id(value) for name, value in vars(handler).items()}
+    predict(handler, payload(kind, "second"), b"\xff")
+    assert {name: id(value) for name, value in vars(handler).items()} == before
+
+
+def test_request_texts_are_not_logged(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
+    handler = make("sentiment")
+    predict(handler, "a very private sentence", b"private\xff", {"private": 1})
+    assert "private" not in caplog.text

@@ -1,0 +1,182 @@
+"""The management APIs here are fakes that answer as TorchServe does."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ts_handlers.operate import readiness
+from ts_handlers.operate.readiness import ManagementClient, WorkerFailedError, WorkerWatch, wait_ready
+from ts_handlers.operate.server_config import Address, ServerConfig, read_server_config
+
+
+class FakeApi:
+    """Answers GET /models/... with whatever `answer` holds, for the right token only."""
+
+    def __init__(self) -> None:
+        self.answer: Callable[[], tuple[int, Any]] = lambda: (404, {})
+        api = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                has_token = self.headers.get("Authorization") == "Bearer secret"
+                status, body = api.answer() if has_token else (400, {})
+                self.send_response(status)
+                self.end_headers()
+                self.wfile.write(json.dumps(body).encode())
+
+            def log_message(self, *_: Any) -> None:
+                return
+
+        self.server = HTTPServer(("127.0.0.1", 0), Handler)
+        self.address = Address("management", "http", "127.0.0.1", self.server.server_port)
+
+
+@pytest.fixture
+def api() -> Iterator[FakeApi]:
+    fake = FakeApi()
+    thread = threading.Thread(target=fake.server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield fake
+    fake.server.shutdown()
+    thread.join()
+    fake.server.server_close()
+
+
+@pytest.fixture
+def key_file(tmp_path: Path) -> Path:
+    path = tmp_path / "key_file.json"
+    path.write_text('{"management": {"key": "secret"}}')
+    return path
+
+
+@pytest.fixture
+def watch(api: FakeApi, key_file: Path, tmp_path: Path) -> WorkerWatch:
+    (tmp_path / "model_log.log").write_text("t [WARN ] W-9000-m_1.0-stdout MODEL_LOG - OldError: of an earlier run\n")
+    return WorkerWatch(ManagementClient(api.address, key_file), tmp_path / "model_log.log", tmp_path / "ts_log.log")
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> ServerConfig:
+    path = tmp_path / "config.properties"
+    path.write_text('models={"m": {"1.0": {"minWorkers": 2, "startupTimeout": 1}}}\n')
+    return read_server_config(path)
+
+
+@pytest.fixture(autouse=True)
+def poll_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readiness, "_POLL_S", 0.01)
+
+
+def described(*workers: tuple[str, str, int]) -> tuple[int, Any]:
+    return 200, [{"workers": [{"id": number, "status": status, "pid": pid} for number, status, pid in workers]}]
+
+
+def dead_pid() -> int:
+    with subprocess.Popen(["/bin/true"]) as process:
+        process.wait()
+    return process.pid
+
+
+def test_it_waits_for_every_worker(api: FakeApi, watch: WorkerWatch, config: ServerConfig) -> None:
+    pid = os.getpid()
+    answers = iter(
+        [
+            (500, {}),
+            described(("9000", "UNLOADING", -1)),
+            described(("9000", "READY", pid), ("9001", "UNLOADING", pid)),
+            described(("9000", "READY", pid), ("9001", "READY", pid)),
+        ]
+    )
+    api.answer = lambda: next(answers)
+
+    assert wait_ready(config, watch, lambda: True) > 0
+    assert list(answers) == []
+
+
+def test_a_model_that_was_not_taken_is_reported_with_its_reason(
+    watch: WorkerWatch, config: ServerConfig, tmp_path: Path
+) -> None:
+    (tmp_path / "ts_log.log").write_text("t [WARN ] main ModelServer - Failed to load model: m.mar\n")
+
+    with pytest.raises(
+        WorkerFailedError, match=r"did not take m 1\.0: Failed to load model: m\.mar; see .*ts_log\.log"
+    ):
+        wait_ready(config, watch, lambda: True)
+
+
+def test_a_worker_that_keeps_dying_is_reported_with_the_cause(
+    api: FakeApi, watch: WorkerWatch, config: ServerConfig
+) -> None:
+    with watch.model_log.open("a") as log:
+        log.write("t [INFO ] W-9001-m_1.0-stdout MODEL_LOG - ValueError: of another worker\n")
+        log.write("t [INFO ] W-9000-m_1.0-stdout MODEL_LOG - Traceback (most recent call last):\n")
+        log.write("t [INFO ] W-9000-m_1.0-stdout MODEL_LOG - ModuleNotFoundError: No module named 'nowhere'\n")
+        log.write("t [INFO ] W-9000-m_1.0-stdout MODEL_LOG - RuntimeError: 500 - Unknown exception\n")
+    pids = [dead_pid(), dead_pid()]
+    api.answer = lambda: described(("9000", "UNLOADING", pids[0] if len(pids) == 1 else pids.pop()))
+
+    with pytest.raises(
+        WorkerFailedError, match=r"worker 9000 of m 1\.0 died 2 times .*: ModuleNotFoundError: No module"
+    ):
+        wait_ready(config, watch, lambda: True)
+
+
+def test_one_death_is_forgiven(api: FakeApi, watch: WorkerWatch, config: ServerConfig) -> None:
+    pid = os.getpid()
+    answers = iter(
+        [
+            described(("9000", "UNLOADING", dead_pid()), ("9001", "READY", pid)),
+            described(("9000", "READY", pid), ("9001", "READY", pid)),
+        ]
+    )
+    api.answer = lambda: next(answers)
+
+    assert wait_ready(config, watch, lambda: True) >= 0
+
+
+def test_a_death_without_a_reason_is_said_so(api: FakeApi, watch: WorkerWatch, config: ServerConfig) -> None:
+    pids = [dead_pid(), dead_pid()]
+    watch.model_log.unlink()
+    api.answer = lambda: described(("9000", "UNLOADING", pids[0] if len(pids) == 1 else pids.pop()))
+
+    with pytest.raises(WorkerFailedError, match="no reason was logged"):
+        wait_ready(config, watch, lambda: True)
+
+
+def test_a_frontend_that_ends_is_not_waited_for(api: FakeApi, watch: WorkerWatch, config: ServerConfig) -> None:
+    api.answer = lambda: (503, {})
+
+    with pytest.raises(WorkerFailedError, match="ended before it was ready"):
+        wait_ready(config, watch, lambda: False)
+
+
+def test_waiting_ends(api: FakeApi, watch: WorkerWatch, config: ServerConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readiness, "PROCESS_START_S", -1)
+    api.answer = lambda: described(("9000", "UNLOADING", -1))
+
+    with pytest.raises(WorkerFailedError, match=r"not ready after .*: m 1\.0 \(last answer .* 200\)"):
+        wait_ready(config, watch, lambda: True)
+
+
+def test_without_its_token_nobody_is_asked(api: FakeApi, key_file: Path) -> None:
+    api.answer = lambda: (200, [])
+
+    assert ManagementClient(api.address, key_file).get("/models/m/1.0") == (200, [])
+    assert ManagementClient(api.address, None).get("/models/m/1.0") == (400, {})
+    key_file.unlink()
+    assert ManagementClient(api.address, key_file).get("/models/m/1.0") == (0, None)
+
+
+def test_a_server_that_speaks_no_tls_is_not_ready(api: FakeApi) -> None:
+    address = Address("management", "https", "127.0.0.1", api.address.port)
+
+    assert ManagementClient(address, None).get("/models/m/1.0") == (0, None)

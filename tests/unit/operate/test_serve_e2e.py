@@ -1,0 +1,152 @@
+"""Real TorchServe, started as its users start it."""
+
+from __future__ import annotations
+
+import http.client
+import random
+import signal
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from ts_handlers.cli import main
+from ts_handlers.operate.background import BackgroundServer
+from ts_handlers.operate.ports import worker_socket, worker_socket_folder
+from ts_handlers.operate.readiness import ManagementClient, WorkerFailedError
+
+pytestmark = pytest.mark.e2e
+
+ECHO = """
+import os
+
+def handle(rows, context):
+    if rows is None:
+        return None
+    return [{"echo": row.get("body"), "workers": os.environ["TS_HANDLERS_WORKERS"]} for row in rows]
+"""
+
+
+@pytest.fixture
+def configured(write_mar: Callable[..., Path], tmp_path: Path) -> Callable[[str], BackgroundServer]:
+    """Configure a store with one model on free ports."""
+
+    def configure(handler: str) -> BackgroundServer:
+        store = write_mar("echo", "1.0", **{"echo_handler.py": handler}).parent
+        first = random.randrange(40_000, 60_000, 10)  # noqa: S311 (sockets only need to differ from other servers')
+        options = {"--cpus": 2, "--initial-worker-port": first}
+        names = ("inference", "management", "metrics", "grpc-inference", "grpc-management")
+        options |= {f"--{name}-port": port for name, port in zip(names, free_ports(5), strict=True)}
+        assert main(["configure", str(store), *(str(word) for pair in options.items() for word in pair)]) == 0
+        return BackgroundServer(store)
+
+    return configure
+
+
+def free_ports(count: int) -> list[int]:
+    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    found = [int(probe.getsockname()[1]) for probe in probes]
+    for probe in probes:
+        probe.close()
+    return found
+
+
+def ask(
+    server: BackgroundServer, method: str, path: str, *, token: str | None, body: str | None = None
+) -> tuple[int, str]:
+    address = server.config.inference
+    connection = http.client.HTTPConnection(address.reachable_host, address.port, timeout=30)
+    headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
+    try:
+        connection.request(method, path, body=body, headers=headers)
+        response = connection.getresponse()
+        return response.status, response.read().decode()
+    finally:
+        connection.close()
+
+
+def assert_nothing_is_left(server: BackgroundServer, children: list[psutil.Process], timeout_s: float) -> None:
+    _, alive = psutil.wait_procs(children, timeout=timeout_s)
+    assert alive == []
+    folder = worker_socket_folder(server.config.vmargs)
+    assert not any(worker_socket(folder, port).exists() for port in server.config.worker_ports)
+
+
+def test_it_serves_with_tokens_and_leaves_nothing_behind(configured: Callable[[str], BackgroundServer]) -> None:
+    server = configured(ECHO)
+    server.run_dir.mkdir()
+    (server.run_dir / "key_file.json").write_text('{"management": {"key": "stale"}, "inference": {"key": "stale"}}')
+    server.start()
+    try:
+        server.wait_ready()
+        children = psutil.Process(server.pid).children(recursive=True)
+        token = server.token()
+        assert len([child for child in children if "model_service_worker" in " ".join(child.cmdline())]) == 2
+
+        assert ask(server, "GET", "/ping", token=token)[0] == 200
+        status, body = ask(server, "POST", "/predictions/echo", token=token, body='{"a": 1}')
+        assert (status, "".join(body.split())) == (200, '{"echo":{"a":1},"workers":"2"}')
+        assert 400 <= ask(server, "POST", "/predictions/echo", token=None, body="{}")[0] < 500
+        assert 400 <= ask(server, "POST", "/predictions/echo", token="stale", body="{}")[0] < 500  # noqa: S106
+        status, models = ManagementClient(server.config.management, server.run_dir / "key_file.json").get(
+            "/models/echo"
+        )
+        assert (status, models[0]["maxBatchDelay"], models[0]["batchSize"]) == (200, 1, 8)
+    finally:
+        code = server.stop(signal.SIGTERM)
+
+    assert code == 0
+    assert_nothing_is_left(server, children, 1)
+    assert not (server.run_dir / "key_file.json").exists()
+    console = server.console_log.read_text()
+    assert "Backend received inference" not in console
+    assert (server.run_dir / "logs" / "ts_log.log").stat().st_size > 0
+
+
+def test_a_server_that_is_killed_leaves_no_java_and_no_worker(configured: Callable[[str], BackgroundServer]) -> None:
+    server = configured(ECHO)
+    with server:
+        children = psutil.Process(server.pid).children(recursive=True)
+        assert server.stop(signal.SIGKILL) == -signal.SIGKILL
+        assert_nothing_is_left(server, children, 20)
+
+    with server:  # what was left does not keep the next one from starting
+        assert ask(server, "GET", "/ping", token=server.token())[0] == 200
+
+
+def test_a_model_that_cannot_be_loaded_is_reported_and_not_waited_for(
+    configured: Callable[[str], BackgroundServer],
+) -> None:
+    server = configured("import nowhere_to_be_found\n")
+    start = time.monotonic()
+
+    with pytest.raises(WorkerFailedError, match=r"died 2 times while loading: .*nowhere_to_be_found") as caught, server:
+        pass
+
+    assert "model_log.log" in str(caught.value)
+    assert time.monotonic() - start < 90
+
+
+def test_a_frontend_that_dies_takes_its_workers_and_its_code_is_ours(
+    configured: Callable[[str], BackgroundServer],
+) -> None:
+    server = configured(ECHO)
+    with server:
+        children = psutil.Process(server.pid).children(recursive=True)
+        java = next(child for child in children if "java" in child.name())
+        java.kill()
+        assert server.wait(20) == 137
+
+    assert_nothing_is_left(server, children, 1)
+
+
+def test_a_second_server_on_the_same_sockets_is_refused(configured: Callable[[str], BackgroundServer]) -> None:
+    server = configured(ECHO)
+    with server:
+        second = BackgroundServer(server.config.path.parent, run_dir=server.run_dir.with_name("second"))
+        with pytest.raises(WorkerFailedError, match="is in use"), second:
+            pass
+        assert ask(server, "GET", "/ping", token=server.token())[0] == 200
