@@ -28,8 +28,9 @@ def our_python(work_dir: Path, extras: str = EXTRAS) -> Path:
     shutil.rmtree(source, ignore_errors=True)
     shutil.copytree(_CHECKOUT, source, ignore=shutil.ignore_patterns(".*", "model_store", "*.egg-info"))
     venv = Venv(work_dir / "ours-venv")
-    venv.ensure((f"{source}[{extras}]", TORCH))
-    venv.pip("install", "--no-deps", "--force-reinstall", str(source))  # the code as it is now
+    venv.ensure((TORCH,))
+    print(f"installing {_CHECKOUT.name}[{extras}] as it is now", flush=True)
+    venv.pip("install", f"{source}[{extras}]", TORCH)  # a folder is installed anew each time
     return venv.python
 
 

@@ -65,6 +65,13 @@ def load(task: str, model_dir: str, model_max_length: int | None) -> Any:
     return pipe
 
 
+def run(task: str, model_dir: str, inputs: list[Any], **kwargs: Any) -> list[Any]:
+    """Run the pipeline on each input by itself; return its results in order."""
+    pipe = load(task, model_dir, kwargs.pop("model_max_length", None))
+    with torch.inference_mode():
+        return [TASKS[task](pipe, example, **kwargs) for example in inputs]
+
+
 def main(task: str, model_dir: str, source: str, target: str) -> None:
     if task not in TASKS:
         sys.exit(f"there is no task {task!r}; choose from {', '.join(TASKS)}")
@@ -73,10 +80,7 @@ def main(task: str, model_dir: str, source: str, target: str) -> None:
         sys.exit(f"transformers {version} has no question-answering pipeline; put a 4.x release on PYTHONPATH")
     torch.set_num_threads(1)
     request = json.loads(Path(source).read_text(encoding="utf-8"))
-    kwargs = dict(request.get("kwargs", {}))
-    pipe = load(task, model_dir, kwargs.pop("model_max_length", None))
-    with torch.inference_mode():
-        results = [TASKS[task](pipe, example, **kwargs) for example in request["inputs"]]
+    results = run(task, model_dir, request["inputs"], **request.get("kwargs", {}))
     Path(target).write_text(json.dumps(results), encoding="utf-8")
 
 

@@ -169,7 +169,7 @@ def _check_ours(output: Path, *, force: bool) -> None:
 def _print_plan(plan: Plan) -> None:
     width = max(len(f"{model.name} {model.version}") for model in plan.models)
     for model in plan.models:
-        fixed = f"  ({', '.join(model.fixed)}: from its model-config.yaml)" if model.fixed else ""
+        fixed = f"  ({', '.join(model.fixed)}: decided by its model-config.yaml)" if model.fixed else ""
         label = f"{model.name} {model.version}"
         print(f"  {label:{width}}  {_count(model.min_workers, 'worker')}, batches of up to {model.batch_size}{fixed}")
     over = f" (more than the {plan.cpus:g} CPUs)" if plan.num_workers > max(plan.cpus, 1) and not plan.gpus else ""

@@ -125,7 +125,7 @@ def test_what_a_yaml_decides_is_said(write_mar: Callable[..., Path], capsys: pyt
     configured(write_mar(config="minWorkers: 4\nmaxWorkers: 4\n").parent, "--cpus", "2")
 
     output = capsys.readouterr().out
-    assert "from its model-config.yaml" in output
+    assert "decided by its model-config.yaml" in output
     assert "4 workers in all (more than the 2 CPUs)" in output
 
 
