@@ -41,7 +41,7 @@ class ModelDirs:
     def checkpoint(self, kind: str) -> Path:
         """Return the Hugging Face folder of a kind."""
         if kind == "minilm":
-            return MINILM
+            return Path(MINILM)
         folder = self._root / "checkpoints" / kind
         return folder if folder.exists() else write_model(kind, folder)
 

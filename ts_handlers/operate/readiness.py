@@ -160,7 +160,7 @@ def wait_ready(config: ServerConfig, watch: WorkerWatch, is_running: Callable[[]
     start = time.monotonic()
     limit_s = max(model.startup_timeout_s for model in config.models) + PROCESS_START_S
     waiting = list(config.models)
-    while waiting:
+    while True:
         waiting = [model for model in waiting if not watch.is_ready(model)]
         seconds = time.monotonic() - start
         if not waiting:
@@ -174,4 +174,3 @@ def wait_ready(config: ServerConfig, watch: WorkerWatch, is_running: Callable[[]
                 f"see {watch.model_log} and {watch.server_log}"
             )
         time.sleep(_POLL_S)
-    return 0.0

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import random
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.model_dirs import KINDS, TASK_OF
+from ts_handlers.cli import main
+from ts_handlers.operate.background import BackgroundServer
+
+if TYPE_CHECKING:
+    from tests.model_dirs import ModelDirs
+
+ROOT = Path(__file__).parents[2]
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports nobody listens on."""
+    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    found = [int(probe.getsockname()[1]) for probe in probes]
+    for probe in probes:
+        probe.close()
+    return found
+
+
+def run_cli(*words: object) -> None:
+    """Run a `ts-handlers` command in this process."""
+    assert main([str(word) for word in words]) == 0
+
+
+@pytest.fixture(scope="session")
+def readme_python() -> list[str]:
+    """The Python blocks of the README."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+
+
+@pytest.fixture(scope="session")
+def store(model_dirs: ModelDirs, readme_python: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model store with one archive for each task, and one made by hand as the README shows."""
+    folder = tmp_path_factory.mktemp("store")
+    for kind in KINDS:
+        checkpoint = model_dirs.checkpoint(kind)
+        precision = "int8" if kind == "minilm" else "fp32"
+        run_cli(
+            *("build", checkpoint, "--task", TASK_OF[kind], "--name", kind),
+            *("--precision", precision, "--output", folder),
+        )
+    archive_by_hand(folder, readme_python[0], tmp_path_factory.mktemp("by-hand"))
+    return folder
+
+
+def archive_by_hand(store: Path, handler: str, folder: Path) -> None:
+    """Run torch-model-archiver on a handler file and the files of a built model."""
+    with zipfile.ZipFile(store / "sentiment.mar") as archive:
+        archive.extractall(folder)
+    (folder / "loud_handler.py").write_text(handler, encoding="utf-8")
+    extra = ",".join(str(folder / name) for name in ("tokenizer.json", "tokenizer_config.json", "index_to_name.json"))
+    command = [
+        *(sys.executable, "-m", "model_archiver.model_packaging", "--model-name", "loud", "--version", "1.0"),
+        *("--serialized-file", folder / "model.onnx", "--handler", folder / "loud_handler.py"),
+        *("--extra-files", extra, "--config-file", folder / "model-config.yaml", "--export-path", store),
+    ]
+    subprocess.run([str(word) for word in command], check=True, timeout=120)
+
+
+@pytest.fixture(scope="session")
+def server(store: Path) -> Iterator[BackgroundServer]:
+    """A real TorchServe with every archive of the store, whose batches wait long enough to fill."""
+    names = ("inference", "management", "metrics", "grpc-inference", "grpc-management")
+    ports = {f"--{name}-port": port for name, port in zip(names, free_ports(5), strict=True)}
+    first = random.randrange(20_000, 40_000, 10)  # noqa: S311  # sockets must differ from other servers'
+    run_cli(
+        *("configure", store, "--batch-size", 16, "--max-batch-delay-ms", 400, "--initial-worker-port", first),
+        *(word for pair in ports.items() for word in pair),
+    )
+    with BackgroundServer(store) as running:
+        yield running
+    shutil.rmtree(store)

@@ -1,0 +1,206 @@
+"""All four tasks through a real TorchServe: /predictions, KServe v1 and v2, gRPC, and a batch with one bad row."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+import urllib.error
+import urllib.request
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+import ts_handlers
+from tests.e2e import grpc_client
+from tests.model_dirs import KINDS, TASK_OF
+from ts_handlers.tasks import TASKS
+from ts_handlers.testing import load_handler, predict
+
+if TYPE_CHECKING:
+    from ts_handlers.operate.background import BackgroundServer
+
+pytestmark = pytest.mark.e2e
+
+TEXT = "Maria Gonzalez moved to Toronto in 2019."
+QUESTION = "Where did Maria move?"
+
+
+def ask(server: BackgroundServer, path: str, body: Any, content_type: str | None = None) -> tuple[int, Any]:
+    """POST to the inference API; return status and parsed answer."""
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    request = urllib.request.Request(f"{server.inference_url}{path}", data=data, method="POST")  # noqa: S310
+    request.add_header("Authorization", f"Bearer {server.token()}")
+    request.add_header("Content-Type", content_type or "application/json")
+    try:
+        with urllib.request.urlopen(request, timeout=60) as response:  # noqa: S310
+            return response.status, json.load(response)
+    except urllib.error.HTTPError as error:
+        return error.code, json.loads(error.read())
+
+
+def instance(kind: str) -> Any:
+    return {"question": QUESTION, "context": TEXT} if kind == "answers" else TEXT
+
+
+@pytest.fixture(scope="module")
+def expected(store: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What each archive's handler says of the instance in this process."""
+    results = {}
+    for kind in KINDS:
+        folder = tmp_path_factory.mktemp(kind)
+        with zipfile.ZipFile(store / f"{kind}.mar") as archive:
+            archive.extractall(folder)
+        handler = load_handler(getattr(ts_handlers, TASKS[TASK_OF[kind]].handler), folder)
+        results[kind] = predict(handler, instance(kind))[0].json()
+    return results
+
+
+def assert_same(actual: Any, wanted: Any) -> None:
+    """Compare, with room for the thread count of the process that computed it."""
+    if isinstance(wanted, dict):
+        assert actual.keys() == wanted.keys()
+        for key, value in wanted.items():
+            assert_same(actual[key], value)
+    elif isinstance(wanted, list):
+        assert len(actual) == len(wanted)
+        for left, right in zip(actual, wanted, strict=True):
+            assert_same(left, right)
+    else:
+        assert actual == (pytest.approx(wanted, abs=1e-4) if isinstance(wanted, float) else wanted)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_predictions(kind: str, server: BackgroundServer, expected: dict[str, Any]) -> None:
+    assert_same(ask(server, f"/predictions/{kind}", instance(kind)), (200, expected[kind]))
+    status, many = ask(server, f"/predictions/{kind}", [instance(kind)] * 3)
+    assert (status, len(many)) == (200, 3)
+
+
+@pytest.mark.parametrize("kind", ["sentiment", "minilm", "entities"])
+@pytest.mark.parametrize("content_type", ["text/plain", "text/plain; charset=utf-8", "application/octet-stream"])
+def test_plain_texts(kind: str, content_type: str, server: BackgroundServer, expected: dict[str, Any]) -> None:
+    assert_same(ask(server, f"/predictions/{kind}", TEXT.encode(), content_type), (200, expected[kind]))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_kserve_v1(kind: str, server: BackgroundServer, expected: dict[str, Any]) -> None:
+    answer = ask(server, f"/v1/models/{kind}:predict", {"instances": [instance(kind)]})
+    assert_same(answer, (200, {"predictions": [expected[kind]]}))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_kserve_v2(kind: str, server: BackgroundServer, expected: dict[str, Any]) -> None:
+    columns = {"question": QUESTION, "context": TEXT} if kind == "answers" else {"text": TEXT}
+    tensors = [{"name": name, "shape": [1], "datatype": "BYTES", "data": [text]} for name, text in columns.items()]
+    status, answer = ask(server, f"/v2/models/{kind}/infer", {"id": "42", "inputs": tensors})
+    assert (status, answer["id"], answer["model_name"], answer["model_version"]) == (200, "42", kind, "1.0")
+    output = answer["outputs"][0]
+    prediction = output["data"] if output["datatype"] == "FP32" else json.loads(output["data"][0])
+    assert_same(prediction, expected[kind])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_grpc(kind: str, server: BackgroundServer, expected: dict[str, Any], grpc_address: str) -> None:
+    body = json.dumps(instance(kind)).encode() if kind == "answers" else TEXT.encode()
+    answer = grpc_client.predict(grpc_address, kind, str(server.token()), data=body)
+    assert_same(json.loads(answer), expected[kind])
+
+
+def test_grpc_with_named_inputs(server: BackgroundServer, expected: dict[str, Any], grpc_address: str) -> None:
+    answer = grpc_client.predict(
+        grpc_address, "answers", str(server.token()), question=QUESTION.encode(), context=TEXT.encode()
+    )
+    assert_same(json.loads(answer), expected["answers"])
+
+
+@pytest.fixture(scope="module")
+def grpc_address(server: BackgroundServer) -> str:
+    properties = (server.run_dir.parent / "config.properties").read_text(encoding="utf-8")
+    port = next(line.split("=")[1] for line in properties.splitlines() if line.startswith("grpc_inference_port="))
+    return f"127.0.0.1:{port}"
+
+
+def test_sixteen_rows_one_of_them_bad(server: BackgroundServer) -> None:
+    bodies = [f"sentence number {index}".encode() for index in range(15)] + [b"not \xff UTF-8"]
+
+    def send(body: bytes) -> tuple[int, Any]:
+        return ask(server, "/predictions/sentiment", body, "text/plain")
+
+    before = full_batches(server)
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(send, bodies))
+    assert [status for status, _ in answers] == [200] * 15 + [400]
+    assert answers[-1][1]["error"]["code"] == "invalid_utf8"
+    assert full_batches(server) == before + 1  # it was one batch of sixteen
+    metrics = scrape(server)
+    assert metrics[("ts_handlers_rejected_rows_total", "invalid_utf8", "sentiment")] >= 1
+
+
+def full_batches(server: BackgroundServer) -> float:
+    """Return how many batches of the sentiment model were full so far."""
+    metrics = scrape(server)
+    name = "ts_handlers_batch_fill_ratio_bucket"
+    below = metrics.get((name, "0.75", "sentiment"), 0.0)
+    return metrics.get((name, "1.0", "sentiment"), 0.0) - below
+
+
+def scrape(server: BackgroundServer) -> dict[tuple[str, ...], float]:
+    """Return the metrics as (name, le or Code, ModelName) -> value."""
+    time.sleep(0.5)  # the frontend reads the worker's output in a thread of its own
+    address = server.config.metrics
+    assert address is not None
+    with urllib.request.urlopen(f"{address.url}/metrics", timeout=30) as response:  # noqa: S310
+        text = response.read().decode()
+    found: dict[tuple[str, ...], float] = {}
+    for line in text.splitlines():
+        match = re.fullmatch(r"(\w+)\{(.*)\} (\S+)", line)
+        if match:
+            labels = dict(re.findall(r'(\w+)="([^"]*)"', match.group(2)))
+            key = (match.group(1), labels.get("le") or labels.get("Code", ""), labels.get("ModelName", ""))
+            found[key] = float(match.group(3))
+    return found
+
+
+def test_metrics_are_exported(server: BackgroundServer) -> None:
+    ask(server, "/predictions/minilm", ["one", "a few more words"])
+    metrics = scrape(server)
+    for stage in ("decode", "transform", "run", "format"):
+        assert metrics[(f"ts_handlers_{stage}_seconds_count", "", "minilm")] >= 1
+    assert metrics[("ts_handlers_padded_token_ratio_count", "", "minilm")] >= 1
+
+
+def test_the_real_embeddings_know_what_is_alike(server: BackgroundServer) -> None:
+    _, vectors = ask(server, "/predictions/minilm", ["A cat sits on the mat.", "A kitten is on a rug.", "Stocks fell."])
+    similarity = np.array(vectors) @ np.array(vectors).T
+    assert similarity[0, 1] > 0.5 > 0.3 > similarity[0, 2]
+
+
+def test_a_handler_archived_by_hand(server: BackgroundServer) -> None:
+    status, label = ask(server, "/predictions/loud", {"shout": "I LOVE THIS"})
+    assert status == 200
+    assert label in ("negative", "neutral", "positive")
+    status, answer = ask(server, "/predictions/loud", {"whisper": "no"})
+    assert (status, answer["error"]["message"]) == (400, 'send {"shout": "a text"}')
+
+
+def test_describe_names_the_runtime(server: BackgroundServer) -> None:
+    from ts_handlers.operate.readiness import ManagementClient
+
+    client = ManagementClient(server.config.management, server.run_dir / "key_file.json")
+    status, models = client.get("/models/sentiment?customized=true")
+    assert status == 200
+    described = models[0]["customizedMetadata"]
+    assert (described["task"], described["threads"]) == ("text-classification", 1)
+
+
+def test_workers_stay_within_their_share_and_say_so(server: BackgroundServer) -> None:
+    log = "\n".join(path.read_text(errors="replace") for path in (server.run_dir / "logs").glob("*.log"))
+    lines = [line for line in log.splitlines() if "ts_handlers: " in line and " ready: " in line]
+    assert len(lines) >= len(KINDS)
+    assert all(f"{len(KINDS) + 1} workers (TS_HANDLERS_WORKERS)" in line for line in lines)
+    assert "Toronto" not in log
