@@ -78,6 +78,7 @@ def load_source(source: str, task: str) -> Source:
     folder = Path(source) if Path(source).exists() else None
     if folder is not None and not (folder / "config.json").is_file():
         raise OperatorError(f"{source} has no config.json; give a folder that save_pretrained wrote, or a hub id")
+    transformers.utils.logging.disable_progress_bar()  # the build prints its own steps
     try:
         model = getattr(transformers, _MODEL_CLASSES[task]).from_pretrained(
             source, attn_implementation="eager", dtype=torch.float32

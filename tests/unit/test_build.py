@@ -1,0 +1,247 @@
+"""The build's steps and its refusals; whole builds are in tests/e2e."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from ts_handlers.build import archive, check, quantize, smoke
+from ts_handlers.build.command import parse_settings
+from ts_handlers.build.export import count_operators
+from ts_handlers.build.source import load_source, sentence_settings
+from ts_handlers.cli import main
+from ts_handlers.errors import OperatorError
+
+if TYPE_CHECKING:
+    from tests.model_dirs import ModelDirs
+
+VNNI, AVX2 = frozenset({"avx2", "avx512_vnni"}), frozenset({"avx2"})
+
+
+def build(model_dirs: ModelDirs, store: Path, *options: str, kind: str = "tiny-distilbert", name: str = "m") -> int:
+    task = [] if "--task" in options else ["--task", "text-classification"]
+    return main(["build", str(model_dirs.checkpoint(kind)), "--name", name, "--output", str(store), *task, *options])
+
+
+def test_a_build_leaves_an_archive_and_its_report(model_dirs: ModelDirs, tmp_path: Path) -> None:
+    assert build(model_dirs, tmp_path, "--precision", "int8", "--set", "output.top_k=1") == 0
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["m.build.json", "m.mar"]
+    report = json.loads((tmp_path / "m.build.json").read_text())
+    assert report["precision"] == "int8"
+    assert report["quantization"]["per_channel"]
+    assert report["fused_operators"]["Attention"] == 2
+    assert report["check"]["relative_error"] < report["check"]["tolerance"]
+    assert report["size_bytes"] == (tmp_path / "m.mar").stat().st_size
+    assert {"source_sha256", "latency_ms", "rss_mb", "load_seconds", "versions"} <= set(report)
+    assert report["handler"]["output"] == {"top_k": 1}
+
+
+def test_an_archive_is_replaced_only_by_force(
+    model_dirs: ModelDirs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "m.mar").write_bytes(b"old")
+    assert build(model_dirs, tmp_path) == 2
+    assert "m.mar exists; replace it with --force" in capsys.readouterr().err
+    assert build(model_dirs, tmp_path, "--backend", "torch", "--precision", "bf16", "--force") == 0
+    assert zipfile.is_zipfile(tmp_path / "m.mar")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--tolerance", "0"], "the int8 build differs from its source: relative error"),
+        (["--set", "output.topk=1"], "handler.output.topk is no setting; did you mean top_k?"),
+        (["--set", "output.top_k"], "write KEY=VALUE"),
+        (["--set", "a=[1"], "the value is no YAML"),
+        (["--set", "a=1", "--set", "a.b=2"], "a is a value already"),
+        (["--backend", "torch"], "--backend torch has no int8; it has fp32 and bf16"),
+        (["--handler", "gone.py"], "--handler gone.py is no Python file"),
+        (["--samples", "gone.txt"], "gone.txt cannot be read"),
+        (["--sample-request", "gone.json"], "--sample-request gone.json cannot be read"),
+        (["--task", "question-answering"], "QuestionAnswering: its head would be random; fine-tune it first"),
+    ],
+)
+def test_a_mistake_is_one_line_and_leaves_nothing_behind(
+    options: list[str], message: str, model_dirs: ModelDirs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert build(model_dirs, tmp_path, "--precision", "int8", *options) == 2
+    errors = capsys.readouterr().err.strip().splitlines()
+    assert message in errors[-1]
+    assert errors[-1].startswith("ts-handlers build: error: ")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["../m", "a b", "", ".m", "m/n"])
+def test_a_name_that_is_no_file_name(name: str, model_dirs: ModelDirs, tmp_path: Path) -> None:
+    assert build(model_dirs, tmp_path, name=name) == 2
+
+
+@pytest.mark.parametrize(("source", "message"), [("nowhere/at-all", "cannot be loaded"), (".", "has no config.json")])
+def test_a_source_that_is_none(
+    source: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    command = ["build", source, "--task", "feature-extraction", "--name", "m", "--output", str(tmp_path / "store")]
+    assert main(command) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_team_handler_must_answer_the_sample_request(
+    model_dirs: ModelDirs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    handler = tmp_path / "shouting.py"
+    handler.write_text(
+        "from ts_handlers import RequestError, TextClassificationHandler\n\n\n"
+        "class Shouting(TextClassificationHandler):\n"
+        "    def decode(self, instance):\n"
+        "        if not isinstance(instance, dict):\n"
+        "            raise RequestError('send an object')\n"
+        "        return super().decode(instance['shout'])\n",
+        encoding="utf-8",
+    )
+    store = tmp_path / "store"
+    assert build(model_dirs, store, "--handler", str(handler)) == 2
+    assert "answers a sample request with 400: " in (error := capsys.readouterr().err)
+    assert "--sample-request" in error
+    request = tmp_path / "request.json"
+    request.write_text('{"shout": "HELLO"}', encoding="utf-8")
+    assert build(model_dirs, store, "--handler", str(handler), "--sample-request", str(request)) == 0
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("import nowhere_to_be_found", "No module named 'nowhere_to_be_found'"),
+        ("x = 1", "must define exactly one class, as TorchServe wants; it defines none"),
+        ("class A: ...\nclass B: ...", "it defines A, B"),
+    ],
+)
+def test_an_archive_that_does_not_load_is_found_out(
+    source: str, message: str, model_dirs: ModelDirs, tmp_path: Path
+) -> None:
+    files = {file.name: file for file in model_dirs.get("tiny-distilbert").iterdir() if file.is_file()}
+    mar = tmp_path / "m.mar"
+    manifest = {"model": {"modelName": "m", "handler": "handler.py", "configFile": "model-config.yaml"}}
+    with zipfile.ZipFile(mar, "w") as target:
+        target.writestr("handler.py", source)
+        target.writestr("MAR-INF/MANIFEST.json", json.dumps(manifest))
+        target.write(files["model-config.yaml"], "model-config.yaml")
+    with pytest.raises(OperatorError, match="does not load in a fresh process") as caught:
+        smoke.smoke_test(mar, "x")
+    assert message in str(caught.value)
+
+
+def test_a_module_level_handle_is_run_too(tmp_path: Path) -> None:
+    mar = tmp_path / "m.mar"
+    manifest = {"model": {"modelName": "m", "handler": "echo.py:handle", "configFile": "model-config.yaml"}}
+    with zipfile.ZipFile(mar, "w") as target:
+        target.writestr("echo.py", "def handle(rows, context):\n    return rows and [rows[0]['body'].upper()]\n")
+        target.writestr("MAR-INF/MANIFEST.json", json.dumps(manifest))
+        target.writestr("model-config.yaml", "{}")
+    outcome = smoke.smoke_test(mar, "hello")
+    assert (outcome["status"], outcome["response"]) == (200, "HELLO")
+    assert outcome["rss_mb"] > 0
+
+
+@pytest.mark.parametrize("name", ["utils.py", "service.py", "tokenizers.py"])
+def test_a_handler_file_with_a_name_that_is_taken(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).touch()
+    with pytest.raises(OperatorError, match="rename the file"):
+        archive.check_handler_file(tmp_path / name)
+
+
+def test_the_archiver_s_failure_is_one_line(tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    with pytest.raises(OperatorError, match="torch-model-archiver failed: .*gone"):
+        archive.run_archiver(
+            name="m",
+            version="1.0",
+            serialized_file=gone,
+            handler_file=gone,
+            config_file=gone,
+            extra_files=[],
+            export_path=tmp_path,
+        )
+
+
+def test_settings_are_nested() -> None:
+    pairs = ["a.b=1", "a.c=[x, 2]", "d=true", "e=text"]
+    assert parse_settings(pairs) == {"a": {"b": 1, "c": ["x", 2]}, "d": True, "e": "text"}
+
+
+@pytest.mark.parametrize(("flags", "reduce_range"), [(VNNI, False), (AVX2, True), (frozenset(), True)])
+def test_weights_have_seven_bits_where_eight_would_saturate(flags: frozenset[str], reduce_range: bool) -> None:
+    assert quantize.settings_for(flags).reduce_range is reduce_range
+
+
+def test_cpu_flags_are_read_where_the_kernel_says_them(tmp_path: Path) -> None:
+    assert quantize.read_cpu_flags(tmp_path) == frozenset()
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc" / "cpuinfo").write_text("processor\t: 0\nflags\t\t: fpu avx2 avx512_vnni\n\n")
+    assert quantize.read_cpu_flags(tmp_path) == {"fpu", "avx2", "avx512_vnni"}
+    (tmp_path / "proc" / "cpuinfo").write_text("processor\t: 0\n")
+    assert quantize.read_cpu_flags(tmp_path) == frozenset()
+
+
+@pytest.mark.parametrize("kind", ["tiny-distilbert", "tiny-electra", "tiny-roberta", "entities"])
+def test_attention_is_fused(kind: str, model_dirs: ModelDirs) -> None:
+    operators = count_operators(model_dirs.get(kind) / "model.onnx")
+    assert operators["Attention"] == (6 if kind == "entities" else 2)
+    assert "SkipLayerNormalization" not in operators
+
+
+def test_samples(tmp_path: Path) -> None:
+    file = tmp_path / "samples.txt"
+    file.write_text("one\npositive\ttwo\n\n", encoding="utf-8")
+    assert check.read_samples(file) == ("one", "two")
+    assert check.read_samples(None) == check.SAMPLE_TEXTS
+    file.write_text("\n", encoding="utf-8")
+    with pytest.raises(OperatorError, match="has no text"):
+        check.read_samples(file)
+
+
+def test_a_model_that_returns_no_numbers_fails_the_check(model_dirs: ModelDirs) -> None:
+    source = load_source(str(model_dirs.checkpoint("tiny-distilbert")), "text-classification")
+
+    class Broken:
+        def run(self, arrays: Any) -> Any:
+            return {"logits": np.full((len(arrays["input_ids"]), 2), np.nan)}
+
+        def describe(self) -> str:
+            return "broken"
+
+    with pytest.raises(OperatorError, match="not finite"):
+        check.check_build(source, Broken(), ["text"], "fp32", None)
+
+
+def test_sentence_transformers_settings(tmp_path: Path) -> None:
+    from tests.models import MINILM
+
+    assert sentence_settings(MINILM) == {"pooling": "mean", "normalize": True, "max_length": 256}
+    assert sentence_settings(tmp_path) == sentence_settings(None) == {}
+    (tmp_path / "modules.json").write_text('[{"type": "x.Pooling", "path": "1_Pooling"}]', encoding="utf-8")
+    with pytest.raises(OperatorError, match="cannot be read"):
+        sentence_settings(tmp_path)
+    (tmp_path / "1_Pooling").mkdir()
+    for content, pooling in (({"pooling_mode": "cls"}, "cls"), ({"pooling_mode_max_tokens": True}, "max")):
+        (tmp_path / "1_Pooling" / "config.json").write_text(json.dumps(content), encoding="utf-8")
+        assert sentence_settings(tmp_path) == {"pooling": pooling}
+    (tmp_path / "1_Pooling" / "config.json").write_text('{"pooling_mode_lasttoken": true}', encoding="utf-8")
+    with pytest.raises(OperatorError, match="known: mean, cls, max"):
+        sentence_settings(tmp_path)
+
+
+def test_labels_that_do_not_match_the_model(model_dirs: ModelDirs, tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoint"
+    shutil.copytree(model_dirs.checkpoint("tiny-distilbert"), folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["id2label"] = {"0": "no", "5": "yes"}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(OperatorError, match="name each"):
+        load_source(str(folder), "text-classification")
