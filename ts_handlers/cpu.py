@@ -8,18 +8,21 @@ from __future__ import annotations
 import logging
 import math
 import os
-import re
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
+from ts_handlers.cgroup import cgroup_folders, read_lines
 from ts_handlers.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
 WORKERS_ENV = "TS_HANDLERS_WORKERS"
 """Environment variable with the number of workers, of all models, that share this machine's budget."""
+
+VNNI_FLAGS = frozenset({"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"})
+"""Flags of CPUs that multiply and add INT8 in one instruction, without saturating in between."""
 
 _POOL_ENV = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
 
@@ -78,7 +81,7 @@ def cpu_budget(root: Path = Path("/")) -> CpuBudget:
     Args:
         root: Where `proc` and the mount points of the cgroups are found; a fixture's folder in tests.
     """
-    limits = list(_cgroup_limits(root))
+    limits = list(_quotas(root))
     affinity = tuple(sorted(os.sched_getaffinity(0)))
     if not limits:
         return CpuBudget(affinity)
@@ -146,71 +149,33 @@ def _limit_torch(threads: int) -> None:
         )
 
 
-def _cgroup_limits(root: Path) -> Iterator[tuple[float, Path]]:
-    """Yield (CPUs, file) for each limit from this process's cgroup up to the mount point."""
-    for mount, mount_root, controllers in _cgroup_mounts(root):
-        path = _cgroup_path(root, controllers)
-        if path is None:
-            continue
-        inside = PurePosixPath(path)
-        relative = inside.relative_to(mount_root) if inside.is_relative_to(mount_root) else PurePosixPath()
-        for folder in (relative, *relative.parents):
-            directory = root / mount.lstrip("/") / folder
-            limit = _read_v2(directory) if controllers is None else _read_v1(directory)
-            if limit is not None:
-                yield limit
+def read_cpu_flags(root: Path = Path("/")) -> frozenset[str]:
+    """Return the flags of this machine's first CPU, as /proc/cpuinfo names them; none where the kernel does not say."""
+    for line in read_lines(root / "proc/cpuinfo"):
+        key, _, value = line.partition(":")
+        if key.strip() in ("flags", "Features"):
+            return frozenset(value.split())
+    return frozenset()
 
 
-def _cgroup_mounts(root: Path) -> Iterator[tuple[str, str, str | None]]:
-    """Yield (mount point, its root in the hierarchy, "cpu" for v1 or None for v2)."""
-    for line in _read_lines(root / "proc/self/mountinfo"):
-        before, _, after = line.partition(" - ")
-        fields, kind = before.split(), after.split()
-        if len(fields) < 5 or len(kind) < 3:
-            continue
-        mount_root, mount = (_unescape(field) for field in fields[3:5])
-        if kind[0] == "cgroup2":
-            yield mount, mount_root, None
-        elif kind[0] == "cgroup" and "cpu" in kind[2].split(","):
-            yield mount, mount_root, "cpu"
+def _quotas(root: Path) -> Iterator[tuple[float, Path]]:
+    """Yield (CPUs, file) for each quota on this process's control groups."""
+    for folder in cgroup_folders("cpu", root):
+        file = folder.path / ("cpu.max" if folder.version == 2 else "cpu.cfs_quota_us")
+        cpus = _read_v2(file) if folder.version == 2 else _read_v1(file)
+        if cpus is not None:
+            yield cpus, file
 
 
-def _cgroup_path(root: Path, controller: str | None) -> str | None:
-    """Return this process's path in the v2 hierarchy (controller None) or in that of a v1 controller."""
-    for line in _read_lines(root / "proc/self/cgroup"):
-        hierarchy, controllers, path = line.split(":", 2)
-        if (controller is None and hierarchy == "0") or (
-            controller is not None and controller in controllers.split(",")
-        ):
-            return path
-    return None
-
-
-def _read_v2(directory: Path) -> tuple[float, Path] | None:
-    file = directory / "cpu.max"
-    for line in _read_lines(file):
+def _read_v2(file: Path) -> float | None:
+    for line in read_lines(file):
         quota, _, period = line.partition(" ")
-        return None if quota == "max" else (int(quota) / int(period or 100_000), file)
+        return None if quota == "max" else int(quota) / int(period or 100_000)
     return None
 
 
-def _read_v1(directory: Path) -> tuple[float, Path] | None:
-    file = directory / "cpu.cfs_quota_us"
-    quota = _read_lines(file)
-    period = _read_lines(directory / "cpu.cfs_period_us")
+def _read_v1(file: Path) -> float | None:
+    quota, period = read_lines(file), read_lines(file.with_name("cpu.cfs_period_us"))
     if not quota or not period or int(quota[0]) <= 0:
         return None
-    return int(quota[0]) / int(period[0]), file
-
-
-def _read_lines(file: Path) -> list[str]:
-    """Return the lines of a file of the kernel's; none where it does not exist or may not be read."""
-    try:
-        return file.read_text(encoding="utf-8").splitlines()
-    except (FileNotFoundError, NotADirectoryError, PermissionError):
-        return []
-
-
-def _unescape(field: str) -> str:
-    r"""Undo mountinfo's octal escapes (`\040` is a space)."""
-    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match.group(1), 8)), field)
+    return int(quota[0]) / int(period[0])

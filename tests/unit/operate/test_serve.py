@@ -22,19 +22,17 @@ from ts_handlers.operate import ports
 from ts_handlers.operate.background import BackgroundServer
 from ts_handlers.operate.frontend import Frontend, frontend_command, torchserve_folder
 from ts_handlers.operate.java import Java
-from ts_handlers.operate.ports import check_free, is_socket_served, remove_dead_sockets, worker_socket_folder
+from ts_handlers.operate.ports import (
+    check_free,
+    free_ports,
+    is_socket_served,
+    remove_dead_sockets,
+    worker_socket_folder,
+)
 from ts_handlers.operate.serve import claim_run_folder, frontend_environ
 from ts_handlers.operate.server_config import read_server_config
 
 MODELS = 'models={"a": {"1.0": {"minWorkers": 2}}}\n'
-
-
-def free_ports(count: int) -> list[int]:
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    found = [int(probe.getsockname()[1]) for probe in probes]
-    for probe in probes:
-        probe.close()
-    return found
 
 
 def config_text(*, first_worker: int = 48_000) -> str:

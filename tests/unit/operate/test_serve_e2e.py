@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import http.client
-import random
 import signal
-import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +13,7 @@ import pytest
 
 from ts_handlers.cli import main
 from ts_handlers.operate.background import BackgroundServer
-from ts_handlers.operate.ports import worker_socket, worker_socket_folder
+from ts_handlers.operate.ports import free_port_options, worker_socket, worker_socket_folder
 from ts_handlers.operate.readiness import ManagementClient, WorkerFailedError
 
 pytestmark = pytest.mark.e2e
@@ -36,22 +34,10 @@ def configured(write_mar: Callable[..., Path], tmp_path: Path) -> Callable[[str]
 
     def configure(handler: str) -> BackgroundServer:
         store = write_mar("echo", "1.0", **{"echo_handler.py": handler}).parent
-        first = random.randrange(40_000, 60_000, 10)  # noqa: S311 (sockets only need to differ from other servers')
-        options = {"--cpus": 2, "--initial-worker-port": first}
-        names = ("inference", "management", "metrics", "grpc-inference", "grpc-management")
-        options |= {f"--{name}-port": port for name, port in zip(names, free_ports(5), strict=True)}
-        assert main(["configure", str(store), *(str(word) for pair in options.items() for word in pair)]) == 0
+        assert main(["configure", str(store), "--cpus", "2", *free_port_options()]) == 0
         return BackgroundServer(store)
 
     return configure
-
-
-def free_ports(count: int) -> list[int]:
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    found = [int(probe.getsockname()[1]) for probe in probes]
-    for probe in probes:
-        probe.close()
-    return found
 
 
 def ask(
