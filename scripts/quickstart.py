@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import shutil
+import signal
 import statistics
 import sys
 import tempfile
@@ -97,8 +98,19 @@ def keep(server: BackgroundServer) -> None:
         print("stopping")
 
 
+def stop_on_signals() -> None:
+    """End as on Ctrl-C, cleaning up, when another program asks."""
+
+    def end(number: int, _: object) -> None:
+        sys.exit(128 + number)
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, end)
+
+
 def main() -> int:
     """Run the quickstart."""
+    stop_on_signals()
     parser = argparse.ArgumentParser(prog="scripts/quickstart", description=__doc__)
     parser.add_argument("--keep", action="store_true", help="leave the server up, until Ctrl-C")
     args = parser.parse_args()

@@ -24,7 +24,15 @@ from ts_handlers.batch import Array, ModelInput, Row, pad_batch, split_rows
 from ts_handlers.bucketing import BatchPlan, check_boundaries, plan_batches
 from ts_handlers.config import HandlerConfig, OutputConfig, load_config
 from ts_handlers.cpu import CpuShare, limit_threads
-from ts_handlers.errors import ConfigError, InferenceError, RequestError, UnsupportedRequestError, log_failure
+from ts_handlers.errors import (
+    ConfigError,
+    InferenceError,
+    OperatorError,
+    PayloadTooLargeError,
+    RequestError,
+    UnsupportedRequestError,
+    row_error,
+)
 from ts_handlers.payload import JSON_CONTENT_TYPE, body_content_type, encode_json, encode_response, parse_request
 from ts_handlers.runtime import ModelFiles, Session, open_session
 
@@ -102,8 +110,16 @@ class InferenceHandler(BaseHandler):
         """Load the model: config, CPU share, thread limits, session, warm-up, one log line.
 
         Raises:
-            OperatorError: What the operator must change.
+            OperatorError: What the operator must change. TorchServe reports no other exception as a failed load.
         """
+        try:
+            self._initialize(context)
+        except (OperatorError, MemoryError):
+            raise
+        except Exception as error:
+            raise OperatorError(f"{type(self).__name__} cannot be loaded: {type(error).__name__}: {error}") from error
+
+    def _initialize(self, context: Any) -> None:
         self.context = context
         self.manifest = context.manifest or {}
         properties = context.system_properties
@@ -148,10 +164,7 @@ class InferenceHandler(BaseHandler):
         with self._metrics.timed(metrics.TRANSFORM_SECONDS):
             for row in filter(_is_open, rows):
                 with self._row_errors(row):
-                    row.inputs = [
-                        list(self._per_instance(row, index, self.transform, example))
-                        for index, example in enumerate(row.examples)
-                    ]
+                    self._transform_row(row)
         return rows
 
     @timed  # type: ignore[untyped-decorator]
@@ -197,21 +210,30 @@ class InferenceHandler(BaseHandler):
             for number, instance in enumerate(row.request.instances)
         ]
 
+    def _transform_row(self, row: Row) -> None:
+        limit = self.config.limits.max_sequences
+        num_sequences = 0
+        for index, example in enumerate(row.examples):
+            row.inputs.append(list(self._per_instance(row, index, self.transform, example)))
+            num_sequences += len(row.inputs[-1])
+            if num_sequences > limit:
+                raise PayloadTooLargeError(
+                    f"the request takes more than {limit} runs of the model; send it in parts",
+                    code="too_many_sequences",
+                )
+
     def _run_plan(
         self, plan: BatchPlan, inputs: list[ModelInput], outputs: list[dict[str, Array]], owners: list[Row]
     ) -> None:
         """Run one call; where it fails, run its sequences one by one, so that only the guilty row fails."""
         try:
             results = self._run_padded(inputs, plan)
-        except MemoryError:
-            raise  # TorchServe answers 507 and starts the worker anew
         except Exception as error:  # noqa: BLE001  # engines raise what they like
             if len(plan.indices) > 1:
                 for index in plan.indices:
                     self._run_plan(BatchPlan((index,), plan.padded_length), inputs, outputs, owners)
                 return
-            log_failure(logger, "the model run", error)
-            owners[plan.indices[0]].error = InferenceError("the model failed on this request; see the server's log")
+            owners[plan.indices[0]].error = row_error(logger, "the model run", error)
             return
         for index, result in zip(plan.indices, results, strict=True):
             outputs[index] = result
@@ -258,13 +280,8 @@ class InferenceHandler(BaseHandler):
         """Keep what fails in one row with that row."""
         try:
             yield
-        except RequestError as error:
-            row.error = error
-        except MemoryError:
-            raise
         except Exception as error:  # noqa: BLE001  # a hook's bug must not fail the other rows
-            log_failure(logger, "a handler hook", error)
-            row.error = InferenceError("the handler failed on this request; see the server's log")
+            row.error = row_error(logger, "a handler hook", error)
 
     def _plan(self, inputs: Sequence[ModelInput]) -> list[BatchPlan]:
         bucketing = self.config.bucketing

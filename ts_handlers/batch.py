@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ts_handlers.bucketing import BatchPlan
-from ts_handlers.errors import RequestError
+from ts_handlers.errors import InferenceError, RequestError
 from ts_handlers.payload import Request
 
 Array = NDArray[Any]
@@ -38,12 +38,12 @@ class PaddedBatch:
     Attributes:
         arrays: Named inputs, each `(batch, padded_length, ...)`.
         lengths: Tokens of each sequence.
-        indices: Which sequence each row of the batch is.
+        padded_length: Tokens of each row, padding included.
     """
 
     arrays: dict[str, Array]
     lengths: tuple[int, ...]
-    indices: tuple[int, ...]
+    padded_length: int
 
 
 def pad_batch(inputs: Sequence[ModelInput], plan: BatchPlan, pad_values: Mapping[str, int]) -> PaddedBatch:
@@ -53,16 +53,23 @@ def pad_batch(inputs: Sequence[ModelInput], plan: BatchPlan, pad_values: Mapping
         inputs: All sequences; the plan names those of this call.
         plan: Which sequences, and to what length.
         pad_values: Fill of each named input; 0 where it has none.
+
+    Raises:
+        InferenceError: 500, the sequences do not have the same arrays, or one is not of the length it says.
     """
     chosen = [inputs[index] for index in plan.indices]
+    if len({frozenset(item.arrays) for item in chosen}) != 1:
+        raise InferenceError("transform returned inputs with different names; each must have the same arrays")
     arrays = {}
     for name, first in chosen[0].arrays.items():
         shape = (len(chosen), plan.padded_length, *first.shape[1:])
         array = np.full(shape, pad_values.get(name, 0), dtype=first.dtype)
         for row, item in enumerate(chosen):
+            if len(item.arrays[name]) != item.length:
+                raise InferenceError(f"transform says {item.length} tokens, and {name} has {len(item.arrays[name])}")
             array[row, : item.length] = item.arrays[name]
         arrays[name] = array
-    return PaddedBatch(arrays, tuple(item.length for item in chosen), plan.indices)
+    return PaddedBatch(arrays, tuple(item.length for item in chosen), plan.padded_length)
 
 
 def split_rows(
@@ -74,7 +81,16 @@ def split_rows(
         outputs: Named outputs of a call, each `(batch, ...)`.
         batch: The call.
         sequence_outputs: Those with the sequence as their second axis, `(batch, padded_length, ...)`.
+
+    Raises:
+        InferenceError: 500, an output is not of that shape, so that rows could be mixed up.
     """
+    for name, array in outputs.items():
+        expected = (len(batch.lengths), batch.padded_length) if name in sequence_outputs else (len(batch.lengths),)
+        if array.shape[: len(expected)] != expected:
+            raise InferenceError(
+                f"the model's output {name} has the shape {array.shape}; it must begin with {expected}"
+            )
     return [
         {name: array[row, :length] if name in sequence_outputs else array[row] for name, array in outputs.items()}
         for row, length in enumerate(batch.lengths)

@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser(verbs).parse_args(argv)
     try:
         return int(args.run(args))
-    except OperatorError as error:
+    except (OperatorError, OSError) as error:  # a file that cannot be read or written is the operator's, too
         print(f"ts-handlers {args.verb}: error: {' '.join(str(error).split())}", file=sys.stderr)
         return EXIT_MISTAKE
     except KeyboardInterrupt:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -103,10 +104,12 @@ class LimitsConfig:
     Attributes:
         max_instances: Instances in one request.
         max_text_length: Characters of one text, checked before it is tokenized.
+        max_sequences: Sequences the model is run on, windows of long texts counted one by one.
     """
 
     max_instances: int = setting(128, minimum=1)
     max_text_length: int = setting(100_000, minimum=1)
+    max_sequences: int = setting(256, minimum=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +165,7 @@ def load_config(model_config: Mapping[str, Any] | None, output_config: type = Ou
     section = (model_config or {}).get("handler", {})
     if not isinstance(section, Mapping):
         raise ConfigError(f"{ROOT} is {_show(section)}; it must be a mapping of settings")
-    output: Any = from_mapping(output_config, section.get("output") or {}, f"{ROOT}.output")
+    output: Any = from_mapping(output_config, section.get("output", {}), f"{ROOT}.output")
     rest = {key: value for key, value in section.items() if key != "output"}
     return dataclasses.replace(from_mapping(HandlerConfig, rest, ROOT), output=output)
 
@@ -213,7 +216,7 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
             raise ConfigError(f"{path} is {_show(value)}; it must be a mapping")
         return {str(key): str(item) for key, item in value.items()}
     if dataclasses.is_dataclass(hint):
-        return from_mapping(typing.cast("type", hint), value or {}, path)
+        return from_mapping(typing.cast("type", hint), {} if value is None else value, path)
     return _convert_scalar(hint, value, path)
 
 
@@ -237,6 +240,8 @@ def _convert_scalar(hint: Any, value: Any, path: str) -> Any:
         return float(value)
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
         raise ConfigError(f"{path} is {_show(value)}; it must be of type {hint.__name__}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{path} is {_show(value)}; it must be a finite number")
     return value
 
 

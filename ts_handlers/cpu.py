@@ -21,10 +21,8 @@ logger = logging.getLogger(__name__)
 WORKERS_ENV = "TS_HANDLERS_WORKERS"
 """Environment variable with the number of workers, of all models, that share this machine's budget."""
 
-VNNI_FLAGS = frozenset({"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"})
-"""Flags of CPUs that multiply and add INT8 in one instruction, without saturating in between."""
-
-_POOL_ENV = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
+POOL_ENV = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
+"""Environment variables of thread pools, read when their library is loaded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +120,7 @@ def limit_threads(threads: int) -> None:
     Call it before the first parallel region. Libraries loaded later read the environment; those already loaded are told
     directly.
     """
-    for name in _POOL_ENV:
+    for name in POOL_ENV:
         os.environ[name] = str(threads)
     os.environ["TOKENIZERS_PARALLELISM"] = "true" if threads > 1 else "false"
     from threadpoolctl import threadpool_limits  # scans the loaded libraries, so only when a worker starts
@@ -147,15 +145,6 @@ def _limit_torch(threads: int) -> None:
             threads,
             str(error).splitlines()[0],
         )
-
-
-def read_cpu_flags(root: Path = Path("/")) -> frozenset[str]:
-    """Return the flags of this machine's first CPU, as /proc/cpuinfo names them; none where the kernel does not say."""
-    for line in read_lines(root / "proc/cpuinfo"):
-        key, _, value = line.partition(":")
-        if key.strip() in ("flags", "Features"):
-            return frozenset(value.split())
-    return frozenset()
 
 
 def _quotas(root: Path) -> Iterator[tuple[float, Path]]:

@@ -25,11 +25,14 @@ class RequestError(Exception):
 
     def body(self) -> dict[str, dict[str, str]]:
         """Return the JSON body the client receives."""
-        return {"error": {"code": self.code, "message": self.message}}
+        return {"error": {"code": str(self.code), "message": str(self.message)}}
 
     def prefixed(self, prefix: str) -> RequestError:
         """Return the same error with `prefix` (where in the request it happened) before its message."""
-        return type(self)(f"{prefix}: {self.message}", code=self.code)
+        error = type(self).__new__(type(self))  # a team's class can have a constructor of its own
+        error.__dict__.update(self.__dict__)
+        error.message = f"{prefix}: {self.message}"
+        return error
 
 
 class PayloadTooLargeError(RequestError):
@@ -53,12 +56,26 @@ class UnsupportedRequestError(RequestError):
 
 
 class InferenceError(RequestError):
-    """The handler or the model failed on this row: 500. Details go to the log, never to the client."""
+    """The handler or the model failed on this row: 500. Its message is for the log; the client is told where to look."""
 
     status = 500
     phrase = "Internal Server Error"
 
     def __init__(self, message: str, *, code: str = "inference_failed") -> None:
+        super().__init__(message, code=code)
+
+    def body(self) -> dict[str, dict[str, str]]:
+        """Return the JSON body the client receives, without the message."""
+        return {"error": {"code": str(self.code), "message": "the model failed on this request; see the server's log"}}
+
+
+class InsufficientMemoryError(InferenceError):
+    """There was not enough memory for this row: 507, TorchServe's own status for it."""
+
+    status = 507
+    phrase = "Insufficient Storage"
+
+    def __init__(self, message: str, *, code: str = "out_of_memory") -> None:
         super().__init__(message, code=code)
 
 
@@ -74,7 +91,16 @@ class RuntimeUnavailableError(OperatorError):
     """A backend, provider or package that was asked for and is not there."""
 
 
-def log_failure(logger: logging.Logger, what: str, error: Exception) -> None:
-    """Log where something failed and as what; not the message, which can quote a request."""
+def row_error(logger: logging.Logger, what: str, error: Exception) -> RequestError:
+    """Return what a failed row is answered, and log it where the operator should know.
+
+    Only our own messages are logged; another exception's can quote the request, so its type and place are.
+    """
+    if isinstance(error, RequestError):
+        if error.status >= 500 and not isinstance(error, UnsupportedRequestError):
+            logger.error("%s failed: %s", what, error.message)
+        return error
     frames = "".join(traceback.format_tb(error.__traceback__))
     logger.error("%s failed with %s:\n%s", what, type(error).__name__, frames)
+    kind = InsufficientMemoryError if isinstance(error, MemoryError) else InferenceError
+    return kind(f"{what} failed with {type(error).__name__}")

@@ -113,7 +113,7 @@ def encode_json(value: Any) -> bytes:
         InferenceError: 500, a value that JSON cannot carry.
     """
     try:
-        return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+        return orjson.dumps(value, default=_plain, option=orjson.OPT_SERIALIZE_NUMPY)
     except TypeError as error:
         raise InferenceError(f"the prediction cannot be written as JSON: {error}") from error
 
@@ -123,8 +123,16 @@ def body_content_type(headers: Mapping[str, Any]) -> str | None:
     for name in _BODY_NAMES:
         part = headers.get(name)
         if isinstance(part, Mapping):
-            return part.get("content-type") or None
+            media_type, _, _ = str(part.get("content-type") or "").partition(";")
+            return media_type.strip().lower() or None
     return None
+
+
+def _plain(value: Any) -> Any:
+    """Give orjson what it cannot take of numpy: arrays that are not contiguous, and scalars of rare types."""
+    if isinstance(value, (np.ndarray, np.generic)):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} is no JSON type")
 
 
 def _body(row: Mapping[str, Any]) -> Any:

@@ -40,8 +40,16 @@ def take_cpu_share(config: CpuConfig, model_config: Mapping[str, Any]) -> tuple[
         ConfigError: The environment counts the workers wrongly.
     """
     budget = cpu_budget()
-    num_workers, source = count_workers(budget, model_config.get("minWorkers"))
+    num_workers, source = count_workers(budget, declared_workers(model_config))
     return budget, cpu_share(budget, num_workers, threads=config.threads, source=source)
+
+
+def declared_workers(model_config: Mapping[str, Any]) -> int | None:
+    """Return minWorkers of a model-config.yaml, where TorchServe heeds it: maxWorkers must be as large."""
+    least, most = model_config.get("minWorkers"), model_config.get("maxWorkers")
+    if type(least) is not int or type(most) is not int or not 0 < least <= most:
+        return None
+    return least
 
 
 def warm_up(

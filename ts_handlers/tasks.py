@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -72,6 +73,10 @@ class AnswerOutput:
     doc_stride: int | None = setting(None, minimum=0)
     handle_impossible_answer: bool = False
     align_to_words: bool = True
+
+
+NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+"""Model names and versions: they become file names and parts of URLs."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -26,8 +26,14 @@ class TextExample(NamedTuple):
 
 
 class TextHandler(InferenceHandler):
-    """What the text tasks share: a tokenizer, and instances that are texts."""
+    """What the text tasks share: a tokenizer, and instances that are texts.
 
+    Attributes:
+        takes_pairs: Whether an instance can be a pair of texts.
+        tokenizer: The archive's.
+    """
+
+    takes_pairs: ClassVar[bool] = False
     tokenizer: TextTokenizer
 
     def prepare(self) -> None:
@@ -45,7 +51,7 @@ class TextHandler(InferenceHandler):
         return self.tokenizer.max_length
 
     def decode(self, instance: Any) -> Any:
-        """Take a string, {"text"} or {"text", "text_pair"}; return a `TextExample`.
+        """Take a string or {"text"}, and, where the task has pairs, {"text", "text_pair"}; return a `TextExample`.
 
         Raises:
             RequestError: 400, anything else, an empty text, or one that is no valid Unicode.
@@ -53,7 +59,7 @@ class TextHandler(InferenceHandler):
         """
         if isinstance(instance, str):
             return TextExample(self.check_text(instance, "the text"))
-        fields = _fields(instance, required=("text",), optional=("text_pair",))
+        fields = _fields(instance, required=("text",), optional=("text_pair",) if self.takes_pairs else ())
         pair = fields.get("text_pair")
         return TextExample(
             self.check_text(fields["text"], '"text"'), None if pair is None else self.check_text(pair, '"text_pair"')
@@ -113,8 +119,9 @@ class TextHandler(InferenceHandler):
 
 
 class TextClassificationHandler(TextHandler):
-    """Text -> {label: score}, best first."""
+    """Text, or pair of texts -> {label: score}, best first."""
 
+    takes_pairs = True
     task = "text-classification"
     output_config = ClassificationOutput
 
@@ -166,6 +173,9 @@ class TokenClassificationHandler(TextHandler):
         """Load the tokenizer and the labels."""
         super().prepare()
         self._labels = self.read_labels()
+        stride = self.config.output.stride
+        if stride is not None:
+            self.tokenizer.check_stride(stride, "handler.output.stride")
 
     def transform(self, example: Any) -> Sequence[ModelInput]:
         """Tokenize, into windows where a stride is configured.

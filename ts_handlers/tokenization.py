@@ -102,6 +102,18 @@ class TextTokenizer:
             self._tokenizer.no_truncation()
         return [first, *first.overflowing]
 
+    def check_stride(self, stride: int, name: str) -> None:
+        """Refuse a stride that leaves a window no token of its own, with which the tokenizers library panics.
+
+        Raises:
+            ConfigError: It is too large.
+        """
+        if self.max_length is None:
+            return
+        room = self.max_length - self._tokenizer.num_special_tokens_to_add(False)
+        if stride >= room:
+            raise ConfigError(f"{name} is {stride}; windows of {self.max_length} tokens share less than {room}")
+
     def tokens_to_string(self, tokens: Sequence[str]) -> str:
         """Join tokens to text as the tokenizer's decoder does."""
         decoder = self._tokenizer.decoder

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import NoReturn, Self
+from typing import NoReturn
 
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None)
@@ -57,7 +57,7 @@ class Child:
         self._stop_seconds = stop_seconds
         self._process: subprocess.Popen[bytes] | None = None
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Child:  # noqa: PYI034  # typing.Self needs Python 3.11
         self._log.parent.mkdir(parents=True, exist_ok=True)
         with self._log.open("wb") as out:
             self._process = subprocess.Popen(

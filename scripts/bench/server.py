@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 from bench.process import BenchError, Child, wait_until
 
@@ -100,7 +100,7 @@ class Server:
         self.log = launch.folder / "server.log"
         self._child = Child(launch.command, log=self.log, env=launch.env, cwd=launch.folder)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Server:  # noqa: PYI034  # typing.Self needs Python 3.11
         self._child.__enter__()
         try:
             self._wait_ready()

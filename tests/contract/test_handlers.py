@@ -12,6 +12,7 @@ import pytest
 
 import ts_handlers
 from tests.model_dirs import KINDS, TASK_OF, TINY_KINDS, serialized_file
+from ts_handlers.bucketing import BatchPlan
 from ts_handlers.tasks import TASKS
 from ts_handlers.testing import Raw, load_handler, predict
 
@@ -167,6 +168,37 @@ def test_texts_that_are_too_long_empty_or_no_unicode(kind: str, make: Make) -> N
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_a_request_for_too_much_work_is_413(kind: str, make: Make) -> None:
+    handler = make(kind, limits={"max_sequences": 3})
+    many, few = [payload(kind, "word")] * 4, [payload(kind, "word")] * 3
+    responses = predict(handler, few, many)
+    assert [response.status for response in responses] == [200, 413]
+    assert responses[1].json()["error"]["code"] == "too_many_sequences"
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "sentiment"])
+def test_pairs_are_for_classification_only(kind: str, make: Make) -> None:
+    pair = {"text": "a", "text_pair": "b"}
+    assert predict(make(kind), pair)[0].status == 400
+    assert predict(make("sentiment"), pair)[0].status == 200
+
+
+@pytest.mark.parametrize("kind", TINY_KINDS)
+def test_int8_answers_stay_close_whatever_shares_their_call(kind: str, make: Make, texts: list[str]) -> None:
+    handler = make(kind, ("onnx", "int8"))
+    inputs = [handler.transform(handler.decode(payload(kind, text)))[0] for text in texts if len(text) < 100]
+    plans = handler._plan(inputs)
+    together = [outputs for plan in plans for outputs in handler._run_padded(inputs, plan)]
+    order = [index for plan in plans for index in plan.indices]
+    for index, outputs in zip(order, together, strict=True):
+        alone = handler._run_padded([inputs[index]], BatchPlan((0,), inputs[index].length))[0]
+        for name, array in outputs.items():
+            assert array.shape == alone[name].shape
+            error = np.linalg.norm(array - alone[name]) / np.linalg.norm(alone[name])
+            assert error < 0.5, (kind, name, index)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_kserve_answers_hold_the_same_predictions(kind: str, make: Make) -> None:
     handler = make(kind)
     contexts = ["Maria went to Toronto.", "Nobody knew."]
@@ -210,16 +242,21 @@ def test_only_the_guilty_row_fails_when_the_model_does(kind: str, make: Make, ca
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_running_out_of_memory_is_left_to_torchserve(kind: str, make: Make) -> None:
+def test_a_row_there_is_no_memory_for_is_507_and_its_neighbours_are_answered(kind: str, make: Make) -> None:
     handler = make(kind)
+    session = handler.session
+    limit = handler.transform(handler.decode(payload(kind, "word " * 50)))[0].length
 
-    class Full:
+    class Small:
         def run(self, arrays: dict[str, Any]) -> Any:
-            raise MemoryError
+            if arrays["input_ids"].shape[1] >= limit:
+                raise MemoryError
+            return session.run(arrays)
 
-    handler.session = Full()
-    with pytest.raises(MemoryError):
-        predict(handler, payload(kind, "fine"))
+    handler.session = Small()
+    responses = predict(handler, payload(kind, "fine"), payload(kind, "word " * 50))
+    assert [response.status for response in responses] == [200, 507]
+    assert responses[1].json()["error"]["code"] == "out_of_memory"
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import psutil
 import pytest
 
 import ts_handlers
@@ -131,22 +132,24 @@ def test_sixteen_rows_one_of_them_bad(server: BackgroundServer) -> None:
     def send(body: bytes) -> tuple[int, Any]:
         return ask(server, "/predictions/sentiment", body, "text/plain")
 
-    before = full_batches(server)
+    before = batches(server)
     with ThreadPoolExecutor(16) as pool:
         answers = list(pool.map(send, bodies))
     assert [status for status, _ in answers] == [200] * 15 + [400]
     assert answers[-1][1]["error"]["code"] == "invalid_utf8"
-    assert full_batches(server) == before + 1  # it was one batch of sixteen
+    count, fill = batches(server)
+    assert (count, fill) == (before[0] + 1, before[1] + 1.0)  # it was one batch, and full
     metrics = scrape(server)
     assert metrics[("ts_handlers_rejected_rows_total", "invalid_utf8", "sentiment")] >= 1
 
 
-def full_batches(server: BackgroundServer) -> float:
-    """Return how many batches of the sentiment model were full so far."""
+def batches(server: BackgroundServer) -> tuple[float, float]:
+    """Return how many batches the sentiment model had so far, and the sum of their fills."""
     metrics = scrape(server)
-    name = "ts_handlers_batch_fill_ratio_bucket"
-    below = metrics.get((name, "0.75", "sentiment"), 0.0)
-    return metrics.get((name, "1.0", "sentiment"), 0.0) - below
+    count, fill = (
+        metrics.get((f"ts_handlers_batch_fill_ratio_{name}", "", "sentiment"), 0.0) for name in ("count", "sum")
+    )
+    return count, fill
 
 
 def scrape(server: BackgroundServer) -> dict[tuple[str, ...], float]:
@@ -204,3 +207,14 @@ def test_workers_stay_within_their_share_and_say_so(server: BackgroundServer) ->
     assert len(lines) >= len(KINDS)
     assert all(f"{len(KINDS) + 1} workers (TS_HANDLERS_WORKERS)" in line for line in lines)
     assert "Toronto" not in log
+
+
+def test_workers_have_the_threads_they_were_given(server: BackgroundServer) -> None:
+    workers = [
+        process
+        for process in psutil.Process(server.pid).children(recursive=True)
+        if "model_service_worker" in " ".join(process.cmdline())
+    ]
+    assert len(workers) == len(KINDS) + 1
+    # one of Python, and at most a watcher or two of torch's and ONNX Runtime's; a pool would have one for each CPU
+    assert max(worker.num_threads() for worker in workers) <= 3

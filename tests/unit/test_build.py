@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from ts_handlers.build import archive, check, quantize, smoke
+from ts_handlers.build import archive, check, smoke
 from ts_handlers.build.command import parse_settings
 from ts_handlers.build.export import count_operators
 from ts_handlers.build.source import load_source, sentence_settings
@@ -20,8 +20,6 @@ from ts_handlers.errors import OperatorError
 
 if TYPE_CHECKING:
     from tests.model_dirs import ModelDirs
-
-VNNI, AVX2, ARM = frozenset({"avx2", "avx512_vnni"}), frozenset({"avx2"}), frozenset({"asimd"})
 
 
 def build(model_dirs: ModelDirs, store: Path, *options: str, kind: str = "tiny-distilbert", name: str = "m") -> int:
@@ -82,7 +80,9 @@ def test_a_name_that_is_no_file_name(name: str, model_dirs: ModelDirs, tmp_path:
     assert build(model_dirs, tmp_path, name=name) == 2
 
 
-@pytest.mark.parametrize(("source", "message"), [("nowhere/at-all", "cannot be loaded"), (".", "has no config.json")])
+@pytest.mark.parametrize(
+    ("source", "message"), [("nowhere/at-all", "is no folder, and no model of the hub"), (".", "has no config.json")]
+)
 def test_a_source_that_is_none(
     source: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -149,7 +149,7 @@ def test_a_module_level_handle_is_run_too(tmp_path: Path) -> None:
     assert outcome["rss_mb"] > 0
 
 
-@pytest.mark.parametrize("name", ["utils.py", "service.py", "tokenizers.py"])
+@pytest.mark.parametrize("name", ["utils.py", "launcher.py", "tokenizers.py", "json.py"])
 def test_a_handler_file_with_a_name_that_is_taken(name: str, tmp_path: Path) -> None:
     (tmp_path / name).touch()
     with pytest.raises(OperatorError, match="rename the file"):
@@ -173,11 +173,6 @@ def test_the_archiver_s_failure_is_one_line(tmp_path: Path) -> None:
 def test_settings_are_nested() -> None:
     pairs = ["a.b=1", "a.c=[x, 2]", "d=true", "e=text"]
     assert parse_settings(pairs) == {"a": {"b": 1, "c": ["x", 2]}, "d": True, "e": "text"}
-
-
-@pytest.mark.parametrize(("flags", "reduce_range"), [(VNNI, False), (AVX2, True), (ARM, False), (frozenset(), True)])
-def test_weights_have_seven_bits_where_eight_would_saturate(flags: frozenset[str], reduce_range: bool) -> None:
-    assert quantize.settings_for(flags).reduce_range is reduce_range
 
 
 @pytest.mark.parametrize("kind", ["tiny-distilbert", "tiny-electra", "tiny-roberta", "entities"])
@@ -215,7 +210,7 @@ def test_sentence_transformers_settings(tmp_path: Path) -> None:
     from tests.models import MINILM
 
     assert sentence_settings(MINILM) == {"pooling": "mean", "normalize": True, "max_length": 256}
-    assert sentence_settings(tmp_path) == sentence_settings(None) == {}
+    assert sentence_settings(tmp_path) == {}
     (tmp_path / "modules.json").write_text('[{"type": "x.Pooling", "path": "1_Pooling"}]', encoding="utf-8")
     with pytest.raises(OperatorError, match="cannot be read"):
         sentence_settings(tmp_path)
@@ -223,6 +218,9 @@ def test_sentence_transformers_settings(tmp_path: Path) -> None:
     for content, pooling in (({"pooling_mode": "cls"}, "cls"), ({"pooling_mode_max_tokens": True}, "max")):
         (tmp_path / "1_Pooling" / "config.json").write_text(json.dumps(content), encoding="utf-8")
         assert sentence_settings(tmp_path) == {"pooling": pooling}
+    (tmp_path / "config_sentence_transformers.json").write_text('{"default_prompt_name": "query"}', encoding="utf-8")
+    with pytest.raises(OperatorError, match="puts the prompt 'query' before every text"):
+        sentence_settings(tmp_path)
     (tmp_path / "1_Pooling" / "config.json").write_text('{"pooling_mode_lasttoken": true}', encoding="utf-8")
     with pytest.raises(OperatorError, match="known: mean, cls, max"):
         sentence_settings(tmp_path)

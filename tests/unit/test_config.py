@@ -52,6 +52,9 @@ def test_every_section_is_read() -> None:
         ({"cpu": {"threads": "two"}}, r"handler\.cpu\.threads is 'two' \(str\); it must be of type int"),
         ({"cpu": {"threads": True}}, r"handler\.cpu\.threads is True \(bool\); it must be of type int"),
         ({"cpu": 4}, r"handler\.cpu is 4 \(int\); it must be a mapping"),
+        ({"bucketing": False}, r"handler\.bucketing is False \(bool\); it must be a mapping"),
+        ({"output": False}, r"handler\.output is False \(bool\); it must be a mapping"),
+        ({"bucketing": {"call_overhead_tokens": float("inf")}}, r"is inf \(float\); it must be a finite number"),
         ({"profile": 1}, r"handler\.profile is 1 \(int\); it must be of type bool"),
         ({"runtime": {"backend": "onx"}}, r"handler\.runtime\.backend is 'onx' \(str\); choose one of: onnx, torch"),
         (

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ts_handlers.cpu import CpuBudget, count_workers, cpu_budget, cpu_share, read_cpu_flags
+from ts_handlers.cpu import CpuBudget, count_workers, cpu_budget, cpu_share
 from ts_handlers.errors import ConfigError
 
 V2_MOUNT = "31 23 0:27 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw"
@@ -134,15 +134,6 @@ def test_who_says_how_many_workers() -> None:
 def test_a_count_that_is_none_is_refused(value: str) -> None:
     with pytest.raises(ConfigError, match="TS_HANDLERS_WORKERS is"):
         count_workers(CpuBudget((0,)), None, {"TS_HANDLERS_WORKERS": value})
-
-
-def test_cpu_flags_are_read_where_the_kernel_says_them(tmp_path: Path) -> None:
-    assert read_cpu_flags(tmp_path) == frozenset()
-    (tmp_path / "proc").mkdir()
-    (tmp_path / "proc" / "cpuinfo").write_text("processor\t: 0\nflags\t\t: fpu avx2 avx512_vnni\n\n")
-    assert read_cpu_flags(tmp_path) == {"fpu", "avx2", "avx512_vnni"}
-    (tmp_path / "proc" / "cpuinfo").write_text("processor\t: 0\n")
-    assert read_cpu_flags(tmp_path) == frozenset()
 
 
 PROBE = """

@@ -15,8 +15,8 @@ import ts_handlers
 from ts_handlers.batch import ModelInput
 from ts_handlers.bucketing import BatchPlan
 from ts_handlers.config import BucketingConfig, HandlerConfig, WarmupConfig
-from ts_handlers.errors import ConfigError
-from ts_handlers.startup import warm_up
+from ts_handlers.errors import ConfigError, OperatorError
+from ts_handlers.startup import declared_workers, warm_up
 from ts_handlers.testing import FakeContext, load_handler, predict
 
 if TYPE_CHECKING:
@@ -55,7 +55,11 @@ def test_the_package_has_only_its_public_names() -> None:
 def test_one_line_says_what_was_decided(model_dirs: ModelDirs, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "ts_handlers")
     folder = model_dirs.get("tiny-distilbert")
-    config = {"minWorkers": 2, "handler": {"bucketing": {"boundaries": [16, 64]}, "tokenizer": {"pad_token_id": 1}}}
+    config = {
+        "minWorkers": 2,
+        "maxWorkers": 2,
+        "handler": {"bucketing": {"boundaries": [16, 64]}, "tokenizer": {"pad_token_id": 1}},
+    }
     handler = load_handler(ts_handlers.TextClassificationHandler, folder, config, serialized_file="model.onnx")
     lines = [record.getMessage() for record in caplog.records if record.name == "ts_handlers.base"]
     assert len(lines) == 1
@@ -144,14 +148,65 @@ def test_a_handler_of_nothing_says_what_to_override(tmp_path: Path) -> None:
         handler.format("x", [], [])
 
 
-def test_memory_errors_in_a_hook_are_left_to_torchserve(model_dirs: ModelDirs) -> None:
+def test_a_hook_without_memory_fails_its_row_alone(model_dirs: ModelDirs) -> None:
     class Full(ts_handlers.TextClassificationHandler):
         def decode(self, instance: Any) -> Any:
             raise MemoryError
 
     handler = load_handler(Full, model_dirs.get("tiny-distilbert"), serialized_file="model.onnx")
-    with pytest.raises(MemoryError):
-        predict(handler, "fine")
+    assert predict(handler, "fine")[0].status == 507
+
+
+def test_errors_of_a_team_s_own_class_keep_their_form(model_dirs: ModelDirs) -> None:
+    class TeapotError(ts_handlers.RequestError):
+        status = 418
+
+        def __init__(self) -> None:
+            super().__init__("short and stout", code=7)  # type: ignore[arg-type]  # a number, as a team may choose
+
+    class Teapot(ts_handlers.TextClassificationHandler):
+        def decode(self, instance: Any) -> Any:
+            raise TeapotError
+
+    handler = load_handler(Teapot, model_dirs.get("tiny-distilbert"), serialized_file="model.onnx")
+    response = predict(handler, ["a"])[0]
+    assert response.status == 418
+    assert response.json() == {"error": {"code": "7", "message": "instance 0: short and stout"}}
+
+
+@pytest.mark.parametrize("stride", [126, 127, 500])
+def test_a_stride_that_leaves_a_window_nothing_is_refused(stride: int, model_dirs: ModelDirs) -> None:
+    folder = model_dirs.get("tiny-roberta")
+    config = {"handler": {"tokenizer": {"pad_token_id": 1}, "output": {"stride": stride}}}
+    with pytest.raises(
+        ConfigError, match=f"handler.output.stride is {stride}; windows of 128 tokens share less than 126"
+    ):
+        load_handler(ts_handlers.TokenClassificationHandler, folder, config, serialized_file="model.onnx")
+
+
+def test_any_failure_to_load_is_one_that_torchserve_reports(model_dirs: ModelDirs, tmp_path: Path) -> None:
+    for file in model_dirs.get("tiny-distilbert").iterdir():
+        if file.is_file() and file.name != "tokenizer.json":
+            (tmp_path / file.name).symlink_to(file)
+    (tmp_path / "tokenizer.json").write_text("{broken", encoding="utf-8")
+    with pytest.raises(OperatorError, match="TextClassificationHandler cannot be loaded: "):
+        load_handler(ts_handlers.TextClassificationHandler, tmp_path, serialized_file="model.onnx")
+
+
+@pytest.mark.parametrize(
+    ("config", "workers"),
+    [
+        ({}, None),
+        ({"minWorkers": 2}, None),
+        ({"minWorkers": 2, "maxWorkers": 1}, None),
+        ({"minWorkers": "2", "maxWorkers": 2}, None),
+        ({"minWorkers": True, "maxWorkers": 2}, None),
+        ({"minWorkers": -1, "maxWorkers": 2}, None),
+        ({"minWorkers": 2, "maxWorkers": 4}, 2),
+    ],
+)
+def test_declared_workers_count_where_torchserve_heeds_them(config: dict[str, Any], workers: int | None) -> None:
+    assert declared_workers(config) == workers
 
 
 def make_input(length: int) -> ModelInput:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -16,11 +17,8 @@ from ts_handlers.build.source import Source
 from ts_handlers.errors import OperatorError
 from ts_handlers.tasks import TASKS
 
-_RESERVED = frozenset({"utils", "service", "metrics", "context", "ts_handlers", "tokenizers", "handler_utils"})
-"""Names a handler file cannot have: TorchServe's worker, or a package it needs, already answers to them."""
-
-TIMEOUT_SECONDS = 120
-"""TorchServe's own default for loading and for one answer; it is written out because it would be forced anyway."""
+_PACKAGES = frozenset({"ts", "ts_handlers", "tokenizers", "torch", "numpy", "onnxruntime", "orjson", "yaml", "psutil"})
+"""Packages a worker imports; a handler file of such a name would be imported in their place."""
 
 
 def write_shim(task: str, folder: Path) -> Path:
@@ -45,9 +43,20 @@ def check_handler_file(file: Path) -> Path:
     """
     if not file.is_file() or file.suffix != ".py":
         raise OperatorError(f"--handler {file} is no Python file; give the path of one")
-    if file.stem in _RESERVED:
-        raise OperatorError(f"--handler {file.name}: TorchServe's worker has a module {file.stem}; rename the file")
+    if file.stem in _PACKAGES | sys.stdlib_module_names | _worker_modules():
+        raise OperatorError(f"--handler {file.name}: a worker has a module {file.stem} already; rename the file")
+    if not file.stem.isidentifier():
+        raise OperatorError(
+            f"--handler {file.name}: {file.stem} is no module name; use letters, digits and underscores"
+        )
     return file
+
+
+def _worker_modules() -> set[str]:
+    """Return what lies beside TorchServe's worker script: its folder is on the import path."""
+    spec = importlib.util.find_spec("ts")
+    folders = list(spec.submodule_search_locations or ()) if spec is not None else []
+    return {path.stem for folder in folders for path in Path(folder).iterdir()}
 
 
 def write_tokenizer(source: Source, folder: Path) -> list[Path]:
@@ -66,10 +75,15 @@ def write_labels(source: Source, folder: Path) -> list[Path]:
     return [path]
 
 
-def write_model_config(handler: Mapping[str, Any], folder: Path) -> Path:
-    """Write model-config.yaml. Workers and batch are left to config.properties, which it would override."""
+def write_model_config(
+    handler: Mapping[str, Any], folder: Path, *, response_timeout_s: int = 120, startup_timeout_s: int = 120
+) -> Path:
+    """Write model-config.yaml. Workers and batch are left to config.properties, which it would override.
+
+    The timeouts are written, because TorchServe takes 120 s from a file without them, whatever config.properties says.
+    """
     path = folder / "model-config.yaml"
-    config = {"responseTimeout": TIMEOUT_SECONDS, "startupTimeout": TIMEOUT_SECONDS, "handler": dict(handler)}
+    config = {"responseTimeout": response_timeout_s, "startupTimeout": startup_timeout_s, "handler": dict(handler)}
     path.write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), encoding="utf-8")
     return path
 

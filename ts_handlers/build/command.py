@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import re
 from pathlib import Path
 from typing import Any
 
 from ts_handlers.errors import OperatorError
-from ts_handlers.tasks import TASKS
+from ts_handlers.tasks import NAME_PATTERN, TASKS
 
 HELP = "package a model into a .mar"
 
@@ -40,13 +39,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         dest="settings",
         help="a setting of the handler section, as output.top_k=1 or tokenizer.truncation=true; repeatable",
     )
+    for name, what in (("response", "answer a batch"), ("startup", "load the model")):
+        parser.add_argument(
+            f"--{name}-timeout-s", type=int, default=120, metavar="S", help=f"seconds a worker may take to {what}"
+        )
     parser.add_argument("--force", action="store_true", help="replace an existing archive")
 
 
 def run(args: argparse.Namespace) -> int:
     """Build, and say what was made and what comes next."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", args.name):
-        raise OperatorError(f"--name {args.name!r}: use letters, digits, dots, dashes and underscores")
+    for option, value in (("--name", args.name), ("--version", args.version)):
+        if not NAME_PATTERN.fullmatch(value) or ".." in value:
+            raise OperatorError(f"{option} {value!r}: use letters, digits, single dots, dashes and underscores")
     mar = args.output / f"{args.name}.mar"
     if mar.exists() and not args.force:
         raise OperatorError(f"{mar} exists; replace it with --force, or choose another --name")
@@ -69,6 +73,9 @@ def run(args: argparse.Namespace) -> int:
         tolerance=args.tolerance,
         sample_request=args.sample_request,
         settings=settings,
+        response_timeout_s=args.response_timeout_s,
+        startup_timeout_s=args.startup_timeout_s,
+        force=args.force,
     )
     build(request, progress=print)
     print(f"next: ts-handlers configure {args.output}")

@@ -18,7 +18,7 @@ import torch
 from ts_handlers.build import archive, check, export, quantize, smoke
 from ts_handlers.build.source import Source, load_source, sentence_settings
 from ts_handlers.config import load_config
-from ts_handlers.cpu import CpuBudget, cpu_share, read_cpu_flags
+from ts_handlers.cpu import CpuBudget, cpu_share
 from ts_handlers.errors import OperatorError
 from ts_handlers.runtime import ModelFiles, Session, open_session
 from ts_handlers.tasks import TASKS
@@ -45,6 +45,9 @@ class BuildRequest:
         tolerance: Largest relative error against the source; None: the precision's.
         sample_request: JSON file with a request the finished archive must answer; None: the task's.
         settings: Overrides of the handler section.
+        response_timeout_s: Seconds a worker may take for a batch.
+        startup_timeout_s: Seconds a worker may take to load the model.
+        force: Whether an archive of this name may be replaced.
     """
 
     source: str
@@ -59,6 +62,9 @@ class BuildRequest:
     tolerance: float | None = None
     sample_request: Path | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    response_timeout_s: int = 120
+    startup_timeout_s: int = 120
+    force: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +109,7 @@ def build(request: BuildRequest, progress: Progress = print) -> Path:
         with _step(progress, "archive"):
             mar = _archive(request, source, engine, handler_section, work)
         with _step(progress, "load and run it in a fresh process"):
-            outcome = smoke.smoke_test(mar, _sample_request(request))
+            outcome = smoke.smoke_test(mar, _sample_request(request), timeout_s=request.startup_timeout_s)
         report = _report(request, source, engine, handler_section)
         report |= {
             "check": result.as_dict(),
@@ -114,8 +120,11 @@ def build(request: BuildRequest, progress: Progress = print) -> Path:
         }
         report_file = work / f"{request.name}.build.json"
         report_file.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        finished = mar.replace(request.output / mar.name)
+        finished = request.output / mar.name
+        if finished.exists() and not request.force:
+            raise OperatorError(f"{finished} was made meanwhile by another build; replace it with --force")
         report_file.replace(request.output / report_file.name)
+        mar.replace(finished)
     progress(f"made {finished} ({finished.stat().st_size / 2**20:.1f} MiB) and {request.name}.build.json")
     return finished
 
@@ -162,15 +171,13 @@ def make_engine(request: BuildRequest, source: Source, work: Path, progress: Pro
         export.export_onnx(source, exported)
     with _step(progress, "fuse attention for ONNX Runtime"):
         operators = export.fuse(source, exported, fused)
-    if not operators:
-        progress(f"  {source.model.config.model_type} is not known to the optimizer: the graph stays unfused")
+    if not operators.get("Attention"):
+        progress(f"  no attention was fused ({source.model.config.model_type}): right, and slower than it could be")
     details: dict[str, Any] = {"opset": export.OPSET, "fused_operators": operators}
     model = work / "model.onnx"
     if request.precision == "int8":
-        settings = quantize.settings_for(read_cpu_flags())
-        with _step(
-            progress, f"quantize to INT8 ({'7-bit weights: no VNNI here' if settings.reduce_range else '8 bits'})"
-        ):
+        settings = quantize.Int8Settings()
+        with _step(progress, "quantize to INT8"):
             quantize.quantize_int8(fused, model, settings)
         details["quantization"] = {"method": "dynamic", **settings.as_dict()}
     else:
@@ -197,7 +204,12 @@ def _archive(
         version=request.version,
         serialized_file=engine.serialized_file,
         handler_file=request.handler or archive.write_shim(request.task, folder),
-        config_file=archive.write_model_config(handler_section, folder),
+        config_file=archive.write_model_config(
+            handler_section,
+            folder,
+            response_timeout_s=request.response_timeout_s,
+            startup_timeout_s=request.startup_timeout_s,
+        ),
         extra_files=[
             *engine.extra_files,
             *archive.write_tokenizer(source, folder),
@@ -233,8 +245,15 @@ def _report(
         "handler": dict(handler_section),
         **engine.details,
         "built_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "versions": {name: version for name in _PACKAGES if (version := _version(name))},
     }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:  # onnxruntime-gpu in place of onnxruntime, say
+        return None
 
 
 def _check_combination(request: BuildRequest) -> None:

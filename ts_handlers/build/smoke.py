@@ -1,6 +1,6 @@
 """Load a finished .mar in a fresh process, as a TorchServe worker does, and send it one request.
 
-    python -m ts_handlers.build.smoke MAR REQUEST.json
+    python -m ts_handlers.build.smoke MAR < REQUEST.json
 
 prints {"status", "response", "rss_mb", "load_seconds"}. Only the server is faked; loading follows TorchServe's rules: the
 handler file is imported by its base name from the model folder and must define exactly one class, or a `handle`.
@@ -22,12 +22,13 @@ from typing import Any
 from ts_handlers.errors import OperatorError
 
 
-def smoke_test(mar: Path, request: Any) -> dict[str, Any]:
+def smoke_test(mar: Path, request: Any, timeout_s: float = 120) -> dict[str, Any]:
     """Load the archive and answer one request in a fresh process.
 
     Args:
         mar: The archive.
         request: A str, sent as text/plain, or anything JSON, sent as application/json.
+        timeout_s: Seconds it may take.
 
     Returns:
         status, response, rss_mb and load_seconds.
@@ -36,7 +37,14 @@ def smoke_test(mar: Path, request: Any) -> dict[str, Any]:
         OperatorError: It did not load, or did not answer with 200.
     """
     command = [sys.executable, "-m", "ts_handlers.build.smoke", str(mar)]
-    result = subprocess.run(command, input=json.dumps(request), capture_output=True, text=True, check=False)
+    try:
+        result = subprocess.run(
+            command, input=json.dumps(request), capture_output=True, text=True, check=False, timeout=timeout_s
+        )
+    except subprocess.TimeoutExpired as error:
+        raise OperatorError(
+            f"the archive did not load and answer within {timeout_s:g} s; allow more with --startup-timeout-s"
+        ) from error
     lines = result.stdout.strip().splitlines()
     if result.returncode != 0 or not lines:
         reason = (result.stderr.strip().splitlines() or ["no output"])[-1]
@@ -64,14 +72,17 @@ def main(arguments: list[str]) -> int:
         loaded = time.perf_counter() - started
         content_type = "text/plain" if isinstance(request, str) else "application/json"
         context.start_batch([{"body": {"content-type": content_type}}])
-        body = handle([{"body": request}], context)[0]
+        bodies = handle([{"body": request}], context)
+    if not isinstance(bodies, list) or len(bodies) != 1:
+        raise OperatorError(f"the handler answers one request with {type(bodies).__name__}; it must be a list of one")
+    body = bodies[0]
     outcome = {
         "status": context.statuses.get(0, 200),
-        "response": body.decode("utf-8") if isinstance(body, bytes) else body,
+        "response": body.decode("utf-8") if isinstance(body, (bytes, bytearray)) else body,
         "rss_mb": round(psutil.Process().memory_info().rss / 2**20),
         "load_seconds": round(loaded, 2),
     }
-    sys.stdout.write(f"\n{json.dumps(outcome, default=str)}\n")
+    sys.stdout.write(f"\n{json.dumps(outcome)}\n")
     return 0
 
 

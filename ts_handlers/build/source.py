@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import torch
 import transformers
 
@@ -35,17 +36,17 @@ class Source:
     """A checkpoint in memory.
 
     Attributes:
-        folder: Where it was read; None for a hub id.
+        folder: Where it was read.
         task: What it is built for.
         model: The model, in fp32, in eval mode, with eager attention (the form ONNX Runtime's optimizer fuses).
         tokenizer: Its fast tokenizer.
         labels: Names of its labels, by index; empty where the task has none.
         input_names: Arrays the tokenizer makes and the model takes.
         max_length: Most tokens of a sequence.
-        digest: SHA-256 over names and contents of the folder's files; the revision's id for a hub id.
+        digest: SHA-256 over names and contents of the folder's files.
     """
 
-    folder: Path | None
+    folder: Path
     task: str
     model: Any
     tokenizer: Any
@@ -75,18 +76,18 @@ def load_source(source: str, task: str) -> Source:
     Raises:
         OperatorError: It cannot be read, or does not serve the task.
     """
-    folder = Path(source) if Path(source).exists() else None
-    if folder is not None and not (folder / "config.json").is_file():
+    folder = _find_folder(source)
+    if not (folder / "config.json").is_file():
         raise OperatorError(f"{source} has no config.json; give a folder that save_pretrained wrote, or a hub id")
     transformers.utils.logging.disable_progress_bar()  # the build prints its own steps
     try:
         model = getattr(transformers, _MODEL_CLASSES[task]).from_pretrained(
-            source, attn_implementation="eager", dtype=torch.float32
+            folder, attn_implementation="eager", dtype=torch.float32
         )
-        tokenizer = transformers.AutoTokenizer.from_pretrained(source)
-    except (OSError, ValueError) as error:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    except Exception as error:  # a checkpoint can be broken in as many ways as there are architectures
         raise OperatorError(f"{source} cannot be loaded for {task}: {_first_line(error)}") from error
-    _check_weights(source, folder, model, task)
+    _check_head(source, model, task)
     if not tokenizer.is_fast:
         raise OperatorError(f"{source} has no fast tokenizer; a worker needs a tokenizer.json")
     if task == "question-answering" and tokenizer.padding_side != "right":
@@ -99,13 +100,17 @@ def load_source(source: str, task: str) -> Source:
         _labels(model.config, task),
         tuple(tokenizer.model_input_names),
         _max_length(tokenizer, model.config),
-        digest(folder) if folder is not None else str(getattr(model.config, "_commit_hash", None)),
+        digest(folder),
     )
 
 
-def sentence_settings(folder: Path | None) -> dict[str, Any]:
-    """Read pooling, normalization and maximum length from sentence-transformers' files; {} where there are none."""
-    if folder is None or not (folder / "modules.json").is_file():
+def sentence_settings(folder: Path) -> dict[str, Any]:
+    """Read pooling, normalization and maximum length from sentence-transformers' files; {} where there are none.
+
+    Raises:
+        OperatorError: The folder has a step that the handler does not have, so that its vectors would be others.
+    """
+    if not (folder / "modules.json").is_file():
         return {}
     settings: dict[str, Any] = {}
     for module in _read_json(folder / "modules.json"):
@@ -114,6 +119,11 @@ def sentence_settings(folder: Path | None) -> dict[str, Any]:
             settings["normalize"] = True
         elif kind == "Pooling":
             settings["pooling"] = _pooling(_read_json(folder / module["path"] / "config.json"))
+        elif kind != "Transformer":
+            raise OperatorError(f"{folder} has a sentence-transformers module {kind}; Pooling and Normalize are known")
+    prompts = folder / "config_sentence_transformers.json"
+    if prompts.is_file() and (name := _read_json(prompts).get("default_prompt_name")):
+        raise OperatorError(f"{folder} puts the prompt {name!r} before every text; that is not supported")
     file = folder / "sentence_bert_config.json"
     if file.is_file() and (length := _read_json(file).get("max_seq_length")):
         settings["max_length"] = int(length)
@@ -125,8 +135,21 @@ def digest(folder: Path) -> str:
     total = hashlib.sha256()
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         with file.open("rb") as stream:
-            total.update(f"{file.relative_to(folder)}\0{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
+            content = hashlib.sha256()
+            while block := stream.read(2**20):
+                content.update(block)
+        total.update(f"{file.relative_to(folder)}\0{content.hexdigest()}\n".encode())
     return total.hexdigest()
+
+
+def _find_folder(source: str) -> Path:
+    """Return the folder of a checkpoint, fetched from the hub where it is not one."""
+    if Path(source).is_dir():
+        return Path(source)
+    try:
+        return Path(huggingface_hub.snapshot_download(source))
+    except Exception as error:  # the hub client raises errors of several packages
+        raise OperatorError(f"{source} is no folder, and no model of the hub: {_first_line(error)}") from error
 
 
 def _pooling(config: Mapping[str, Any]) -> str:
@@ -166,10 +189,10 @@ _OFFSET_POSITIONS = frozenset({"roberta", "xlm-roberta", "camembert", "mpnet", "
 """Models that number positions from pad_token_id + 1, so that they take that many tokens less."""
 
 
-def _check_weights(source: str, folder: Path | None, model: Any, task: str) -> None:
+def _check_head(source: str, model: Any, task: str) -> None:
     """Refuse a checkpoint without the head that the task needs: transformers would make one up at random."""
     names = model.config.architectures or []
-    if folder is None or task == "feature-extraction" or type(model).__name__ in names:
+    if task == "feature-extraction" or type(model).__name__ in names:
         return
     raise OperatorError(
         f"{source} holds {', '.join(names) or 'no named architecture'} and {task} needs {type(model).__name__}: "

@@ -80,8 +80,8 @@ def _model_entries(plan: Plan, layout: Layout) -> list[Entry]:
         Entry(
             "models",
             json.dumps(models),
-            f"{plan.num_workers} workers with one thread each share {budget}: two workers with one thread each serve\n"
-            "more than one with two. A worker takes up to batchSize of the requests that wait and never waits for\n"
+            f"{plan.num_workers} workers share {budget}: two workers with one thread each serve more than one with\n"
+            "two. A worker takes up to batchSize of the requests that wait and never waits for\n"
             "more (maxBatchDelay is in ms; TorchServe makes 100 of 0). Timeouts are in seconds. What an archive's own\n"
             "model-config.yaml sets wins over this line, and is repeated here.",
         ),
@@ -92,7 +92,11 @@ def _model_entries(plan: Plan, layout: Layout) -> list[Entry]:
             "Requests that may wait for one model: two batches for each worker, at least 100. More are answered 503.",
         ),
         Entry("number_of_gpu", str(plan.gpus), "GPUs that workers are spread over; 0 keeps them on the CPU."),
-        Entry("cpu_launcher_enable", "false", "Each worker takes its own slice of the CPUs when it starts."),
+        Entry(
+            "cpu_launcher_enable",
+            "false",
+            "Handlers limit their own threads; the launcher counts cores, not the quota.",
+        ),
     ]
 
 

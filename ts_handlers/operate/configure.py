@@ -15,7 +15,7 @@ from ts_handlers.operate import properties
 from ts_handlers.operate.archives import read_archives
 from ts_handlers.operate.config_file import CONFIG_NAME, HEADER, METRICS_NAME, Layout, make_entries
 from ts_handlers.operate.machine import memory_limit
-from ts_handlers.operate.metrics_config import metrics_yaml
+from ts_handlers.operate.metrics_config import METRICS_HEADER, metrics_yaml
 from ts_handlers.operate.plan import Options, Plan, make_plan
 
 HELP = "write config.properties and metrics.yaml for every .mar in a folder"
@@ -89,7 +89,8 @@ def run(args: argparse.Namespace) -> int:
     plan = make_plan(archives, cpus, options, memory_bytes=memory_limit())
     layout = _layout(args, directory, output.parent / METRICS_NAME)
     _check_ports(layout, plan)
-    _check_ours(output, force=args.force)
+    _check_ours(output, HEADER, force=args.force)
+    _check_ours(layout.metrics_config, METRICS_HEADER, force=args.force)
     write_text(layout.metrics_config, metrics_yaml())
     write_text(output, properties.render(make_entries(plan, layout), header=HEADER))
     print(f"budget: {budget.describe() if args.cpus is None else f'{cpus:g} CPUs (given)'}")
@@ -157,12 +158,12 @@ def _check_ports(layout: Layout, plan: Plan) -> None:
         )
 
 
-def _check_ours(output: Path, *, force: bool) -> None:
-    if force or not output.exists():
+def _check_ours(file: Path, header: str, *, force: bool) -> None:
+    if force or not file.exists():
         return
-    if HEADER not in output.read_text(encoding=properties.ENCODING):
+    if header not in file.read_text(encoding=properties.ENCODING):
         raise OperatorError(
-            f"{output} was not written by this command; choose another --output, or --force to replace it"
+            f"{file} was not written by this command; choose another --output, or --force to replace it"
         )
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Literal
 
 from ts_handlers.cgroup import cgroup_folders, mounted_versions, read_lines
-from ts_handlers.cpu import VNNI_FLAGS
 
 INSTRUCTION_SETS = {
     "avx2": "AVX2",
@@ -26,6 +25,9 @@ INSTRUCTION_SETS = {
     "sve": "SVE",
 }
 """Flags of /proc/cpuinfo that decide how fast a model runs, and what people call them."""
+
+_VNNI = frozenset({"avx512_vnni", "avx_vnni", "asimddp", "i8mm"})
+"""Flags of CPUs that multiply and add INT8 in one instruction."""
 
 _UNLIMITED_BYTES = 2**60
 """cgroup v1 writes "no limit" as the largest page-aligned 63-bit number."""
@@ -64,7 +66,7 @@ class CpuInfo:
         """What INT8 gains here."""
         if "amx_int8" in self.flags:
             return "fast: AMX multiplies INT8 tiles, the largest gain over fp32"
-        if VNNI_FLAGS & set(self.flags):
+        if _VNNI & set(self.flags):
             return "fast: one instruction multiplies and adds INT8 (VNNI or its like)"
         if {"avx512f", "avx2"} & set(self.flags):
             return "faster than fp32, but without VNNI sums saturate at 16 bits: check the accuracy after building"

@@ -42,10 +42,13 @@ FRONTEND: tuple[MetricSpec, ...] = (
 WORKER: tuple[MetricSpec, ...] = (
     MetricSpec("HandlerTime", "gauge", "ms"),
     MetricSpec("PredictionTime", "gauge", "ms"),
+    MetricSpec("ts_handler_preprocess", "gauge", "ms"),
+    MetricSpec("ts_handler_inference", "gauge", "ms"),
+    MetricSpec("ts_handler_postprocess", "gauge", "ms"),
 )
-"""What TorchServe measures in every worker, beside the handlers' own catalogue."""
+"""What TorchServe measures in every worker (the last three with handler.profile), beside the handlers' own catalogue."""
 
-_HEADER = """\
+METRICS_HEADER = """\
 # The metrics TorchServe keeps; a metric that is not named here is dropped.
 # Generated from ts_handlers.metrics by `ts-handlers configure`: change that, not this file.
 """
@@ -65,7 +68,7 @@ def metrics_yaml() -> str:
         "model_metrics:",
         *_section(model_metrics),
     ]
-    return _HEADER + "\n".join(lines) + "\n"
+    return METRICS_HEADER + "\n".join(lines) + "\n"
 
 
 def _section(metrics: Iterable[MetricSpec]) -> Iterator[str]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from ts_handlers.cpu import WORKERS_ENV
+from ts_handlers.cpu import POOL_ENV, WORKERS_ENV, cpu_budget, cpu_share
 from ts_handlers.errors import OperatorError
 from ts_handlers.operate.config_file import CONFIG_NAME
 from ts_handlers.operate.frontend import LOG_CONFIG, Frontend, frontend_command
@@ -104,10 +104,13 @@ def run(args: argparse.Namespace) -> int:
 def frontend_environ(config: ServerConfig, java_home: Path, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     """Return the environment of the frontend and of its workers.
 
-    TS_CONFIG_FILE is left out, because TorchServe would read that file instead of the one it is given.
+    TS_CONFIG_FILE is left out, because TorchServe would read that file instead of the one it is given. Thread pools that
+    start when their library is loaded, before a handler can limit them, are limited here, unless the operator did.
     """
     kept = {name: value for name, value in environ.items() if name != "TS_CONFIG_FILE"}
-    return kept | {"JAVA_HOME": str(java_home), WORKERS_ENV: str(config.num_workers)}
+    threads = cpu_share(cpu_budget(), config.num_workers).threads if config.num_workers else 1
+    pools = dict.fromkeys(POOL_ENV, str(threads))
+    return pools | kept | {"JAVA_HOME": str(java_home), WORKERS_ENV: str(config.num_workers)}
 
 
 @contextmanager
@@ -212,7 +215,10 @@ def _print_addresses(config: ServerConfig, folder: RunFolder) -> None:
     print(f"management  {config.management.url}")
     if config.metrics is not None:
         print(f"metrics     {config.metrics.url}/metrics")
-    print(f"tokens      {folder.key_file if config.is_token_required else 'none: any client is served'}", flush=True)
+    for address in config.grpc:
+        print(f"{address.name:<16}  {address.host}:{address.port}")
+    tokens = f"{folder.key_file} (they expire)" if config.is_token_required else "none: any client is served"
+    print(f"tokens      {tokens}", flush=True)
 
 
 def _print_ready(config: ServerConfig, seconds: float) -> None:

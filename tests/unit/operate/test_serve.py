@@ -236,7 +236,10 @@ def test_workers_learn_how_many_share_the_machine(write_config: Callable[[str], 
     config = read_server_config(write_config(MODELS))
     environ = frontend_environ(config, Path("/jdk"), {"TS_CONFIG_FILE": "other", "PATH": "/bin"})
 
-    assert environ == {"PATH": "/bin", "JAVA_HOME": "/jdk", "TS_HANDLERS_WORKERS": "2"}
+    threads = str(max(1, len(os.sched_getaffinity(0)) // 2))
+    pools = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS"), threads)
+    assert environ == {"PATH": "/bin", "JAVA_HOME": "/jdk", "TS_HANDLERS_WORKERS": "2"} | pools
+    assert frontend_environ(config, Path("/jdk"), {"OMP_NUM_THREADS": "7"})["OMP_NUM_THREADS"] == "7"
 
 
 @pytest.mark.parametrize(("version", "is_new"), [(17, False), (25, True)])
