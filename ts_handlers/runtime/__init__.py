@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from ts_handlers.runtime.session import ModelFiles, Session, open_session
+from ts_handlers.runtime.engines import open_session
+from ts_handlers.runtime.session import ModelFiles, Session
 
 __all__ = ["ModelFiles", "Session", "open_session"]

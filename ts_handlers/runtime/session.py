@@ -1,4 +1,4 @@
-"""What every engine offers the handler, and the one place that picks an engine."""
+"""What every engine offers the handler, and what it is given."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Protocol
 
 from ts_handlers.batch import Array
-from ts_handlers.config import RuntimeConfig
-from ts_handlers.cpu import CpuShare
 from ts_handlers.errors import ConfigError
 
 
@@ -59,19 +57,3 @@ class ModelFiles:
         if not path.exists():
             raise ConfigError(f"{name} is not in the archive; add it, or correct handler.runtime.file")
         return path
-
-
-def open_session(config: RuntimeConfig, files: ModelFiles, share: CpuShare) -> Session:
-    """Load the model with the configured engine, within the worker's share of the CPUs.
-
-    Raises:
-        ConfigError: Settings that this engine cannot serve.
-        RuntimeUnavailableError: The engine, or a provider that was asked for, is not there.
-    """
-    if config.backend == "onnx":
-        from ts_handlers.runtime.onnx import OnnxSession  # an engine is imported by those who use it
-
-        return OnnxSession(config, files, share)
-    from ts_handlers.runtime.torch import TorchSession
-
-    return TorchSession(config, files)

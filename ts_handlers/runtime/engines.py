@@ -1,0 +1,23 @@
+"""The one place that picks an engine."""
+
+from __future__ import annotations
+
+from ts_handlers.config import RuntimeConfig
+from ts_handlers.cpu import CpuShare
+from ts_handlers.runtime.session import ModelFiles, Session
+
+
+def open_session(config: RuntimeConfig, files: ModelFiles, share: CpuShare) -> Session:
+    """Load the model with the configured engine, within the worker's share of the CPUs.
+
+    Raises:
+        ConfigError: Settings that this engine cannot serve.
+        RuntimeUnavailableError: The engine, or a provider that was asked for, is not there.
+    """
+    if config.backend == "onnx":
+        from ts_handlers.runtime.onnx import OnnxSession  # an engine is imported by those who use it
+
+        return OnnxSession(config, files, share)
+    from ts_handlers.runtime.torch import TorchSession
+
+    return TorchSession(config, files)
