@@ -128,7 +128,8 @@ def main() -> int:
                 keep(server)
     finally:
         shutil.rmtree(store)
-    print("\nstopped; nothing is left behind. Next: the README's `ts-handlers build` with a model of yours.")
+    command = Path(sys.prefix) / "bin" / "ts-handlers"
+    print(f"\nstopped; nothing is left behind. Next, with a model of yours: {command} build --help")
     return 0
 
 

@@ -211,15 +211,14 @@ class InferenceHandler(BaseHandler):
         ]
 
     def _transform_row(self, row: Row) -> None:
-        limit = self.config.limits.max_sequences
-        num_sequences = 0
+        limit = self.config.limits.max_tokens
+        num_tokens = 0
         for index, example in enumerate(row.examples):
             row.inputs.append(list(self._per_instance(row, index, self.transform, example)))
-            num_sequences += len(row.inputs[-1])
-            if num_sequences > limit:
+            num_tokens += sum(item.length for item in row.inputs[-1])
+            if num_tokens > limit:
                 raise PayloadTooLargeError(
-                    f"the request takes more than {limit} runs of the model; send it in parts",
-                    code="too_many_sequences",
+                    f"the request has more than {limit} tokens; send it in parts", code="too_many_tokens"
                 )
 
     def _run_plan(

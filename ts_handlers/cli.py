@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Iterable, Sequence
 
@@ -21,6 +22,9 @@ VERBS = {
     "doctor": "ts_handlers.operate.doctor",
 }
 
+DEBUG_ENV = "TS_HANDLERS_DEBUG"
+"""Environment variable that lets errors through with their traceback."""
+
 EXIT_MISTAKE = 2
 EXIT_INTERRUPTED = 130
 
@@ -32,8 +36,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser(verbs).parse_args(argv)
     try:
         return int(args.run(args))
-    except (OperatorError, OSError) as error:  # a file that cannot be read or written is the operator's, too
-        print(f"ts-handlers {args.verb}: error: {' '.join(str(error).split())}", file=sys.stderr)
+    except Exception as error:
+        if os.environ.get(DEBUG_ENV):
+            raise
+        text = " ".join(str(error).split())
+        if not isinstance(error, (OperatorError, OSError)):  # what no check foresaw: a broken file, or a bug of ours
+            text = f"{type(error).__name__}: {text} (set {DEBUG_ENV}=1 to see where)"
+        print(f"ts-handlers {args.verb}: error: {text}".encode(errors="replace").decode(), file=sys.stderr)
         return EXIT_MISTAKE
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED

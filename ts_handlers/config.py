@@ -104,12 +104,13 @@ class LimitsConfig:
     Attributes:
         max_instances: Instances in one request.
         max_text_length: Characters of one text, checked before it is tokenized.
-        max_sequences: Sequences the model is run on, windows of long texts counted one by one.
+        max_tokens: Tokens of all sequences of one request, the overlap of windows counted. A worker that takes longer for
+            a batch than TorchServe's responseTimeout is killed, and its whole batch fails.
     """
 
     max_instances: int = setting(128, minimum=1)
     max_text_length: int = setting(100_000, minimum=1)
-    max_sequences: int = setting(256, minimum=1)
+    max_tokens: int = setting(16_384, minimum=1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,10 @@ from ts_handlers.errors import InferenceError, PayloadTooLargeError, RequestErro
 
 JSON_CONTENT_TYPE = "application/json"
 
+MAX_DIMENSIONS = 8
+MAX_ELEMENTS = 10**8
+"""Bounds of a v2 tensor's shape, checked before its sizes are multiplied; TorchServe's largest body has fewer elements."""
+
 _BODY_NAMES = ("data", "body")
 
 _V2_DTYPES = {
@@ -140,7 +144,10 @@ def _body(row: Mapping[str, Any]) -> Any:
         if name in row:
             return row[name]
     if not row:
-        raise RequestError("the request is empty; send a text or JSON", code="empty_request")
+        raise RequestError(
+            "the request is empty; send a text with Content-Type: text/plain, or JSON with application/json",
+            code="empty_request",
+        )
     return {
         name: _decode_utf8(value) if isinstance(value, (bytes, bytearray)) else value for name, value in row.items()
     }
@@ -244,6 +251,10 @@ def _v2_tensor(tensor: Any, index: int) -> tuple[str, Sequence[Any]]:
         raise RequestError(f'{where} needs "name", "shape", "datatype" and "data" (a list)', code="invalid_type")
     if not isinstance(shape, list) or not shape or not all(type(size) is int and size >= 0 for size in shape):
         raise RequestError(f'{where}: "shape" must be a list of sizes, at least one', code="invalid_shape")
+    if len(shape) > MAX_DIMENSIONS or max(shape) > MAX_ELEMENTS:
+        raise RequestError(
+            f"{where}: a shape has at most {MAX_DIMENSIONS} sizes, up to {MAX_ELEMENTS}", code="invalid_shape"
+        )
     flat = list(_flatten(data))
     if len(flat) != math.prod(shape):
         raise RequestError(
@@ -256,7 +267,7 @@ def _v2_tensor(tensor: Any, index: int) -> tuple[str, Sequence[Any]]:
             )
         return name, flat
     if datatype not in _V2_DTYPES:
-        raise RequestError(f"{where}: datatype {datatype!r}; use BYTES for texts", code="invalid_type")
+        raise RequestError(f"{where}: datatype {datatype[:40]!r}; use BYTES for texts", code="invalid_type")
     try:
         return name, list(np.asarray(flat, dtype=_V2_DTYPES[datatype]).reshape(shape))
     except (TypeError, ValueError, OverflowError) as error:

@@ -115,7 +115,10 @@ class TextHandler(InferenceHandler):
         names = json.loads(file.read_text(encoding="utf-8"))
         if not isinstance(names, dict) or set(names) != {str(index) for index in range(len(names))}:
             raise ConfigError('index_to_name.json must map "0", "1", ... to the names of the labels, without a gap')
-        return tuple(str(names[str(index)]) for index in range(len(names)))
+        labels = tuple(str(names[str(index)]) for index in range(len(names)))
+        if len(set(labels)) != len(labels):
+            raise ConfigError("index_to_name.json gives two labels one name; give each its own")
+        return labels
 
 
 class TextClassificationHandler(TextHandler):

@@ -169,11 +169,12 @@ def test_texts_that_are_too_long_empty_or_no_unicode(kind: str, make: Make) -> N
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_request_for_too_much_work_is_413(kind: str, make: Make) -> None:
-    handler = make(kind, limits={"max_sequences": 3})
-    many, few = [payload(kind, "word")] * 4, [payload(kind, "word")] * 3
+    few = [payload(kind, "word")] * 3
+    handler = make(kind, limits={"max_tokens": 40})
+    many = [payload(kind, "word")] * 30
     responses = predict(handler, few, many)
     assert [response.status for response in responses] == [200, 413]
-    assert responses[1].json()["error"]["code"] == "too_many_sequences"
+    assert responses[1].json()["error"]["code"] == "too_many_tokens"
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "sentiment"])

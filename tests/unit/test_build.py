@@ -54,12 +54,16 @@ def test_an_archive_is_replaced_only_by_force(
     ("options", "message"),
     [
         (["--tolerance", "0"], "the int8 build differs from its source: relative error"),
+        (["--tolerance", "nan"], "the int8 build differs from its source: relative error"),
+        (["--set", "output.top_k=2024-99-99"], "the value is no YAML"),
+        (["--set", "runtime.precision=int8"], "runtime.precision decides what is built; use --precision"),
+        (["--version", "1 0"], "--version '1 0': use letters"),
         (["--set", "output.topk=1"], "handler.output.topk is no setting; did you mean top_k?"),
         (["--set", "output.top_k"], "write KEY=VALUE"),
         (["--set", "a=[1"], "the value is no YAML"),
         (["--set", "a=1", "--set", "a.b=2"], "a is a value already"),
         (["--backend", "torch"], "--backend torch has no int8; it has fp32 and bf16"),
-        (["--handler", "gone.py"], "--handler gone.py is no Python file"),
+        (["--handler", "gone.py"], "gone.py is no Python file"),
         (["--samples", "gone.txt"], "gone.txt cannot be read"),
         (["--sample-request", "gone.json"], "--sample-request gone.json cannot be read"),
         (["--task", "question-answering"], "QuestionAnswering: its head would be random; fine-tune it first"),
@@ -81,7 +85,11 @@ def test_a_name_that_is_no_file_name(name: str, model_dirs: ModelDirs, tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("source", "message"), [("nowhere/at-all", "is no folder, and no model of the hub"), (".", "has no config.json")]
+    ("source", "message"),
+    [
+        ("nowhere/at-all", "there is no folder nowhere/at-all, and no such model"),
+        (".", "has no config.json"),
+    ],
 )
 def test_a_source_that_is_none(
     source: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -233,4 +241,23 @@ def test_labels_that_do_not_match_the_model(model_dirs: ModelDirs, tmp_path: Pat
     config["id2label"] = {"0": "no", "5": "yes"}
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     with pytest.raises(OperatorError, match="name each"):
+        load_source(str(folder), "text-classification")
+    config["id2label"] = {"0": "same", "1": "same"}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(OperatorError, match="gives two labels one name"):
+        load_source(str(folder), "text-classification")
+
+
+def test_a_folder_without_a_tokenizer_is_refused(model_dirs: ModelDirs, tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoint"
+    shutil.copytree(model_dirs.checkpoint("tiny-distilbert"), folder, ignore=shutil.ignore_patterns("tokenizer*"))
+    with pytest.raises(OperatorError, match="has no tokenizer"):
+        load_source(str(folder), "text-classification")
+
+
+def test_a_corrupt_checkpoint_is_one_clear_error(model_dirs: ModelDirs, tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoint"
+    shutil.copytree(model_dirs.checkpoint("tiny-distilbert"), folder)
+    (folder / "model.safetensors").write_bytes(b"corrupt")
+    with pytest.raises(OperatorError, match="cannot be loaded for text-classification"):
         load_source(str(folder), "text-classification")

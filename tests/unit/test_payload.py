@@ -84,6 +84,8 @@ def test_numeric_tensors_become_arrays() -> None:
         ({"body": v2({"name": "x"})}, JSON, "invalid_type", "needs"),
         ({"body": v2(tensor(["a"], shape=[]))}, JSON, "invalid_shape", "shape"),
         ({"body": v2(tensor(["a"], shape=[True]))}, JSON, "invalid_shape", "shape"),
+        ({"body": v2(tensor(["a"], shape=[10**18] * 300))}, JSON, "invalid_shape", "at most 8 sizes"),
+        ({"body": v2(tensor(["a"], shape=[10**4400]))}, JSON, "invalid_shape", "at most 8 sizes"),
         ({"body": v2(tensor(["a"], shape=[2]))}, JSON, "invalid_shape", "2 elements and data has 1"),
         ({"body": v2(tensor(["a", "b"], shape=[1, 2]))}, JSON, "invalid_shape", "of texts"),
         ({"body": v2(tensor(["a"]), tensor(["b", "c"], "other"))}, JSON, "invalid_shape", "must be equal"),

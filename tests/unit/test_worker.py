@@ -77,7 +77,12 @@ def test_an_archive_of_another_task_is_refused(model_dirs: ModelDirs) -> None:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "index_to_name.json is not in the archive"), ({"0": "a", "2": "b"}, "without a gap"), (["a"], "must map")],
+    [
+        (None, "index_to_name.json is not in the archive"),
+        ({"0": "a", "2": "b"}, "without a gap"),
+        ({"0": "a", "1": "a"}, "two labels one name"),
+        (["a"], "must map"),
+    ],
 )
 def test_labels_that_cannot_be_used(content: Any, message: str, model_dirs: ModelDirs, tmp_path: Path) -> None:
     for file in model_dirs.get("tiny-distilbert").iterdir():

@@ -116,7 +116,7 @@ def run_archiver(
     if extra_files:
         command += ["--extra-files", ",".join(map(str, extra_files))]
     environment = {**os.environ, "TMPDIR": str(scratch)}
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    result = subprocess.run(command, cwd=scratch, env=environment, capture_output=True, text=True, check=False)
     mar = export_path / f"{name}.mar"
     if result.returncode != 0 or not mar.is_file():
         lines = (result.stderr or result.stdout).strip().splitlines()

@@ -11,6 +11,9 @@ from ts_handlers.tasks import NAME_PATTERN, TASKS
 
 HELP = "package a model into a .mar"
 
+_OWN_OPTIONS = {"task": "--task", "runtime.precision": "--precision", "runtime.backend": "--backend"}
+"""Settings with an option of their own."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
@@ -65,10 +68,10 @@ def run(args: argparse.Namespace) -> int:
         task=args.task,
         name=args.name,
         version=args.version,
-        output=args.output,
+        output=args.output.resolve(),
         precision=args.precision,
         backend=backend,
-        handler=args.handler,
+        handler=args.handler and args.handler.resolve(),
         samples=args.samples,
         tolerance=args.tolerance,
         sample_request=args.sample_request,
@@ -97,8 +100,10 @@ def parse_settings(pairs: list[str]) -> dict[str, Any]:
             raise OperatorError(f"--set {pair}: write KEY=VALUE, as output.top_k=1")
         try:
             value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError) as error:
             raise OperatorError(f"--set {pair}: the value is no YAML") from error
+        if key in _OWN_OPTIONS:
+            raise OperatorError(f"--set {pair}: {key} decides what is built; use {_OWN_OPTIONS[key]}")
         node = tree
         *parents, leaf = key.split(".")
         for name in parents:

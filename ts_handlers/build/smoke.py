@@ -36,10 +36,16 @@ def smoke_test(mar: Path, request: Any, timeout_s: float = 120) -> dict[str, Any
     Raises:
         OperatorError: It did not load, or did not answer with 200.
     """
-    command = [sys.executable, "-m", "ts_handlers.build.smoke", str(mar)]
+    command = [sys.executable, "-m", "ts_handlers.build.smoke", str(mar.resolve())]
     try:
         result = subprocess.run(
-            command, input=json.dumps(request), capture_output=True, text=True, check=False, timeout=timeout_s
+            command,
+            cwd=mar.parent,  # -m puts the working folder on the import path
+            input=json.dumps(request),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=timeout_s,
         )
     except subprocess.TimeoutExpired as error:
         raise OperatorError(

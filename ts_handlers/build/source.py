@@ -31,6 +31,10 @@ OUTPUT_NAMES: Mapping[str, tuple[str, ...]] = {
 """Outputs of each task's model, in the order they are exported."""
 
 
+_TOKENIZER_FILES = frozenset({"tokenizer.json", "vocab.txt", "vocab.json"})
+"""Without one of them (or a sentencepiece .model) transformers makes up an empty tokenizer."""
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
     """A checkpoint in memory.
@@ -88,6 +92,8 @@ def load_source(source: str, task: str) -> Source:
     except Exception as error:  # a checkpoint can be broken in as many ways as there are architectures
         raise OperatorError(f"{source} cannot be loaded for {task}: {_first_line(error)}") from error
     _check_head(source, model, task)
+    if not any(file.name in _TOKENIZER_FILES or file.suffix == ".model" for file in folder.iterdir()):
+        raise OperatorError(f"{source} has no tokenizer (tokenizer.json, vocab.txt ...); save it beside the model")
     if not tokenizer.is_fast:
         raise OperatorError(f"{source} has no fast tokenizer; a worker needs a tokenizer.json")
     if task == "question-answering" and tokenizer.padding_side != "right":
@@ -149,7 +155,9 @@ def _find_folder(source: str) -> Path:
     try:
         return Path(huggingface_hub.snapshot_download(source))
     except Exception as error:  # the hub client raises errors of several packages
-        raise OperatorError(f"{source} is no folder, and no model of the hub: {_first_line(error)}") from error
+        raise OperatorError(
+            f"there is no folder {source}, and no such model on the hub: {_first_line(error)}"
+        ) from error
 
 
 def _pooling(config: Mapping[str, Any]) -> str:
@@ -172,6 +180,10 @@ def _labels(config: Any, task: str) -> tuple[str, ...]:
     names = {int(index): str(name) for index, name in config.id2label.items()}
     if sorted(names) != list(range(config.num_labels)):
         raise OperatorError(f"config.json names {len(names)} labels (id2label) and has {config.num_labels}; name each")
+    if len(set(names.values())) != len(names):
+        raise OperatorError(
+            "config.json gives two labels one name (id2label); answers name labels, so each needs its own"
+        )
     return tuple(names[index] for index in range(len(names)))
 
 

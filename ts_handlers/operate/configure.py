@@ -159,6 +159,8 @@ def _check_ports(layout: Layout, plan: Plan) -> None:
 
 
 def _check_ours(file: Path, header: str, *, force: bool) -> None:
+    if file.exists() and not file.is_file():
+        raise OperatorError(f"{file} is no regular file; choose another --output")
     if force or not file.exists():
         return
     if header not in file.read_text(encoding=properties.ENCODING):
