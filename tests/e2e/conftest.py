@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -67,6 +69,9 @@ def archive_by_hand(store: Path, handler: str, folder: Path) -> None:
 def server(store: Path) -> Iterator[BackgroundServer]:
     """A real TorchServe with every archive of the store, whose batches wait long enough to fill."""
     run_cli("configure", store, "--batch-size", 16, "--max-batch-delay-ms", 400, *free_port_options())
-    with BackgroundServer(store) as running:
+    with (
+        tempfile.TemporaryDirectory(prefix="ts-") as temporary,  # short: worker sockets are in it
+        BackgroundServer(store, environ={**os.environ, "TEMP": temporary}) as running,
+    ):
         yield running
     shutil.rmtree(store)

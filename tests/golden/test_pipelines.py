@@ -94,10 +94,11 @@ def answers(handler: Any, rows: list[Any], seed: int) -> list[Any]:
 @pytest.mark.parametrize("backend", ["onnx", "torch"])
 @pytest.mark.parametrize("kind", ["sentiment", "topics", "tiny-distilbert", "tiny-electra"])
 def test_text_classification(kind: str, backend: str, model_dirs: ModelDirs, texts: list[str]) -> None:
-    texts = [text for text in texts if kind in ("sentiment", "topics") or len(text) < 100]
-    expected = reference("text-classification", model_dirs.checkpoint(kind), texts)
+    rows: list[Any] = [text for text in texts if kind in ("sentiment", "topics") or len(text) < 100]
+    rows += [{"text": left, "text_pair": right} for left, right in zip(rows[:6:2], rows[1:6:2], strict=True)]
+    expected = reference("text-classification", model_dirs.checkpoint(kind), rows)
     for seed, handler in enumerate(handlers(model_dirs, kind, {}, backend)):
-        for ours, theirs in zip(answers(handler, texts, seed), expected, strict=True):
+        for ours, theirs in zip(answers(handler, rows, seed), expected, strict=True):
             assert {label: pytest.approx(score, abs=TOLERANCE) for label, score in ours.items()} == {
                 item["label"]: item["score"] for item in theirs
             }

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import http.client
 import signal
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -29,7 +30,15 @@ def handle(rows, context):
 
 
 @pytest.fixture
-def configured(write_mar: Callable[..., Path], tmp_path: Path) -> Callable[[str], BackgroundServer]:
+def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder for what TorchServe unpacks, which a killed one leaves; short, because worker sockets are in it, too."""
+    with tempfile.TemporaryDirectory(prefix="ts-") as folder:
+        monkeypatch.setenv("TEMP", folder)
+        yield Path(folder)
+
+
+@pytest.fixture
+def configured(write_mar: Callable[..., Path], temporary: Path) -> Callable[[str], BackgroundServer]:
     """Configure a store with one model on free ports."""
 
     def configure(handler: str) -> BackgroundServer:
