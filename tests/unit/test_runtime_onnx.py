@@ -33,7 +33,7 @@ def write_model(folder: Path, *, dtype: int = TensorProto.INT32, output: int = T
 
 
 @pytest.mark.parametrize("dtype", [TensorProto.INT32, TensorProto.INT64, TensorProto.FLOAT])
-@pytest.mark.parametrize("output", [TensorProto.FLOAT, TensorProto.FLOAT16])
+@pytest.mark.parametrize("output", [TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE])
 def test_the_graph_decides_what_is_fed_and_as_what(dtype: int, output: int, tmp_path: Path) -> None:
     session = open_session(RuntimeConfig(), write_model(tmp_path, dtype=dtype, output=output), SHARE)
     ids = np.array([[1, 2, 3]])

@@ -19,7 +19,8 @@ OPSET = 17
 """Newest opset the TorchScript exporter writes; it has LayerNormalization, which the optimizer fuses further."""
 
 FUSABLE = frozenset({"bert", "roberta", "xlm-roberta", "camembert", "distilbert", "electra"})
-"""Architectures whose graph ONNX Runtime's "bert" optimizer fuses, checked by the tests; others run unfused."""
+"""Architectures whose graph ONNX Runtime's "bert" optimizer fuses (xlm-roberta and camembert are roberta's code, and not in
+the tests); others run unfused. The check against the source judges each build."""
 
 
 class _Positional(torch.nn.Module):

@@ -84,7 +84,7 @@ class OnnxSession:
             ) from error
         outputs = self._session.run(self._output_names, feed)
         return {
-            name: array.astype(np.float32) if array.dtype == np.float16 else array
+            name: array.astype(np.float32, copy=False) if np.issubdtype(array.dtype, np.floating) else array
             for name, array in zip(self._output_names, outputs, strict=True)
         }
 
