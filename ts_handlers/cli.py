@@ -19,6 +19,8 @@ VERBS = {
     "build": "ts_handlers.build.command",
     "configure": "ts_handlers.operate.configure",
     "serve": "ts_handlers.operate.serve",
+    "tune": "ts_handlers.operate.tune.command",
+    "bench": "ts_handlers.operate.bench",
     "doctor": "ts_handlers.operate.doctor",
 }
 
