@@ -1,0 +1,1 @@
+"""Load on an HTTP server: payloads, closed and open loop, latencies. `tune`, `bench` and the benchmarks share it."""

@@ -1,0 +1,114 @@
+"""One HTTP request of a load, by aiohttp, which is imported when the first load starts."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import io
+import time
+from collections.abc import Mapping
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from ts_handlers.errors import OperatorError, RuntimeUnavailableError
+from ts_handlers.operate.load.payloads import Payload
+from ts_handlers.operate.load.samples import Outcome
+
+if TYPE_CHECKING:
+    from aiohttp import ClientSession
+
+NOT_STARTED = "NotStarted"
+"""Error name of a request that no client was free for within its timeout."""
+
+_TIMEOUT = "TimeoutError"
+_EXCERPT_BYTES = 300
+_STREAMED_FROM_BYTES = 2**20
+
+
+def import_aiohttp() -> ModuleType:
+    """Import aiohttp.
+
+    Raises:
+        RuntimeUnavailableError: It is not installed.
+    """
+    try:
+        return importlib.import_module("aiohttp")
+    except ImportError as error:
+        raise RuntimeUnavailableError(
+            f"load is generated with aiohttp, which cannot be imported ({error}): pip install 'ts_handlers[operate]'"
+        ) from error
+
+
+def open_session(headers: Mapping[str, str], *, verify_tls: bool) -> ClientSession:
+    """Open a session that keeps its connections and adds nothing of its own (no cookies, no proxies)."""
+    aiohttp = import_aiohttp()
+    session: ClientSession = aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, ssl=verify_tls),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        headers=headers,
+    )
+    return session
+
+
+class Sender:
+    """Posts payloads to one URL.
+
+    Args:
+        session: The session.
+        url: Where to POST.
+        timeout_s: How long after it was due a request is given up.
+    """
+
+    def __init__(self, session: ClientSession, url: str, timeout_s: float) -> None:
+        self._aiohttp = import_aiohttp()
+        self._session = session
+        self._url = url
+        self._timeout_s = timeout_s
+
+    async def post(self, payload: Payload, due_s: float) -> Outcome:
+        """Post a payload that was due at a time of time.perf_counter, and return how it ended."""
+        sent_s = time.perf_counter()
+        left_s = due_s + self._timeout_s - sent_s
+        if left_s <= 0:
+            return Outcome(due_s, sent_s, sent_s, None, NOT_STARTED)
+        status: int | None = None
+        error = ""
+        try:
+            status, body = await self._answer(payload, left_s)
+            if not 200 <= status < 300:
+                error = body[:_EXCERPT_BYTES].decode("utf-8", "replace")
+        except asyncio.TimeoutError:
+            error = _TIMEOUT
+        except (self._aiohttp.ClientError, OSError) as failure:
+            error = type(failure).__name__
+        return Outcome(due_s, sent_s, time.perf_counter(), status, error)
+
+    async def check(self, payload: Payload) -> None:
+        """Check that something answers at all, with any status.
+
+        Raises:
+            OperatorError: Nothing does.
+        """
+        try:
+            await self._answer(payload, self._timeout_s)
+        except asyncio.TimeoutError as error:
+            raise OperatorError(
+                f"{self._url} did not answer a first request within {self._timeout_s:g} s: is the model loaded? "
+                "A longer --timeout waits longer"
+            ) from error
+        except (self._aiohttp.ClientError, OSError) as error:
+            raise OperatorError(
+                f"nothing answers at {self._url} ({type(error).__name__}: {error}): is the server up, and the address "
+                "right?"
+            ) from error
+
+    async def _answer(self, payload: Payload, timeout_s: float) -> tuple[int, bytes]:
+        body = payload.body if len(payload.body) < _STREAMED_FROM_BYTES else io.BytesIO(payload.body)
+        async with self._session.post(
+            self._url,
+            data=body,
+            headers={"Content-Type": payload.content_type},
+            timeout=self._aiohttp.ClientTimeout(total=timeout_s),
+            allow_redirects=False,  # a redirect would turn the POST into a GET of another page
+        ) as response:
+            return response.status, await response.read()
