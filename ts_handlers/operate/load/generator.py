@@ -86,7 +86,7 @@ async def generate_load(
     stop = stop or asyncio.Event()
     async with open_session(spec.headers, verify_tls=spec.verify_tls) as session:
         sender = Sender(session, spec.url, spec.timeout_s)
-        await sender.check(spec.payloads[0])
+        await _until(stop, sender.check(spec.payloads[0]))
         begin_s = time.perf_counter()
         start_s = begin_s + spec.warmup_s
         samples = Samples(start_s, start_s + spec.duration_s)
