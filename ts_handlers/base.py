@@ -23,7 +23,7 @@ from ts_handlers import metrics, startup
 from ts_handlers.batch import Array, ModelInput, Row, pad_batch, split_rows
 from ts_handlers.bucketing import BatchPlan, check_boundaries, plan_batches
 from ts_handlers.config import HandlerConfig, OutputConfig, load_config
-from ts_handlers.cpu import CpuShare, limit_threads
+from ts_handlers.cpu import CpuShare, change_threads, limit_threads
 from ts_handlers.errors import (
     ConfigError,
     InferenceError,
@@ -107,7 +107,7 @@ class InferenceHandler(BaseHandler):
     # Once a worker
 
     def initialize(self, context: Any) -> None:
-        """Load the model: config, CPU share, thread limits, session, warm-up, one log line.
+        """Load the model: config, place and CPU share, thread limits, session, warm-up, one log line.
 
         Raises:
             OperatorError: What the operator must change. TorchServe reports no other exception as a failed load.
@@ -126,7 +126,13 @@ class InferenceHandler(BaseHandler):
         self.model_dir = Path(properties["model_dir"])
         self.config = load_config(context.model_yaml_config, self.output_config)
         self._check_task()
-        budget, self.share = startup.take_cpu_share(self.config.cpu, context.model_yaml_config or {})
+        self._placement = startup.take_place(
+            self.config.cpu,
+            f"{self._model_name} {self.manifest.get('model', {}).get('modelVersion')}",
+            context.model_yaml_config or {},
+            owns_process=properties.get("owns_process", True),
+        )
+        self.share = self._placement.place.share
         limit_threads(self.share.threads)
         self.prepare()
         check_boundaries(self.config.bucketing.boundaries, self.max_length)
@@ -134,7 +140,8 @@ class InferenceHandler(BaseHandler):
         self._metrics = metrics.WorkerMetrics(context.metrics, MetricTypes)
         warmed = startup.warm_up(self.config, self.max_length, self.warmup_input, self._run_padded)
         name = self.task or type(self).__name__
-        logger.info("%s", startup.decisions(name, self.config, self.session.describe(), budget, self.share, warmed))
+        place = self._placement.describe()
+        logger.info("%s", startup.decisions(name, self.config, self.session.describe(), place, warmed))
         self.initialized = True
 
     # Every batch
@@ -146,6 +153,7 @@ class InferenceHandler(BaseHandler):
             One JSON body a row, in order. A row that failed has its own status and an error body.
         """
         started = time.perf_counter()
+        self._follow_machine()
         if os.environ.get("ENABLE_TORCH_PROFILER"):
             responses, _ = self._infer_with_profiler(data=data)
         else:
@@ -196,6 +204,16 @@ class InferenceHandler(BaseHandler):
         return [self._finish_row(row, index) for index, row in enumerate(data)]
 
     # Below: the steps of the above
+
+    def _follow_machine(self) -> None:
+        """Take another share of the CPUs where workers came or went, or the cpuset or the quota was changed."""
+        place = self._placement.follow()
+        if place is None:
+            return
+        if place.share.threads != self.share.threads:
+            change_threads(place.share.threads)
+            self.session.resize(place.share)
+        self.share = place.share
 
     def _decode_row(self, row: Row, data: Mapping[str, Any], index: int) -> None:
         headers = self.context.get_all_request_header(index)
@@ -248,12 +266,11 @@ class InferenceHandler(BaseHandler):
             self._per_instance(row, index, self.format, *parts)
             for index, parts in enumerate(zip(row.examples, row.inputs, row.outputs, strict=True))
         ]
-        model = self.manifest.get("model", {})
         row.response = encode_response(
             row.request,
             predictions,
-            model_name=str(model.get("modelName", self.context.model_name)),
-            model_version=model.get("modelVersion"),
+            model_name=self._model_name,
+            model_version=self.manifest.get("model", {}).get("modelVersion"),
         )
 
     def _finish_row(self, row: Row, index: int) -> bytes:
@@ -313,6 +330,10 @@ class InferenceHandler(BaseHandler):
 
     def _is_explain(self) -> bool:
         return False  # rows are routed one by one, in _decode_row
+
+    @property
+    def _model_name(self) -> str:
+        return str(self.manifest.get("model", {}).get("modelName", self.context.model_name))
 
     @property
     def _batch_size(self) -> int:

@@ -54,10 +54,13 @@ class CpuConfig:
     """`handler.cpu`: the worker's share of the machine.
 
     Attributes:
-        threads: Threads of every pool; by default floor(budget / workers), at least 1.
+        threads: Threads of every pool; by default floor(budget / workers), at least 1. TS_HANDLERS_THREADS goes before it.
+        placement: `auto` gives each worker CPUs of its own, unless something else has bound it; `none` leaves that to the
+            kernel.
     """
 
     threads: int | None = setting(None, minimum=1)
+    placement: Literal["auto", "none"] = "auto"
 
 
 @dataclass(frozen=True, slots=True)

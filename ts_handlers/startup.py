@@ -1,7 +1,9 @@
-"""What a worker does once, before its first request: take its share of the CPUs, warm up, say what was decided."""
+"""What a worker does once, before its first request: take its place among the workers, warm up, say what was decided."""
 
 from __future__ import annotations
 
+import math
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +12,9 @@ from typing import Any
 from ts_handlers.batch import ModelInput
 from ts_handlers.bucketing import BatchPlan
 from ts_handlers.config import CpuConfig, HandlerConfig
-from ts_handlers.cpu import CpuBudget, CpuShare, count_workers, cpu_budget, cpu_share
+from ts_handlers.cpu import WORKERS_ENV, cpu_budget
+from ts_handlers.cpu.placement import Declared, Placement
+from ts_handlers.cpu.share import threads_from_environ, workers_from_environ
 
 DEFAULT_LENGTHS = (16, 64, 512)
 """Lengths to warm up with where there are neither lengths nor boundaries; cut to what the model takes."""
@@ -29,19 +33,40 @@ class Warmup:
     seconds: float
 
 
-def take_cpu_share(config: CpuConfig, model_config: Mapping[str, Any]) -> tuple[CpuBudget, CpuShare]:
-    """Read the machine's budget and this worker's share of it.
+def take_place(config: CpuConfig, model: str, model_config: Mapping[str, Any], *, owns_process: bool) -> Placement:
+    """Take this worker's place among the workers of the machine.
 
     Args:
         config: `handler.cpu`.
+        model: The model's name and version.
         model_config: The whole model-config.yaml; its minWorkers counts where the environment says nothing.
+        owns_process: Whether this process is this worker's alone.
 
     Raises:
-        ConfigError: The environment counts the workers wrongly.
+        ConfigError: The environment counts workers or threads wrongly.
     """
-    budget = cpu_budget()
-    num_workers, source = count_workers(budget, declared_workers(model_config))
-    return budget, cpu_share(budget, num_workers, threads=config.threads, source=source)
+    return Placement(
+        expect_workers(model, model_config),
+        threads=threads_from_environ() or config.threads,
+        owns_process=owns_process,
+        is_binding=config.placement == "auto",
+    )
+
+
+def expect_workers(model: str, model_config: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> Declared:
+    """Return how many workers to expect: what the operator declared, else what TorchServe does by default.
+
+    Raises:
+        ConfigError: TS_HANDLERS_WORKERS is no positive integer.
+    """
+    of_all_models = workers_from_environ(environ)
+    if of_all_models:
+        return Declared("", of_all_models, WORKERS_ENV)
+    of_this_model = declared_workers(model_config)
+    if of_this_model:
+        return Declared(model, of_this_model, "minWorkers of this model")
+    by_default = max(1, math.floor(cpu_budget().cpus))
+    return Declared(model, by_default, f"assumed one a CPU: neither {WORKERS_ENV} nor minWorkers is set")
 
 
 def declared_workers(model_config: Mapping[str, Any]) -> int | None:
@@ -80,16 +105,13 @@ def warm_up(
     return Warmup(tuple(shapes), time.perf_counter() - started)
 
 
-def decisions(
-    name: str, config: HandlerConfig, runtime: str, budget: CpuBudget, share: CpuShare, warmup: Warmup
-) -> str:
+def decisions(name: str, config: HandlerConfig, runtime: str, place: str, warmup: Warmup) -> str:
     """Return the one log line that says what was decided."""
     bucketing = config.bucketing
     buckets = f"padded to {list(bucketing.boundaries)}" if bucketing.boundaries else "padded to the longest"
     shapes = " ".join(f"{size}x{length}" for size, length in warmup.shapes) or "nothing"
     return (
-        f"ts_handlers: {name} ready: {runtime}; {share.threads} threads of {budget.describe()}, "
-        f"{share.num_workers} workers ({share.source}); calls of at most {bucketing.max_batch_size} sequences and "
+        f"ts_handlers: {name} ready: {runtime}; {place}; calls of at most {bucketing.max_batch_size} sequences and "
         f"{bucketing.max_padded_tokens} tokens, {buckets}; warmed up {shapes} in {warmup.seconds:.2f} s"
     )
 

@@ -103,7 +103,12 @@ class FakeContext:
     @property
     def system_properties(self) -> dict[str, Any]:
         """What TorchServe tells a worker about itself."""
-        return {"model_dir": str(self.model_dir), "gpu_id": self.gpu_id, "batch_size": self.batch_size}
+        return {
+            "model_dir": str(self.model_dir),
+            "gpu_id": self.gpu_id,
+            "batch_size": self.batch_size,
+            "owns_process": False,  # TorchServe says nothing here: its workers are counted and bound to CPUs
+        }
 
     def start_batch(self, headers: list[dict[str, Any]]) -> None:
         """Forget the last batch; take the headers of the next, one mapping a row."""

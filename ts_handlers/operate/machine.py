@@ -1,4 +1,4 @@
-"""What a Linux machine says about itself: CPUs, instruction sets, control groups, memory. Files in, dataclasses out."""
+"""What a Linux machine says about itself: CPUs, instruction sets, control groups. Files in, dataclasses out."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ts_handlers.cgroup import cgroup_folders, mounted_versions, read_lines
+from ts_handlers.cgroup import mounted_versions
 
 INSTRUCTION_SETS = {
     "avx2": "AVX2",
@@ -28,9 +28,6 @@ INSTRUCTION_SETS = {
 
 _VNNI = frozenset({"avx512_vnni", "avx_vnni", "asimddp", "i8mm"})
 """Flags of CPUs that multiply and add INT8 in one instruction."""
-
-_UNLIMITED_BYTES = 2**60
-"""cgroup v1 writes "no limit" as the largest page-aligned 63-bit number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,22 +107,6 @@ def cgroup_version(root: Path = Path("/")) -> Literal["v1", "v2", "v1 and v2", "
     return "v2" if 2 in versions else "v1" if versions else "none"
 
 
-def memory_limit(root: Path = Path("/")) -> int:
-    """Return the bytes this process may use: the smallest of the machine's memory and its cgroups' limits."""
-    limits = [_total_memory(root)]
-    for folder in cgroup_folders("memory", root):
-        name = "memory.max" if folder.version == 2 else "memory.limit_in_bytes"
-        limits += [int(line) for line in read_lines(folder.path / name) if line.isdigit()]
-    return min(limit for limit in limits if 0 < limit < _UNLIMITED_BYTES)
-
-
 def _fields(block: str) -> dict[str, str]:
     pairs = (line.partition(":") for line in block.splitlines() if ":" in line)
     return {name.strip(): value.strip() for name, _, value in pairs}
-
-
-def _total_memory(root: Path) -> int:
-    """Return MemTotal in bytes; 1 GiB where it cannot be read, which only makes the plan careful."""
-    text = _fields("\n".join(read_lines(root / "proc/meminfo"))).get("MemTotal", "")
-    number = text.removesuffix("kB").strip()
-    return int(number) * 1024 if number.isdigit() else 2**30

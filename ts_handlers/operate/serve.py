@@ -13,6 +13,7 @@ from pathlib import Path
 from types import FrameType
 
 from ts_handlers.cpu import POOL_ENV, WORKERS_ENV, cpu_budget, cpu_share
+from ts_handlers.cpu.share import threads_from_environ
 from ts_handlers.errors import OperatorError
 from ts_handlers.operate.config_file import CONFIG_NAME
 from ts_handlers.operate.frontend import LOG_CONFIG, Frontend, frontend_command
@@ -108,8 +109,8 @@ def frontend_environ(config: ServerConfig, java_home: Path, environ: Mapping[str
     start when their library is loaded, before a handler can limit them, are limited here, unless the operator did.
     """
     kept = {name: value for name, value in environ.items() if name != "TS_CONFIG_FILE"}
-    threads = cpu_share(cpu_budget(), config.num_workers).threads if config.num_workers else 1
-    pools = dict.fromkeys(POOL_ENV, str(threads))
+    share = cpu_share(cpu_budget(), max(1, config.num_workers), threads=threads_from_environ(environ))
+    pools = dict.fromkeys(POOL_ENV, str(share.threads))
     return pools | kept | {"JAVA_HOME": str(java_home), WORKERS_ENV: str(config.num_workers)}
 
 

@@ -12,6 +12,7 @@ from ts_handlers.batch import Array
 from ts_handlers.config import RuntimeConfig
 from ts_handlers.cpu import CpuShare
 from ts_handlers.errors import ConfigError, RuntimeUnavailableError
+from ts_handlers.memory import available_memory
 from ts_handlers.runtime.session import ModelFiles
 
 try:
@@ -29,6 +30,9 @@ _GPU_PROVIDERS = frozenset(
 )
 _SLOW_ON_CPU = ["SkipLayerNormFusion"]
 """Fusions whose kernel is slower on the CPU than its parts: measured, 0.89 ms against 0.32 ms of a call of 6 ms."""
+
+_MEMORY_OF_FILE = 2
+"""A session takes up to so many times the bytes of its file while it is opened."""
 
 _LEVELS = {
     "disable": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
@@ -57,20 +61,13 @@ class OnnxSession:
     """
 
     def __init__(self, config: RuntimeConfig, files: ModelFiles, share: CpuShare) -> None:
-        path = files.path(config.file)
-        wanted = choose_providers(config, files.gpu_id, ort.get_available_providers())
-        try:
-            self._session = ort.InferenceSession(
-                str(path),
-                session_options(config, share),
-                providers=wanted,
-                disabled_optimizers=_SLOW_ON_CPU if [name for name, _ in wanted] == [_CPU] else [],
-            )
-        except Exception as error:  # onnxruntime's errors have no common base class
-            raise ConfigError(f"ONNX Runtime cannot load {path.name}: {error}") from error
+        self._path = files.path(config.file)
+        self._config = config
+        self._wanted = choose_providers(config, files.gpu_id, ort.get_available_providers())
+        self._threads = share.threads
+        self._session = self._open(share)
         self.providers: tuple[str, ...] = tuple(self._session.get_providers())
-        check_providers(config, wanted, self.providers)
-        self._precision = config.precision
+        check_providers(config, self._wanted, self.providers)
         self._inputs = {item.name: _dtype(item.name, item.type) for item in self._session.get_inputs()}
         self._output_names = [item.name for item in self._session.get_outputs()]
 
@@ -88,9 +85,39 @@ class OnnxSession:
             for name, array in zip(self._output_names, outputs, strict=True)
         }
 
+    def resize(self, share: CpuShare) -> None:
+        """Open the model again with other threads: a session's pool never changes its size.
+
+        Only on the CPU, and only where there is memory for all workers to do so at once; else it keeps its threads.
+        """
+        if share.threads == self._threads:
+            return
+        needed = share.num_workers * _MEMORY_OF_FILE * self._path.stat().st_size
+        if self.providers != (_CPU,) or needed > available_memory():
+            reason = "there is too little memory to open it twice" if self.providers == (_CPU,) else "it is on a GPU"
+            logger.warning(
+                "ts_handlers: the ONNX session keeps %d threads, though %d fit now: %s; restart the worker to change them",
+                self._threads,
+                share.threads,
+                reason,
+            )
+            return
+        self._session, self._threads = self._open(share), share.threads
+
     def describe(self) -> str:
         """Say the version, the providers and the precision."""
-        return f"onnxruntime {ort.__version__} on {', '.join(self.providers)}, {self._precision}"
+        return f"onnxruntime {ort.__version__} on {', '.join(self.providers)}, {self._config.precision}"
+
+    def _open(self, share: CpuShare) -> ort.InferenceSession:
+        try:
+            return ort.InferenceSession(
+                str(self._path),
+                session_options(self._config, share),
+                providers=self._wanted,
+                disabled_optimizers=_SLOW_ON_CPU if [name for name, _ in self._wanted] == [_CPU] else [],
+            )
+        except Exception as error:  # onnxruntime's errors have no common base class
+            raise ConfigError(f"ONNX Runtime cannot load {self._path.name}: {error}") from error
 
 
 def session_options(config: RuntimeConfig, share: CpuShare) -> ort.SessionOptions:

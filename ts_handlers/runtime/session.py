@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ts_handlers.batch import Array
+from ts_handlers.cpu import CpuShare
 from ts_handlers.errors import ConfigError
 
 
@@ -23,6 +24,9 @@ class Session(Protocol):
         Returns:
             Named outputs, each `(batch, ...)`; floating point ones as float32.
         """
+
+    def resize(self, share: CpuShare) -> None:
+        """Take another share of the CPUs between two batches; where the engine cannot, log why once and go on as before."""
 
     def describe(self) -> str:
         """Say engine, device and precision in a few words, as read from the loaded model."""

@@ -15,6 +15,7 @@ import torch
 
 from ts_handlers.batch import Array
 from ts_handlers.config import RuntimeConfig
+from ts_handlers.cpu import CpuShare
 from ts_handlers.errors import ConfigError, RuntimeUnavailableError
 from ts_handlers.runtime.session import ModelFiles
 
@@ -44,6 +45,9 @@ class TorchSession:
         with torch.inference_mode():
             outputs = self._module(**{name: torch.from_numpy(arrays[name]).to(self._device) for name in names})
         return {name: _to_numpy(tensor) for name, tensor in self._named(outputs).items()}
+
+    def resize(self, share: CpuShare) -> None:
+        """Do nothing: torch's threads are the process's own, and have been changed."""
 
     def describe(self) -> str:
         """Say the version, the device and the precision."""

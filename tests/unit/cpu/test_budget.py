@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ts_handlers.cpu import CpuBudget, count_workers, cpu_budget, cpu_share
-from ts_handlers.errors import ConfigError
+from ts_handlers.cpu import CpuBudget, cpu_budget
 
 V2_MOUNT = "31 23 0:27 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw"
 V1_MOUNT = "32 23 0:28 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct"
@@ -109,59 +108,24 @@ def test_the_budget_is_the_smaller_of_quota_and_affinity() -> None:
     assert "cgroup quota 1.5 (x)" in CpuBudget((0, 1), 1.5, Path("x")).describe()
 
 
-@pytest.mark.parametrize(
-    ("cpus", "workers", "threads", "exclusive"),
-    [(8, 2, 4, True), (2, 2, 1, True), (2, 4, 1, False), (1.5, 1, 1, True), (7, 2, 3, True), (0.5, 1, 1, False)],
-)
-def test_share(cpus: float, workers: int, threads: int, exclusive: bool) -> None:
-    share = cpu_share(CpuBudget(tuple(range(64)), cpus), workers)
-    assert (share.threads, share.cpus, share.is_exclusive) == (threads, cpus / workers, exclusive)
-
-
-def test_threads_can_be_set() -> None:
-    assert cpu_share(CpuBudget((0, 1)), 2, threads=5).threads == 5
-
-
-def test_who_says_how_many_workers() -> None:
-    budget = CpuBudget((0, 1), 1.5)
-    assert count_workers(budget, 3, {"TS_HANDLERS_WORKERS": "4"}) == (4, "TS_HANDLERS_WORKERS")
-    assert count_workers(budget, 3, {}) == (3, "minWorkers of this model")
-    assert count_workers(CpuBudget((0, 1, 2)), None, {})[0] == 3
-    assert count_workers(CpuBudget((0,), 0.5), None, {})[0] == 1
-
-
-@pytest.mark.parametrize("value", ["0", "-1", "two", "", "1.5", "²"])
-def test_a_count_that_is_none_is_refused(value: str) -> None:
-    with pytest.raises(ConfigError, match="TS_HANDLERS_WORKERS is"):
-        count_workers(CpuBudget((0,)), None, {"TS_HANDLERS_WORKERS": value})
-
-
-PROBE = """
-import json, os, sys
-import numpy, torch
-from ts_handlers.cpu import limit_threads
-limit_threads(int(sys.argv[1]))
-from threadpoolctl import threadpool_info
-torch.randn(600, 600) @ torch.randn(600, 600)
-numpy.ones((600, 600)) @ numpy.ones((600, 600))
-print(json.dumps({
-    "intra": torch.get_num_threads(), "inter": torch.get_num_interop_threads(),
-    "pools": [pool["num_threads"] for pool in threadpool_info()],
-    "env": [os.environ[name] for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")],
-    "tokenizers": os.environ["TOKENIZERS_PARALLELISM"],
-}))
+ORACLE = """
+import os, sys
+import loky
+from ts_handlers.cpu import cpu_budget
+from ts_handlers.cpu.topology import read_topology
+everything = os.sched_getaffinity(0)
+print(loky.cpu_count(only_physical_cores=True), len(read_topology(everything)))
+os.sched_setaffinity(0, {int(cpu) for cpu in sys.argv[1].split(",")})
+print(loky.cpu_count(), -(-cpu_budget().cpus // 1))
 """
 
 
-@pytest.mark.parametrize("threads", [1, 3])
-def test_limits_hold_in_a_fresh_process(threads: int) -> None:
-    import json
-
-    result = subprocess.run(
-        [sys.executable, "-c", PROBE, str(threads)], capture_output=True, text=True, check=True, timeout=120
-    )
-    seen = json.loads(result.stdout)
-    assert (seen["intra"], seen["inter"]) == (threads, threads)
-    assert set(seen["pools"]) == {threads}
-    assert seen["env"] == [str(threads)] * 3
-    assert seen["tokenizers"] == ("true" if threads > 1 else "false")
+@pytest.mark.parametrize("count", [1, None])
+def test_loky_counts_the_same(count: int | None) -> None:
+    """Loky rounds a fraction of a CPU up, and reads affinity, cgroups and physical cores as well."""
+    cpus = sorted(os.sched_getaffinity(0))[:count]
+    command = [sys.executable, "-c", ORACLE, ",".join(map(str, cpus))]
+    result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    for line in result.stdout.splitlines():
+        theirs, ours = map(float, line.split())
+        assert theirs == ours

@@ -1,0 +1,204 @@
+from __future__ import annotations
+
+import itertools
+import socket
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from ts_handlers.cpu.membership import Membership, machine_scope
+from ts_handlers.cpu.roster import ABSENCE_S, STARTUP_S, Roster
+from ts_handlers.errors import ConfigError
+
+NOW_S = 5000
+Join = Callable[..., Membership]
+
+
+class Clock:
+    """Seconds that pass when the test says so."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return NOW_S + self.now
+
+
+@pytest.fixture
+def scope() -> str:
+    return f"test-{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture
+def join(scope: str) -> Iterator[Join]:
+    """Workers in this process, who leave at the end."""
+    with ExitStack() as stack:
+
+        def member(group: str = "server", expected: int = 0, started_s: int = NOW_S) -> Membership:
+            joined = Membership(group, expected, started_s, scope)
+            stack.callback(joined.leave)
+            return joined
+
+        yield member
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def roster(membership: Membership, clock: Clock) -> Roster:
+    return Roster(membership, monotonic=clock, since_boot=clock)
+
+
+def looks(rosters: list[Roster]) -> list[tuple[int, int]]:
+    return [each.look() for each in rosters]
+
+
+def test_workers_get_places_in_the_order_they_come(join: Join, clock: Clock) -> None:
+    rosters = [roster(join(), clock) for _ in range(3)]
+    assert looks(rosters) == [(0, 3), (1, 3), (2, 3)]
+
+
+def test_a_new_worker_takes_the_slot_that_was_left(join: Join, clock: Clock) -> None:
+    first, second, third = join(), join(), join()
+    second.leave()
+    fourth = join()
+    assert [each.member.slot for each in (first, fourth, third)] == [0, 1, 2]
+
+
+def test_nobody_moves_while_a_worker_is_restarted(join: Join, clock: Clock) -> None:
+    memberships = [join() for _ in range(3)]
+    rosters = [roster(each, clock) for each in memberships]
+    looks(rosters)
+    memberships[1].leave()
+    clock.now += ABSENCE_S - 1
+    assert [rosters[0].look(), rosters[2].look()] == [(0, 3), (2, 3)]
+    again = roster(join(), clock)
+    clock.now += ABSENCE_S
+    assert [rosters[0].look(), again.look(), rosters[2].look()] == [(0, 3), (1, 3), (2, 3)]
+
+
+def test_the_others_move_up_when_a_worker_stays_away(join: Join, clock: Clock) -> None:
+    memberships = [join() for _ in range(3)]
+    rosters = [roster(each, clock) for each in memberships]
+    looks(rosters)
+    memberships[1].leave()
+    clock.now += 1
+    looks([rosters[0], rosters[2]])
+    clock.now += ABSENCE_S
+    assert looks([rosters[0], rosters[2]]) == [(0, 2), (1, 2)]
+
+
+def test_the_first_worker_of_a_server_leaves_room_for_those_to_come(join: Join, clock: Clock) -> None:
+    first = roster(join(expected=4), clock)
+    assert first.look() == (0, 4)
+    others = [roster(join(expected=4), clock) for _ in range(3)]
+    assert looks([first, *others]) == [(0, 4), (1, 4), (2, 4), (3, 4)]
+
+
+def test_those_who_never_came_are_forgotten(join: Join, clock: Clock) -> None:
+    first = roster(join(expected=4), clock)
+    clock.now += STARTUP_S
+    assert first.look() == (0, 1)
+
+
+def test_a_server_scaled_down_at_once_is_not_waited_for(join: Join, clock: Clock) -> None:
+    memberships = [join(expected=2), join(expected=2)]
+    first = roster(memberships[0], clock)
+    assert first.look() == (0, 2)
+    memberships[1].leave()
+    clock.now += ABSENCE_S
+    assert first.look() == (0, 1)
+
+
+def test_more_workers_than_declared_count(join: Join, clock: Clock) -> None:
+    rosters = [roster(join(expected=2), clock) for _ in range(3)]
+    assert looks(rosters) == [(0, 3), (1, 3), (2, 3)]
+
+
+def test_two_servers_add_up(join: Join, clock: Clock) -> None:
+    ours = [roster(join("one", 2), clock) for _ in range(2)]
+    theirs = roster(join("two", 3), clock)
+    assert looks([*ours, theirs]) == [(0, 5), (1, 5), (2, 5)]
+
+
+def test_another_scope_is_not_counted(join: Join, clock: Clock, scope: str) -> None:
+    mine = roster(join(), clock)
+    other = Membership("server", 0, NOW_S, f"{scope}.other")
+    try:
+        assert other.member.slot == 0
+        assert mine.look() == (0, 1)
+    finally:
+        other.leave()
+
+
+JOIN = """
+import sys
+from ts_handlers.cpu.membership import Membership
+joined = Membership("server", 0, 0, sys.argv[1])
+print(joined.member.slot, flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_killed_process_leaves_nothing(scope: str, clock: Clock) -> None:
+    command = [sys.executable, "-c", JOIN, scope]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as worker:
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == "0\n"
+        mine = Membership("server", 0, 0, scope)
+        assert (mine.member.slot, len(mine.members())) == (1, 2)
+        worker.kill()
+        worker.wait()
+        assert mine.members() == {mine.member}
+        mine.leave()
+    assert scope not in Path("/proc/net/unix").read_text()
+
+
+def test_many_processes_at_once_get_a_slot_each(scope: str) -> None:
+    with ExitStack() as stack:
+        command = [sys.executable, "-c", JOIN, scope]
+        workers = [
+            stack.enter_context(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+            for _ in range(6)
+        ]
+        slots = [int(worker.stdout.readline()) for worker in workers if worker.stdout is not None]
+        for worker in workers:
+            worker.communicate("")
+    assert sorted(slots) == list(range(6))
+
+
+def test_other_sockets_are_passed_over(join: Join, scope: str) -> None:
+    mine = join()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as stranger:
+        stranger.bind(f"\0ts_handlers/{scope}/worker/x/y")
+        assert mine.members() == {mine.member}
+    assert mine.members(Path("/dev/null")) == {mine.member}
+
+
+def test_the_scope_is_the_container_s_unless_it_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert machine_scope() == machine_scope()
+    assert machine_scope(tmp_path) == "0-0"
+    monkeypatch.setenv("TS_HANDLERS_SCOPE", "pod-7")
+    assert machine_scope() == "pod-7"
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "x" * 41, "ä"])
+def test_a_scope_that_is_no_name_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TS_HANDLERS_SCOPE", name)
+    with pytest.raises(ConfigError, match="TS_HANDLERS_SCOPE is"):
+        machine_scope()
+
+
+def test_slots_run_out_with_an_error(monkeypatch: pytest.MonkeyPatch, join: Join) -> None:
+    monkeypatch.setattr("ts_handlers.cpu.membership.MAX_SLOTS", 1)
+    for _ in itertools.repeat(None, 2):
+        join()
+    with pytest.raises(OSError, match="in use"):
+        join()

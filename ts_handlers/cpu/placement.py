@@ -1,0 +1,217 @@
+"""This worker's place: how many share the CPUs, which of them are its own, how many threads it runs; and their changes.
+
+The CPUs that may be used are read from the frontend, which is never bound by us: that way a changed cpuset is seen, which
+our own mask would hide.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ts_handlers.cpu.affinity import bind_memory, bind_threads
+from ts_handlers.cpu.budget import CpuBudget, cpu_budget
+from ts_handlers.cpu.frontend import Frontend
+from ts_handlers.cpu.membership import Membership, machine_scope
+from ts_handlers.cpu.roster import Roster
+from ts_handlers.cpu.share import CpuShare, cpu_share
+from ts_handlers.cpu.slices import slice_cpus
+from ts_handlers.cpu.topology import format_cpu_list, read_topology
+
+logger = logging.getLogger(__name__)
+
+LOOK_INTERVAL_S = 1.0
+"""A look costs about a third of a millisecond; at most one in so many seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What was decided for this worker.
+
+    Attributes:
+        budget: CPUs of the machine that all workers share.
+        share: This worker's part of them.
+        cpus: CPUs it runs on, ascending.
+        index: Its place among the workers, from 0; None where it stands back.
+    """
+
+    budget: CpuBudget
+    share: CpuShare
+    cpus: tuple[int, ...]
+    index: int | None
+
+    def describe(self) -> str:
+        """Say it in a few words."""
+        threads = f"{self.share.threads} thread{'s' if self.share.threads > 1 else ''}"
+        place = "" if self.index is None else f"place {self.index + 1} of "
+        return (
+            f"{threads} on CPUs {format_cpu_list(self.cpus)} ({place}{self.share.num_workers} workers, "
+            f"{self.share.source}; {self.budget.describe()})"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """How many workers there will be, as far as somebody said.
+
+    Attributes:
+        group: The workers it speaks of; a model's name and version, or nothing for all of the server's.
+        num_workers: Their number.
+        source: Who said so.
+    """
+
+    group: str
+    num_workers: int
+    source: str
+
+
+class Placement:
+    """Takes a place when the worker starts, and follows workers, cpuset and quota while it runs.
+
+    It stands back where somebody else has bound the worker: torch's CPU launcher, or whoever started it on fewer CPUs than
+    its frontend has, or changed its CPUs later. Then those are the worker's own and are left as they are.
+
+    Attributes:
+        place: What holds now.
+
+    Args:
+        declared: How many workers to expect.
+        threads: Threads the operator asked for; None for floor(share).
+        owns_process: Whether this process is one worker's alone, so that it is counted and bound. A test's is not.
+        is_binding: Whether to bind threads to CPUs.
+        root: Where `proc` and `sys` are found; a fixture's folder in tests.
+        monotonic: A clock in seconds.
+
+    Raises:
+        ConfigError: The environment names a scope that is none.
+    """
+
+    def __init__(
+        self,
+        declared: Declared,
+        *,
+        threads: int | None = None,
+        owns_process: bool = True,
+        is_binding: bool = True,
+        root: Path = Path("/"),
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._declared, self._threads = declared, threads
+        self._root, self._monotonic = root, monotonic
+        self._frontend = Frontend.of_this_process(root)
+        self._usable = _own_cpus()
+        self._bound_by = self._who_bound() if owns_process else ""
+        self._roster = self._join() if owns_process and not self._bound_by else None
+        self._is_binding = is_binding and self._roster is not None
+        self._is_disturbed = False
+        self._memory = ""
+        self._next_look = monotonic() + LOOK_INTERVAL_S
+        self.place = self._decide()
+        self._bind(self.place)
+
+    def describe(self) -> str:
+        """Say what holds now, in a few words."""
+        notes = [f"left as {self._bound_by} set it"] if self._bound_by else []
+        notes += [self._memory] if self._memory else []
+        return "; ".join([self.place.describe(), *notes])
+
+    def follow(self) -> Place | None:
+        """Look whether workers, cpuset or quota have changed; return the new place, None where nothing did.
+
+        Threads are bound here; their number is the caller's to change.
+        """
+        if self._monotonic() < self._next_look:
+            return None
+        self._next_look = self._monotonic() + LOOK_INTERVAL_S
+        try:
+            place = self._decide()
+        except (OSError, ValueError) as error:  # a file of the kernel's that cannot be read now
+            _log_once("CPUs cannot be followed, what was decided stays: %s", error)
+            return None
+        if self._is_binding and _own_cpus() != self.place.cpus and self.place.cpus == place.cpus:
+            self._notice_disturbance()
+        if place == self.place:
+            return None
+        if place.cpus != self.place.cpus:
+            self._bind(place)
+        before, self.place = self.place, place
+        logger.info("ts_handlers: now %s; before: %s", self.describe(), before.describe())
+        return place
+
+    def _who_bound(self) -> str:
+        if self._frontend.is_launcher:
+            return "torch's CPU launcher"
+        frontend = self._frontend.affinity()
+        is_narrower = frontend is not None and set(self._usable) < set(frontend)
+        return "whoever started this worker on fewer CPUs than TorchServe" if is_narrower else ""
+
+    def _join(self) -> Roster | None:
+        group = f"{self._frontend.pid}.{self._frontend.started_s}"
+        if self._declared.group:
+            group += f".{hashlib.sha256(self._declared.group.encode()).hexdigest()[:12]}"
+        scope = machine_scope(self._root)
+        try:
+            membership = Membership(group, self._declared.num_workers, self._frontend.started_s, scope)
+            roster = Roster(membership, monotonic=self._monotonic)
+            roster.look()
+        except OSError as error:
+            _log_once("workers cannot see each other, so none is bound to CPUs: %s", error)
+            return None
+        return roster
+
+    def _decide(self) -> Place:
+        if self._roster is None or self._bound_by:
+            self._usable = _own_cpus()
+        else:
+            self._usable = self._frontend.affinity() or self._usable
+        budget = cpu_budget(self._root, self._usable)
+        index, num_workers, source = None, self._declared.num_workers, self._declared.source
+        if self._roster is not None:
+            index, num_workers = self._roster.look()
+            source = "counted"
+        share = cpu_share(budget, num_workers, threads=self._threads, source=source, is_bound=bool(self._bound_by))
+        if not self._is_binding or index is None:
+            return Place(budget, share, budget.affinity, None)
+        cores = read_topology(budget.affinity, self._root)
+        return Place(budget, share, slice_cpus(cores, index, num_workers, share.threads), index)
+
+    def _bind(self, place: Place) -> None:
+        if not self._is_binding:
+            return
+        try:
+            bind_threads(place.cpus)
+        except OSError as error:
+            _log_once("threads are not bound to CPUs %s: %s", format_cpu_list(place.cpus), error)
+            return
+        self._memory = bind_memory(read_topology(place.budget.affinity, self._root), place.cpus)
+
+    def _notice_disturbance(self) -> None:
+        """Stand back where our CPUs differ from what we set, twice in a row: once can be a cpuset that is changing."""
+        if not self._is_disturbed:
+            self._is_disturbed = True
+            return
+        self._bound_by, self._is_binding = "somebody", False
+        logger.warning(
+            "ts_handlers: the CPUs of this worker were changed from %s to %s by something else; they are left so",
+            format_cpu_list(self.place.cpus),
+            format_cpu_list(_own_cpus()),
+        )
+
+
+def _own_cpus() -> tuple[int, ...]:
+    return tuple(sorted(os.sched_getaffinity(0)))
+
+
+def _log_once(message: str, *arguments: object) -> None:
+    """Log a warning the first time its text is met."""
+    if message not in _logged:
+        _logged.add(message)
+        logger.warning(f"ts_handlers: {message}", *arguments)
+
+
+_logged: set[str] = set()
