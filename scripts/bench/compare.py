@@ -6,61 +6,23 @@ import argparse
 import json
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from bench.load import Load
 from bench.material import download_sentences, make_model
-from bench.ours import OurSide, our_python
-from bench.process import BenchError, exit_on_signals, run
-from bench.report import Block, Report, errors_text, machine
-from bench.result import LoadResult
-from bench.server import Server, Side, clean_env
-from bench.stock import ALL_SETTINGS, StockSide, java_home, parse_settings, stock_venv
-from bench.venv import Venv
-
-AIOHTTP = "aiohttp>=3.9"
+from bench.ours import OurSide
+from bench.process import exit_on_signals
+from bench.report import Block, Report, machine
+from bench.server import Server, Side
+from bench.stock import ALL_SETTINGS, StockSide, parse_settings, stock_venv
+from ts_handlers.errors import OperatorError
 
 _WORK_DIR = Path(tempfile.gettempdir()) / "ts-handlers-bench"
 _BUSY_LOAD = 0.5
 _AGREEMENT_SENTENCES = 60
-_BLOCK_GRACE_SECONDS = 90.0
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """The load of every block: the same program, Python, bodies and clients for each side."""
-
-    python: Path
-    payloads: Path
-    clients: int
-    warmup_seconds: float
-    folder: Path
-
-    def block(self, server: Server, side: str, number: int, seconds: float, idle: Server | None = None) -> Block:
-        """Load `server` for a warm-up and then `seconds`, in a process of its own."""
-        started = time.monotonic()
-        before, idle_before = server.cpu_seconds(), idle.cpu_seconds() if idle else 0.0
-        printed = run(
-            [self.python, "-m", "bench.load", server.url, "--payloads", self.payloads, "--clients", str(self.clients),
-             "--seconds", str(seconds), "--warmup-seconds", str(self.warmup_seconds)],
-            log=self.folder / "load.log",
-            env=clean_env(PYTHONPATH=str(Path(__file__).resolve().parents[1])),
-            cwd=self.folder,
-            timeout_seconds=self.warmup_seconds + seconds + _BLOCK_GRACE_SECONDS,
-        )  # fmt: skip
-        return Block(
-            round=number,
-            side=side,
-            result=LoadResult.from_json(json.loads(printed.splitlines()[-1])),
-            wall_seconds=time.monotonic() - started,
-            server_cpu_seconds=server.cpu_seconds() - before,
-            idle_cpu_seconds=idle.cpu_seconds() - idle_before if idle else None,
-        )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -72,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     exit_on_signals()
     try:
         report = _measure(args)
-    except BenchError as error:
+    except OperatorError as error:
         print(f"bench text: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -115,39 +77,26 @@ def _measure(args: argparse.Namespace) -> Report:
     venv = stock_venv(work_dir)
     model = make_model(venv, work_dir)
     load = Load(
-        python=_load_python(work_dir),
         payloads=args.payloads.resolve() if args.payloads else download_sentences(venv, work_dir),
         clients=args.clients,
         warmup_seconds=args.warmup_seconds,
         folder=work_dir,
     )
-    shared = {"java": java_home(venv), "model": model, "work_dir": work_dir}
     sides: list[Side] = []
     searched: list[Block] = []
     if args.sides != "ours":
         candidates = [
-            StockSide(settings, pytorch_serve=args.pytorch_serve.resolve(), venv=venv, **shared)
+            StockSide(settings, pytorch_serve=args.pytorch_serve.resolve(), venv=venv, model=model, work_dir=work_dir)
             for settings in (map(parse_settings, args.stock) if args.stock else ALL_SETTINGS)
         ]
         best, searched = _search(candidates, load, args.search_seconds)
         sides.append(best)
     if args.sides != "stock":
-        ours = OurSide(
-            python=our_python(work_dir), precision=args.precision, build_options=args.build_options, **shared
-        )
+        ours = OurSide(model=model, work_dir=work_dir, precision=args.precision, build_options=args.build_options)
         ours.prepare()
         sides.append(ours)
     blocks, agreement = _rounds(sides, load, args.rounds, args.seconds)
     return Report(facts, {side.name: side.describe() for side in sides}, [*searched, *blocks], agreement)
-
-
-def _load_python(work_dir: Path) -> Path:
-    """Return the Python of the load generator: this one if it has aiohttp, else one made for it."""
-    if find_spec("aiohttp") is not None:
-        return Path(sys.executable)
-    venv = Venv(work_dir / "load-venv")
-    venv.ensure((AIOHTTP,))
-    return venv.python
 
 
 def _search(candidates: Sequence[StockSide], load: Load, seconds: float) -> tuple[StockSide, list[Block]]:
@@ -157,7 +106,7 @@ def _search(candidates: Sequence[StockSide], load: Load, seconds: float) -> tupl
         side.prepare()
         if len(candidates) > 1:
             with Server(side.launch()) as server:
-                blocks.append(_announced(load, server, side.name, 0, seconds))
+                blocks.append(load.block(server, side.name, 0, seconds))
     if not blocks:
         return candidates[0], []
     best = max(blocks, key=lambda block: block.result.requests_per_second)
@@ -176,19 +125,8 @@ def _rounds(sides: Sequence[Side], load: Load, rounds: int, seconds: float) -> t
         for number in range(1, rounds + 1):
             for side, server in zip(sides, servers, strict=True):
                 idle = next((other for other in servers if other is not server), None)
-                blocks.append(_announced(load, server, side.name, number, seconds, idle))
+                blocks.append(load.block(server, side.name, number, seconds, idle))
         return blocks, _agreement(servers, load.payloads) if len(servers) == 2 else None
-
-
-def _announced(load: Load, server: Server, side: str, number: int, seconds: float, idle: Server | None = None) -> Block:
-    label = f"round {number}" if number else "search"
-    print(f"{label}, {side}: {load.warmup_seconds:g} s warm-up, {seconds:g} s ...", flush=True)
-    block = load.block(server, side, number, seconds, idle)
-    result = block.result
-    p50, p99 = result.p50_ms or 0.0, result.p99_ms or 0.0
-    rate = f"{result.requests_per_second:.1f} req/s, p50 {p50:.0f} ms, p99 {p99:.0f} ms"
-    print(f"{label}, {side}: {rate}, errors {errors_text(result.errors)}", flush=True)
-    return block
 
 
 def _agreement(servers: Sequence[Server], payloads: Path) -> str:

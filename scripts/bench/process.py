@@ -7,19 +7,21 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import NoReturn
 
+from ts_handlers.errors import OperatorError
+
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None)
 _TAIL_LINES = 25
 
 
-class BenchError(Exception):
+class BenchError(OperatorError):
     """The benchmark cannot go on: what was wrong, what was seen, what to do."""
 
 
@@ -117,11 +119,19 @@ class Child:
         return self._process
 
 
-def run(command: Sequence[str | Path], *, log: Path, env: Mapping[str, str], cwd: Path, timeout_seconds: float) -> str:
-    """Run a command to its end and return its output; raises BenchError on another exit code than 0."""
+def run(
+    command: Sequence[str | Path],
+    *,
+    log: Path,
+    env: Mapping[str, str],
+    cwd: Path,
+    timeout_seconds: float,
+    good_codes: Collection[int] = (0,),
+) -> str:
+    """Run a command to its end and return its output; raises BenchError on another exit code than `good_codes`."""
     with Child(command, log=log, env=env, cwd=cwd) as child:
         code = child.wait(timeout_seconds)
-        if code != 0:
+        if code not in good_codes:
             shown = " ".join(str(part) for part in command)
             raise BenchError(f"exit code {code} from: {shown}\n{child.tail()}")
     return log.read_text(encoding="utf-8", errors="replace")

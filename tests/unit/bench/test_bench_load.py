@@ -1,138 +1,121 @@
 from __future__ import annotations
 
-import asyncio
-import json
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from aiohttp import web
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "scripts"))
 
-from bench.load import TEXT_PLAIN, main, run_load
-from bench.result import LoadResult
+from bench.load import Load
+from bench.process import BenchError
+from bench.server import Launch, Server, clean_env
 
-Handler = Callable[[web.Request], Awaitable[web.Response]]
+from ts_handlers.operate.ports import free_ports
+from ts_handlers.operate.server_config import Address, ConfiguredModel
 
+MODEL = ConfiguredModel("echo", "1.0", min_workers=2, startup_timeout_s=60)
 
-@asynccontextmanager
-async def served(handler: Handler) -> AsyncIterator[str]:
-    app = web.Application()
-    app.router.add_post("/predictions/model", handler)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    port = runner.addresses[0][1]
-    try:
-        yield f"http://127.0.0.1:{port}/predictions/model"
-    finally:
-        await runner.cleanup()
+STAND_IN = """
+import json, sys
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+class TorchServe(BaseHTTPRequestHandler):
+    '''The two addresses of TorchServe that a benchmark asks: both workers are ready when asked a second time.'''
 
-def load(handler: Handler, *, clients: int = 2, seconds: float = 0.4, timeout_seconds: float = 5.0) -> LoadResult:
-    async def go() -> LoadResult:
-        async with served(handler) as url:
-            return await run_load(
-                url,
-                [b"one", b"two", b"three"],
-                clients=clients,
-                seconds=seconds,
-                warmup_seconds=0.1,
-                timeout_seconds=timeout_seconds,
-            )
+    protocol_version = "HTTP/1.1"
+    num_asked = 0
 
-    return asyncio.run(go())
+    def do_GET(self):
+        TorchServe.num_asked += 1
+        status = "READY" if TorchServe.num_asked > 1 else "UNLOADED"
+        workers = [{"id": "1", "status": "READY", "pid": 0}, {"id": "2", "status": status, "pid": 0}]
+        self.answer(json.dumps([{"workers": workers}]).encode())
 
+    def do_POST(self):
+        self.answer(self.rfile.read(int(self.headers["Content-Length"])))
 
-def test_latency_and_rate_are_those_of_the_server() -> None:
-    async def slow(request: web.Request) -> web.Response:
-        await request.read()
-        await asyncio.sleep(0.05)
-        return web.Response(text="ok")
+    def answer(self, body):
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
 
-    result = load(slow, clients=4, seconds=1.0)
-    assert result.errors == {}
-    assert result.p50_ms is not None
-    assert 49.0 < result.p50_ms < 500.0
-    assert result.num_ok <= 4 * 1.0 / 0.05 + 4
-    assert result.seconds == pytest.approx(1.0, abs=0.5)
-    assert result.num_answered > result.num_ok
+    def log_message(self, *args):
+        pass
+
+ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), TorchServe).serve_forever()
+"""
 
 
-def test_every_client_has_one_request_in_flight() -> None:
-    in_flight, seen = 0, set()
+class _Refusing(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_error(503)
 
-    async def counting(request: web.Request) -> web.Response:
-        nonlocal in_flight
-        in_flight += 1
-        seen.add(in_flight)
-        await asyncio.sleep(0.02)
-        in_flight -= 1
-        return web.Response(text="ok")
-
-    load(counting, clients=3)
-    assert max(seen) == 3
+    def log_message(self, *_: object) -> None:
+        pass
 
 
-def test_connections_are_kept_alive_and_bodies_taken_in_turn() -> None:
-    peers, bodies, kinds = set(), [], set()
-
-    async def recording(request: web.Request) -> web.Response:
-        assert request.transport is not None
-        peers.add(request.transport.get_extra_info("peername"))
-        kinds.add(request.headers["Content-Type"])
-        bodies.append(await request.text())
-        return web.Response(text="ok")
-
-    load(recording, clients=1)
-    assert len(peers) == 1
-    assert kinds == {TEXT_PLAIN}
-    assert bodies[:5] == ["one", "two", "three", "one", "two"]
+@pytest.fixture
+def refusing_url() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Refusing) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/predictions/echo"
+        server.shutdown()
+        thread.join()
 
 
-def test_errors_are_counted_by_status_and_not_in_the_rate() -> None:
-    async def picky(request: web.Request) -> web.Response:
-        await asyncio.sleep(0.005)
-        status = {"one": 200, "two": 400, "three": 503}[await request.text()]
-        return web.Response(status=status)
-
-    result = load(picky, clients=1)
-    assert set(result.errors) == {"400", "503"}
-    assert result.num_ok == pytest.approx(result.errors["400"], abs=1)
-    assert result.num_ok == pytest.approx(result.errors["503"], abs=1)
-
-
-def test_a_server_that_hangs_is_given_up() -> None:
-    async def hanging(request: web.Request) -> web.Response:
-        await asyncio.sleep(2.0)
-        return web.Response(text="too late")
-
-    result = load(hanging, seconds=0.5, timeout_seconds=0.2)
-    assert result.num_ok == 0
-    assert result.p50_ms is None
-    assert set(result.errors) == {"TimeoutError"} or all("Timeout" in name for name in result.errors)
-
-
-def test_a_server_that_is_not_there_is_an_error_and_no_busy_loop() -> None:
-    result = asyncio.run(run_load("http://127.0.0.1:1/", [b"text"], clients=2, seconds=0.3))
-    assert result.num_ok == 0
-    assert 0 < result.num_errors < 50
-    assert result.num_answered == 0
-
-
-def test_no_payloads_is_refused() -> None:
-    with pytest.raises(ValueError, match="no payloads"):
-        asyncio.run(run_load("http://127.0.0.1:1/", [], clients=1, seconds=0.1))
-
-
-def test_the_program_prints_its_result_as_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.fixture
+def load(tmp_path: Path) -> Load:
     payloads = tmp_path / "payloads.txt"
-    payloads.write_text("one\n\ntwo\n")
-    arguments = ["http://127.0.0.1:1/", "--payloads", str(payloads), "--clients", "1"]
-    assert main([*arguments, "--seconds", "0.1", "--warmup-seconds", "0"]) == 0
-    (line,) = capsys.readouterr().out.splitlines()
-    assert LoadResult.from_json(json.loads(line)).clients == 1
+    payloads.write_text("one\ntwo\n")
+    return Load(payloads=payloads, clients=2, warmup_seconds=0.0, folder=tmp_path)
+
+
+def launch(folder: Path, program: str) -> Launch:
+    (port,) = free_ports(1)
+    address = Address("inference", "http", "127.0.0.1", port)
+    return Launch(MODEL, [sys.executable, "-c", program, str(port)], address, address, folder, clean_env())
+
+
+def test_a_block_is_loaded_by_the_command_and_charged_to_the_server(tmp_path: Path, load: Load) -> None:
+    with Server(launch(tmp_path, STAND_IN)) as server:
+        assert server.predict('{"a": 1}') == {"a": 1}
+        assert server.predict("no JSON") == "no JSON"
+        block = load.block(server, "stand-in", 1, 0.5)
+    assert (block.side, block.result.errors, block.result.concurrency) == ("stand-in", {}, 2)
+    assert block.result.num_ok > 0
+    assert block.server_cpu_seconds > 0
+    assert block.wall_seconds > block.result.duration_s
+    assert block.idle_cpu_seconds is None
+
+
+def test_a_server_that_ends_while_starting_is_an_error_with_its_last_words(tmp_path: Path) -> None:
+    with (
+        pytest.raises(BenchError, match=r"ended while starting\n.*my last words"),
+        Server(launch(tmp_path, "print('my last words')")),
+    ):
+        pass
+
+
+def test_a_block_without_successes_is_a_result(refusing_url: str, load: Load) -> None:
+    result = load.run(refusing_url, 0.2)
+    assert (result.num_ok, result.requests_per_second, result.p50_ms) == (0, 0.0, None)
+    assert set(result.errors) == {"503"}
+
+
+def test_a_server_that_is_not_there_is_an_error(load: Load) -> None:
+    (port,) = free_ports(1)
+    with pytest.raises(BenchError, match="nothing answers at"):
+        load.run(f"http://127.0.0.1:{port}/", 0.2)
+
+
+def test_output_that_is_no_result_is_an_error(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.load.TS_HANDLERS", (sys.executable, "-c", "print('nonsense')"))
+    with pytest.raises(BenchError, match="printed no result: .*nonsense"):
+        load.run("http://127.0.0.1:1/", 0.2)

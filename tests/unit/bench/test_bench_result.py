@@ -1,69 +1,37 @@
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "scripts"))
 
-from bench.report import Block, Report, errors_text, table
-from bench.result import LoadResult, percentile, ratio, summarize
+from bench.report import Block, Report, machine, table
+from bench.result import ratio, summarize
+
+from ts_handlers.operate.load.result import LoadResult
 
 
 def block(rate: float, *, p50_ms: float | None = 10.0, errors: dict[str, int] | None = None) -> LoadResult:
     return LoadResult(
-        clients=16,
-        seconds=10.0,
+        concurrency=16,
+        rate=None,
+        duration_s=10.0,
         num_ok=int(rate * 10),
         num_answered=int(rate * 15),
         errors=errors or {},
+        first_error=None,
+        requests_per_second=rate,
+        mean_ms=p50_ms,
         p50_ms=p50_ms,
         p90_ms=p50_ms,
         p99_ms=p50_ms,
-        client_cpu_seconds=1.0,
+        max_ms=p50_ms,
+        client_cpu_s=1.0,
+        num_late=0,
+        timeline=(),
     )
-
-
-@pytest.mark.parametrize("q", [0.0, 0.25, 0.5, 0.9, 0.99, 1.0])
-@pytest.mark.parametrize("size", [1, 2, 3, 10, 101])
-def test_percentile_is_the_one_of_numpy(q: float, size: int) -> None:
-    values = [float(value) for value in np.random.default_rng(size).permutation(size) ** 2]
-    assert percentile(values, q) == pytest.approx(float(np.quantile(values, q)))
-
-
-def test_percentile_of_nothing_is_none() -> None:
-    assert percentile([], 0.5) is None
-
-
-@pytest.mark.parametrize("q", [-0.1, 1.1, 99.0])
-def test_percentile_refuses_what_is_no_quantile(q: float) -> None:
-    with pytest.raises(ValueError, match="from 0 to 1"):
-        percentile([1.0], q)
-
-
-def test_from_samples_counts_only_successes_in_the_rate() -> None:
-    result = LoadResult.from_samples(
-        [10.0, 30.0], {"503": 8}, clients=2, seconds=4.0, num_answered=12, client_cpu_seconds=0.5
-    )
-    assert result.requests_per_second == 0.5
-    assert result.p50_ms == 20.0
-    assert result.num_errors == 8
-
-
-def test_from_samples_of_a_block_without_successes() -> None:
-    result = LoadResult.from_samples([], {"503": 8}, clients=2, seconds=4.0, num_answered=8, client_cpu_seconds=0.5)
-    assert result.requests_per_second == 0.0
-    assert (result.p50_ms, result.p99_ms) == (None, None)
-
-
-def test_json_round_trip() -> None:
-    result = block(40.0, errors={"503": 1})
-    written = json.loads(json.dumps(result.to_json()))
-    assert written["requests_per_second"] == 40.0
-    assert LoadResult.from_json(written) == result
 
 
 def test_summarize_takes_medians_and_adds_errors() -> None:
@@ -115,4 +83,9 @@ def test_report_of_one_side_has_no_ratio() -> None:
 def test_table_is_aligned() -> None:
     lines = table([["a", "long head"], ["value", "b"]]).splitlines()
     assert {len(line) for line in lines} == {len(lines[0])}
-    assert errors_text({}) == "0"
+
+
+def test_the_machine_is_named() -> None:
+    facts = machine()
+    assert facts["cpu"]
+    assert int(facts["cpus_usable"]) >= 1

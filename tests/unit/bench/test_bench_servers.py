@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[3] / "scripts"))
 from bench.compare import main
 from bench.material import parse_rated, read_sentences
 from bench.process import BenchError, Child, run, tree
-from bench.server import Ports, clean_env
+from bench.server import clean_env
 from bench.stock import ALL_SETTINGS, parse_settings
 
 STUBBORN = """
@@ -64,17 +64,16 @@ def test_run_says_what_failed_and_shows_its_last_lines(tmp_path: Path) -> None:
         run([sys.executable, "-c", program], log=tmp_path / "log", env={}, cwd=tmp_path, timeout_seconds=60)
 
 
+def test_run_takes_the_exit_codes_that_are_good(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "import sys; print('none'); sys.exit(1)"]
+    printed = run(command, log=tmp_path / "log", env={}, cwd=tmp_path, timeout_seconds=60, good_codes=(0, 1))
+    assert printed == "none\n"
+
+
 def test_run_is_bounded_in_time(tmp_path: Path) -> None:
     program = "import time; time.sleep(60)"
     with pytest.raises(BenchError, match="still runs"):
         run([sys.executable, "-c", program], log=tmp_path / "log", env={}, cwd=tmp_path, timeout_seconds=0.3)
-
-
-def test_ports_are_all_different() -> None:
-    ports = Ports.free()
-    numbers = {ports.inference, ports.management, ports.metrics, ports.grpc_inference, ports.grpc_management}
-    assert len(numbers | {ports.first_worker}) == 6
-    assert ports.properties()["inference_address"] == f"http://127.0.0.1:{ports.inference}"
 
 
 def test_the_environment_of_a_server_has_no_thread_limits_of_ours(
