@@ -19,6 +19,7 @@ from bench.report import Block, Report, machine
 from bench.server import Server, Side
 from bench.stock import ALL_SETTINGS, StockSide, parse_settings, stock_venv
 from ts_handlers.errors import OperatorError
+from ts_handlers.operate.load.payloads import read_payloads
 
 _WORK_DIR = Path(tempfile.gettempdir()) / "ts-handlers-bench"
 _BUSY_LOAD = 0.5
@@ -131,7 +132,7 @@ def _rounds(sides: Sequence[Side], load: Load, rounds: int, seconds: float) -> t
 
 def _agreement(servers: Sequence[Server], payloads: Path) -> str:
     """Say on how many sentences both give the same label: proof that both serve the same model."""
-    sentences = payloads.read_text(encoding="utf-8").split("\n")[:_AGREEMENT_SENTENCES]
+    sentences = [payload.body.decode() for payload in read_payloads(payloads, limit=_AGREEMENT_SENTENCES)]
     same = sum(len({_label(server.predict(text)) for server in servers}) == 1 for text in sentences)
     return f"same label from both on {same} of {len(sentences)} sentences"
 
@@ -139,3 +140,7 @@ def _agreement(servers: Sequence[Server], payloads: Path) -> str:
 def _label(answer: Any) -> str:
     """Return the label of {label: score}, or the answer where the label is all of it."""
     return str(max(answer, key=answer.__getitem__)) if isinstance(answer, dict) else str(answer)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
