@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -92,18 +93,21 @@ class BackgroundServer:
                 self._command, env=self._environ, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
             )
 
-    def wait_ready(self) -> None:
+    def wait_ready(self, timeout_s: float = math.inf) -> None:
         """Wait for the line that says every worker is ready.
 
         Raises:
-            WorkerFailedError: The server ended before; holds the end of its output.
+            WorkerFailedError: The server ended before (holds the end of its output), or is not ready in time.
         """
         process = self._started()
+        deadline = time.monotonic() + timeout_s
         while not any(line.startswith(f"{READY} ") for line in self._output()):
             if process.poll() is not None:
                 raise WorkerFailedError(
                     f"the server ended with code {process.returncode}: {' / '.join(self._output()[-3:])}"
                 )
+            if time.monotonic() > deadline:
+                raise WorkerFailedError(f"the server is not ready after {timeout_s:.0f} s; see {self.console_log}")
             time.sleep(_POLL_S)
 
     def wait(self, timeout_s: float | None = None) -> int:
