@@ -38,6 +38,7 @@ class Launch:
         management: Where it will say which workers are ready; asks for no token.
         folder: Its working folder: logs and temporary files (worker sockets among them) go here.
         env: Its environment.
+        probe: A text it can answer, asked once its workers are there.
     """
 
     model: ConfiguredModel
@@ -46,6 +47,7 @@ class Launch:
     management: Address
     folder: Path
     env: Mapping[str, str]
+    probe: str = "ready?"
 
 
 class Side(Protocol):
@@ -125,7 +127,7 @@ class Server:
                 raise BenchError(f"{name}: the server ended while starting\n{self._child.tail()}")
             if not wait_until(deadline):
                 raise BenchError(f"{name}: not ready after {START_SECONDS:.0f} s\n{self._child.tail()}")
-        self.predict("ready?")
+        self.predict(self._launch.probe)
 
 
 def fresh_folder(folder: Path) -> Path:

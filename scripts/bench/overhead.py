@@ -1,0 +1,174 @@
+"""What the server costs: requests/s through TorchServe against the same archive's limit in process, and where it went."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import urllib.request
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.attribution import STAGES, Round, ServedBlock
+from bench.contender import Served
+from bench.inprocess import MODES, InProcess
+from bench.load import Load
+from bench.models import MODELS, Model, make
+from bench.overhead_report import overhead_json, overhead_text
+from bench.process import BenchError, exit_on_signals, tree
+from bench.prometheus import Sample, parse_samples, total
+from bench.report import machine
+from bench.schedstat import CpuTime, read_cpu_time, thread_names
+from ts_handlers.cpu import cpu_budget
+from ts_handlers.errors import OperatorError
+
+_JAVA = "java"
+_METRICS_TIMEOUT_SECONDS = 10.0
+_WORK_DIR = Path(tempfile.gettempdir()) / "ts-handlers-bench"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the benchmark; 2 for what the caller must put right."""
+    args = _parser().parse_args(argv)
+    exit_on_signals()
+    facts, num_cpus = machine(), cpu_budget().cpus
+    rounds: dict[str, list[Round]] = {}
+    try:
+        work_dir: Path = args.work_dir.resolve()
+        work_dir.mkdir(parents=True, exist_ok=True)
+        for name in args.models:
+            model = make(name, work_dir, None, args.precision)
+            load = Load(model.payloads, args.clients, 0.0, work_dir)
+            plan = Plan(args.rounds, args.seconds, args.warmup_seconds, max(1, int(num_cpus)))
+            rounds[name] = _measure(model, load, plan)
+    except OperatorError as error:
+        print(f"bench overhead: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nbench overhead: interrupted; everything it started is stopped", file=sys.stderr)
+        return 130
+    for name, measured in rounds.items():
+        print(f"\n{overhead_text(name, measured, num_cpus)}")
+    if args.json:
+        options = {name: str(value) for name, value in vars(args).items()}
+        models = {name: overhead_json(measured, num_cpus) for name, measured in rounds.items()}
+        written = {"machine": facts, "cpus": num_cpus, "options": options, "models": models}
+        args.json.write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
+        print(f"written: {args.json}")
+    return 1 if any(block.served.num_errors for measured in rounds.values() for block in measured) else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench/overhead",
+        description=__doc__,
+        epilog="The limit in process is as many processes as there are CPUs, one thread each on a CPU of its own: the "
+        "archive's decode and transform, padding and the model's run, nothing else; one payload a call, and sorted groups; "
+        "the better counts. Through TorchServe it is `configure` and `serve` as they are, with the load on the same CPUs.",
+    )
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--precision", default="int8", help="of minilm (default: %(default)s)")
+    parser.add_argument("--clients", type=int, default=16, help="closed-loop clients (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=20.0, help="each block (default: %(default)s)")
+    parser.add_argument("--warmup-seconds", type=float, default=10.0, help="load before the server's (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="of three blocks each (default: %(default)s)")
+    parser.add_argument("--work-dir", type=Path, metavar="DIR", default=_WORK_DIR,
+                        help="environments, models and logs; kept for the next run (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything here too")
+    return parser
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How much is measured.
+
+    Attributes:
+        rounds: Rounds of one block of each kind.
+        seconds: Length of a block.
+        warmup_seconds: Load before each block of the server, in which nothing is counted: Java compiles meanwhile.
+        num_processes: Processes of the limit in process.
+    """
+
+    rounds: int
+    seconds: float
+    warmup_seconds: float
+    num_processes: int
+
+
+def _measure(model: Model, load: Load, plan: Plan) -> list[Round]:
+    """Start processes and server once, then let them work in turns."""
+    model.ours.prepare()
+    model_dir = model.ours.folder / "unpacked"
+    with zipfile.ZipFile(model.ours.mar) as archive:
+        archive.extractall(model_dir)
+    log = model.ours.folder / "inprocess.log"
+    measured = []
+    print(f"{model.name}: starting the server, and {plan.num_processes} processes without one", flush=True)
+    with (
+        InProcess(model_dir, model.payloads, plan.num_processes, log=log) as processes,
+        model.ours.serve(None) as served,
+    ):
+        for number in range(1, plan.rounds + 1):
+            label = f"{model.name}, round {number} of {plan.rounds}"
+            in_process = []
+            for mode in MODES:
+                print(f"{label}, in process, {mode}: {plan.seconds:g} s ...", flush=True)
+                in_process.append(processes.block(mode, plan.seconds))
+            print(f"{label}, TorchServe: {plan.warmup_seconds:g} s warm-up, {plan.seconds:g} s ...", flush=True)
+            load.run(served.url, plan.warmup_seconds)
+            measured.append(Round(tuple(in_process), served_block(served, load, plan.seconds)))
+            print(f"{label}: {measured[-1].ratio:.0%} of the limit", flush=True)
+    return measured
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """What the server had done and used at one moment."""
+
+    samples: list[Sample]
+    java: CpuTime
+    workers: CpuTime
+
+    @classmethod
+    def of(cls, served: Served) -> _Reading:
+        if served.metrics_url is None or served.pid is None:
+            raise BenchError("this server has no metrics to read; measure one of ours")
+        with urllib.request.urlopen(served.metrics_url, timeout=_METRICS_TIMEOUT_SECONDS) as response:  # noqa: S310
+            samples = parse_samples(response.read().decode())
+        names = thread_names(stat.pid for stat in tree(served.pid) if stat.pid != served.pid)
+        java = [pid for pid, name in names.items() if name == _JAVA]
+        if len(java) != 1:
+            raise BenchError(f"the server has {len(java)} processes called {_JAVA}; it must be one: {names}")
+        return cls(samples, read_cpu_time(java), read_cpu_time(pid for pid in names if pid not in java))
+
+
+def served_block(served: Served, load: Load, seconds: float) -> ServedBlock:
+    """Load the server and read what it used meanwhile; it counts the requests over the same time."""
+    before = _Reading.of(served)
+    result = load.run(served.url, seconds)
+    after = _Reading.of(served)
+    java, workers = after.java.since(before.java), after.workers.since(before.workers)
+
+    def gained(name: str) -> float:
+        return total(after.samples, name) - total(before.samples, name)
+
+    num_in_window = result.num_ok + result.num_errors
+    return ServedBlock(
+        requests_per_second=result.requests_per_second,
+        p99_ms=result.p99_ms,
+        num_errors=result.num_errors,
+        num_requests=gained("ts_inference_requests_total"),
+        java_s=java.running_s,
+        java_threads_s=java.threads_s,
+        worker_s=workers.running_s,
+        worker_waiting_s=workers.waiting_s,
+        stages_s={stage: gained(f"ts_handlers_{stage}_seconds_sum") for stage in STAGES},
+        client_ms=result.client_cpu_s * 1000.0 / num_in_window if num_in_window else 0.0,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
