@@ -46,14 +46,15 @@ def take_place(config: CpuConfig, model: str, model_config: Mapping[str, Any], *
         ConfigError: The environment counts workers or threads wrongly.
     """
     return Placement(
-        expect_workers(model, model_config),
+        model,
+        expect_workers(model_config),
         threads=threads_from_environ() or config.threads,
         owns_process=owns_process,
         is_binding=config.placement == "auto",
     )
 
 
-def expect_workers(model: str, model_config: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> Declared:
+def expect_workers(model_config: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> Declared:
     """Return how many workers to expect: what the operator declared, else what TorchServe does by default.
 
     Raises:
@@ -61,12 +62,13 @@ def expect_workers(model: str, model_config: Mapping[str, Any], environ: Mapping
     """
     of_all_models = workers_from_environ(environ)
     if of_all_models:
-        return Declared("", of_all_models, WORKERS_ENV)
+        return Declared(of_all_models, WORKERS_ENV)
     of_this_model = declared_workers(model_config)
     if of_this_model:
-        return Declared(model, of_this_model, "minWorkers of this model")
+        return Declared(of_this_model, "minWorkers of this model", is_of_model=True)
     by_default = max(1, math.floor(cpu_budget().cpus))
-    return Declared(model, by_default, f"assumed one a CPU: neither {WORKERS_ENV} nor minWorkers is set")
+    source = f"assumed one a CPU: neither {WORKERS_ENV} nor minWorkers is set"
+    return Declared(by_default, source, is_of_model=True)
 
 
 def declared_workers(model_config: Mapping[str, Any]) -> int | None:

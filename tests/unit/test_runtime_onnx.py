@@ -142,3 +142,52 @@ def test_without_onnxruntime_the_error_says_what_to_install(monkeypatch: pytest.
     monkeypatch.delitem(sys.modules, "ts_handlers.runtime.onnx")
     with pytest.raises(RuntimeUnavailableError, match=r"install ts_handlers\[cpu\]"):
         open_session(RuntimeConfig(), SimpleNamespace(), SHARE)  # type: ignore[arg-type]  # not reached
+
+
+def threads_of_session(session: Any) -> int:
+    options = session._session.get_session_options()
+    return int(options.intra_op_num_threads)
+
+
+def test_a_session_takes_other_threads_while_it_runs(tmp_path: Path) -> None:
+    session = open_session(RuntimeConfig(), write_model(tmp_path), SHARE)
+    before = session._session  # type: ignore[attr-defined]
+    session.resize(cpu_share(CpuBudget((0, 1)), 1, threads=2))
+    assert session._session is before, "as many as it has: nothing is opened again"  # type: ignore[attr-defined]
+    session.resize(cpu_share(CpuBudget((0, 1)), 2, threads=1))
+    assert threads_of_session(session) == 1
+    assert session.run({"input_ids": np.array([[7]])})["y"].tolist() == [[7]]
+
+
+@pytest.mark.parametrize(
+    ("free_bytes", "providers", "reason"),
+    [(100, (CPU,), "bytes and 100 are free"), (2**60, (CUDA, CPU), "it is on a GPU")],
+)
+def test_a_session_that_cannot_be_opened_twice_keeps_its_threads_and_says_so(
+    free_bytes: int,
+    providers: tuple[str, ...],
+    reason: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """No GPU here: only the name of the session's provider is another."""
+    session: Any = open_session(RuntimeConfig(), write_model(tmp_path), SHARE)
+    session.providers = providers
+    monkeypatch.setattr("ts_handlers.runtime.onnx.available_memory", lambda: free_bytes)
+    session.resize(cpu_share(CpuBudget((0, 1)), 2, threads=1))
+    assert threads_of_session(session) == 2
+    (record,) = caplog.records
+    assert "keeps 2 threads, though 1 fit now" in record.getMessage()
+    assert reason in record.getMessage()
+
+
+def test_a_model_file_that_is_gone_leaves_the_session_as_it_is(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    session = open_session(RuntimeConfig(), write_model(tmp_path), SHARE)
+    (tmp_path / "model.onnx").unlink()
+    session.resize(cpu_share(CpuBudget((0, 1)), 2, threads=1))
+    assert threads_of_session(session) == 2
+    assert "keeps 2 threads" in caplog.text
+    assert session.run({"input_ids": np.array([[7]])})["y"].tolist() == [[7]]

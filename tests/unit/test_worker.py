@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -15,8 +16,9 @@ import ts_handlers
 from ts_handlers.batch import ModelInput
 from ts_handlers.bucketing import BatchPlan
 from ts_handlers.config import BucketingConfig, HandlerConfig, WarmupConfig
+from ts_handlers.cpu import CpuBudget, limit_threads
 from ts_handlers.errors import ConfigError, OperatorError
-from ts_handlers.startup import declared_workers, warm_up
+from ts_handlers.startup import declared_workers, expect_workers, warm_up
 from ts_handlers.testing import FakeContext, load_handler, predict
 
 if TYPE_CHECKING:
@@ -63,10 +65,50 @@ def test_one_line_says_what_was_decided(model_dirs: ModelDirs, caplog: pytest.Lo
     handler = load_handler(ts_handlers.TextClassificationHandler, folder, config, serialized_file="model.onnx")
     lines = [record.getMessage() for record in caplog.records if record.name == "ts_handlers.base"]
     assert len(lines) == 1
-    for part in ("text-classification ready", "CPUExecutionProvider", "2 workers (minWorkers of this model)"):
+    for part in (
+        "text-classification ready",
+        "CPUExecutionProvider",
+        "1 thread on CPUs",
+        "2 workers, minWorkers of this model",
+    ):
         assert part in lines[0]
     assert "padded to [16, 64]; warmed up 1x16 8x16 1x64 8x64 in" in lines[0]
     assert handler.initialized
+
+
+def test_a_worker_follows_what_changes_between_two_batches(
+    model_dirs: ModelDirs, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "ts_handlers")
+    folder = model_dirs.get("tiny-distilbert")
+    monkeypatch.setenv("TS_HANDLERS_WORKERS", "1")
+    handler = load_handler(ts_handlers.TextClassificationHandler, folder, {}, serialized_file="model.onnx")
+    before = predict(handler, "fine")[0].json()
+    threads = handler.share.threads
+    monkeypatch.setattr("ts_handlers.cpu.placement.LOOK_INTERVAL_S", 0.0)
+    monkeypatch.setattr(handler._placement, "_next_look", 0.0)
+    assert predict(handler, "fine")[0].json() == before
+    monkeypatch.setattr("ts_handlers.cpu.placement.cpu_budget", lambda *_: CpuBudget((0, 1, 2, 3), float(threads + 1)))
+    try:
+        assert predict(handler, "fine")[0].json() == before
+        assert handler.share.threads == threads + 1
+        assert handler.session._session.get_session_options().intra_op_num_threads == threads + 1  # type: ignore[attr-defined]
+    finally:
+        limit_threads(threads)
+    assert sum("now" in record.getMessage() for record in caplog.records) == 1
+
+
+@pytest.mark.parametrize(
+    ("environ", "config", "expected"),
+    [
+        ({"TS_HANDLERS_WORKERS": "5"}, {"minWorkers": 2, "maxWorkers": 2}, (5, False)),
+        ({}, {"minWorkers": 2, "maxWorkers": 2}, (2, True)),
+        ({}, {}, (len(os.sched_getaffinity(0)), True)),
+    ],
+)
+def test_who_says_how_many_workers(environ: dict[str, str], config: dict[str, Any], expected: tuple[int, bool]) -> None:
+    declared = expect_workers(config, environ)
+    assert (declared.num_workers, declared.is_of_model) == expected
 
 
 def test_an_archive_of_another_task_is_refused(model_dirs: ModelDirs) -> None:

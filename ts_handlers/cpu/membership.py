@@ -26,22 +26,25 @@ MAX_SLOTS = 4096
 _PREFIX = "ts_handlers"
 _SCOPE = re.compile(r"[A-Za-z0-9._-]{1,40}")
 _NAME = re.compile(
-    r"@ts_handlers/(?P<scope>[^/]+)/worker/(?P<slot>\d+)/(?P<group>[^/]+)/(?P<expected>\d+)/(?P<start>\d+)"
+    r"@ts_handlers/(?P<scope>[^/]+)/worker/"
+    r"(?P<slot>\d+)/(?P<model>[^/]+)/(?P<group>[^/]+)/(?P<expected>\d+)/(?P<started_s>\d+)"
 )
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, slots=True)
 class Member:
     """One worker, as it announces itself.
 
     Attributes:
         slot: Its number, the lowest that was free when it joined.
+        model: A digest of its model's name and version.
         group: The workers it was started with: one TorchServe's, or one model's.
         expected: Workers of that group, as its operator declared; 0 where nobody did.
         started_s: When the group's TorchServe started, in whole seconds since boot.
     """
 
     slot: int
+    model: str
     group: str
     expected: int
     started_s: int
@@ -54,7 +57,8 @@ class Membership:
         member: This worker.
 
     Args:
-        group: See `Member`; letters, digits, dots, dashes and underscores.
+        model: See `Member`; this and the group without slashes.
+        group: See `Member`.
         expected: See `Member`.
         started_s: See `Member`.
         scope: Workers of one scope share CPUs.
@@ -63,12 +67,12 @@ class Membership:
         OSError: The kernel refuses abstract sockets.
     """
 
-    def __init__(self, group: str, expected: int, started_s: int, scope: str) -> None:
+    def __init__(self, model: str, group: str, expected: int, started_s: int, scope: str) -> None:
         self._scope = scope
         self._held: list[socket.socket] = []
         slot = next(slot for slot in itertools.count() if self._hold(f"slot/{slot}", last=slot >= MAX_SLOTS))
-        self.member = Member(slot, group, expected, started_s)
-        self._hold(f"worker/{slot}/{group}/{expected}/{started_s}", last=True)
+        self.member = Member(slot, model, group, expected, started_s)
+        self._hold(f"worker/{slot}/{model}/{group}/{expected}/{started_s}", last=True)
 
     def members(self, net_unix: Path = Path("/proc/net/unix")) -> frozenset[Member]:
         """Return every living worker of the scope, this one included.
@@ -83,7 +87,8 @@ class Membership:
         for line in net_unix.read_text(encoding="utf-8", errors="replace").splitlines():
             match = _NAME.fullmatch(line.rpartition(" ")[2])
             if match and match["scope"] == self._scope:
-                found.add(Member(int(match["slot"]), match["group"], int(match["expected"]), int(match["start"])))
+                numbers = (int(match["expected"]), int(match["started_s"]))
+                found.add(Member(int(match["slot"]), match["model"], match["group"], *numbers))
         return frozenset(found)
 
     def leave(self) -> None:

@@ -60,14 +60,14 @@ class Declared:
     """How many workers there will be, as far as somebody said.
 
     Attributes:
-        group: The workers it speaks of; a model's name and version, or nothing for all of the server's.
         num_workers: Their number.
         source: Who said so.
+        is_of_model: Whether that speaks of this model's workers only, and not of all of the server's.
     """
 
-    group: str
     num_workers: int
     source: str
+    is_of_model: bool = False
 
 
 class Placement:
@@ -80,6 +80,7 @@ class Placement:
         place: What holds now.
 
     Args:
+        model: The model's name and version.
         declared: How many workers to expect.
         threads: Threads the operator asked for; None for floor(share).
         owns_process: Whether this process is one worker's alone, so that it is counted and bound. A test's is not.
@@ -93,6 +94,7 @@ class Placement:
 
     def __init__(
         self,
+        model: str,
         declared: Declared,
         *,
         threads: int | None = None,
@@ -101,6 +103,7 @@ class Placement:
         root: Path = Path("/"),
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._model = hashlib.sha256(model.encode()).hexdigest()[:12]
         self._declared, self._threads = declared, threads
         self._root, self._monotonic = root, monotonic
         self._frontend = Frontend.of_this_process(root)
@@ -152,11 +155,11 @@ class Placement:
 
     def _join(self) -> Roster | None:
         group = f"{self._frontend.pid}.{self._frontend.started_s}"
-        if self._declared.group:
-            group += f".{hashlib.sha256(self._declared.group.encode()).hexdigest()[:12]}"
+        if self._declared.is_of_model:
+            group += f".{self._model}"
         scope = machine_scope(self._root)
         try:
-            membership = Membership(group, self._declared.num_workers, self._frontend.started_s, scope)
+            membership = Membership(self._model, group, self._declared.num_workers, self._frontend.started_s, scope)
             roster = Roster(membership, monotonic=self._monotonic)
             roster.look()
         except OSError as error:

@@ -21,7 +21,7 @@ class Roster:
 
     All workers read the same names, so they agree without talking to each other. A group that is starting counts as
     complete from the beginning, so that its first worker does not take everything; a worker that is gone keeps its place
-    for a while, so that the others do not move when it is only restarted.
+    for a while, so that the others do not move when it is only restarted. Places go by model, then by slot.
 
     Args:
         membership: This worker's own.
@@ -41,7 +41,7 @@ class Roster:
         self._membership = membership
         self._monotonic, self._since_boot = monotonic, since_boot
         self._net_unix = net_unix
-        self._last_seen: dict[int, float] = {}
+        self._last_seen: dict[int, tuple[str, float]] = {}
         self._complete: set[str] = set()
 
     def look(self) -> tuple[int, int]:
@@ -52,11 +52,11 @@ class Roster:
         """
         members = self._membership.members(self._net_unix)
         now = self._monotonic()
-        self._last_seen |= dict.fromkeys((member.slot for member in members), now)
-        self._last_seen = {slot: seen for slot, seen in self._last_seen.items() if now - seen < ABSENCE_S}
-        missing = self._num_missing(members)
-        place = sum(slot < self._membership.member.slot for slot in self._last_seen)
-        return place, max(len(self._last_seen), len(members) + missing)
+        self._last_seen |= {member.slot: (member.model, now) for member in members}
+        self._last_seen = {slot: seen for slot, seen in self._last_seen.items() if now - seen[1] < ABSENCE_S}
+        order = sorted((model, slot) for slot, (model, _) in self._last_seen.items())
+        own = self._membership.member
+        return order.index((own.model, own.slot)), max(len(order), len(members) + self._num_missing(members))
 
     def _num_missing(self, members: frozenset[Member]) -> int:
         """Return how many workers of starting groups are still to come."""

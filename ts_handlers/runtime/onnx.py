@@ -92,21 +92,32 @@ class OnnxSession:
         """
         if share.threads == self._threads:
             return
-        needed = share.num_workers * _MEMORY_OF_FILE * self._path.stat().st_size
-        if self.providers != (_CPU,) or needed > available_memory():
-            reason = "there is too little memory to open it twice" if self.providers == (_CPU,) else "it is on a GPU"
-            logger.warning(
-                "ts_handlers: the ONNX session keeps %d threads, though %d fit now: %s; restart the worker to change them",
-                self._threads,
-                share.threads,
-                reason,
-            )
-            return
-        self._session, self._threads = self._open(share), share.threads
+        reason = self._reason_not_to_open(share)
+        if not reason:
+            try:
+                self._session, self._threads = self._open(share), share.threads
+            except ConfigError as error:  # the unpacked archive is gone, say: what is loaded still works
+                reason = str(error)
+            else:
+                return
+        logger.warning(
+            "ts_handlers: the ONNX session keeps %d threads, though %d fit now: %s; restart the worker to change them",
+            self._threads,
+            share.threads,
+            reason,
+        )
 
     def describe(self) -> str:
         """Say the version, the providers and the precision."""
         return f"onnxruntime {ort.__version__} on {', '.join(self.providers)}, {self._config.precision}"
+
+    def _reason_not_to_open(self, share: CpuShare) -> str:
+        if self.providers != (_CPU,):
+            return "it is on a GPU"
+        size = self._path.stat().st_size if self._path.exists() else 0
+        needed = share.num_workers * _MEMORY_OF_FILE * size
+        free = available_memory()
+        return f"{share.num_workers} workers would need {needed} bytes and {free} are free" if needed > free else ""
 
     def _open(self, share: CpuShare) -> ort.InferenceSession:
         try:

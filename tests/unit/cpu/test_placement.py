@@ -28,7 +28,8 @@ logging.basicConfig(stream=sys.stdout, format="log %(message)s", level=logging.I
 roster.ABSENCE_S = options.get("absence_s", 15)
 seconds = 0.0
 place = Placement(
-    Declared(options.get("group", ""), options["workers"], "the test"),
+    options.get("model", "a 1.0"),
+    Declared(options["workers"], "the test", is_of_model="model" in options),
     threads=options.get("threads"),
     is_binding=options.get("is_binding", True),
     root=Path(options.get("root", "/")),
@@ -146,8 +147,8 @@ def test_a_worker_alone_has_everything_once_its_neighbour_is_gone(start: Start) 
 
 @TWO
 def test_models_declare_workers_of_their_own(start: Start) -> None:
-    first = start(group="a 1.0", workers=1)
-    second = start(group="b 1.0", workers=1)
+    first = start(model="a 1.0", workers=1)
+    second = start(model="b 1.0", workers=1)
     assert (first.first["workers"], second.first["workers"], first.told()["workers"]) == (1, 2, 2)
 
 

@@ -39,8 +39,8 @@ def join(scope: str) -> Iterator[Join]:
     """Workers in this process, who leave at the end."""
     with ExitStack() as stack:
 
-        def member(group: str = "server", expected: int = 0, started_s: int = NOW_S) -> Membership:
-            joined = Membership(group, expected, started_s, scope)
+        def member(group: str = "server", expected: int = 0, model: str = "a") -> Membership:
+            joined = Membership(model, group, expected, NOW_S, scope)
             stack.callback(joined.leave)
             return joined
 
@@ -128,9 +128,14 @@ def test_two_servers_add_up(join: Join, clock: Clock) -> None:
     assert looks([*ours, theirs]) == [(0, 5), (1, 5), (2, 5)]
 
 
+def test_the_workers_of_a_model_have_neighbouring_places(join: Join, clock: Clock) -> None:
+    rosters = {name: roster(join(model=name[0]), clock) for name in ("a1", "b1", "a2", "b2")}
+    assert {name: each.look()[0] for name, each in rosters.items()} == {"a1": 0, "a2": 1, "b1": 2, "b2": 3}
+
+
 def test_another_scope_is_not_counted(join: Join, clock: Clock, scope: str) -> None:
     mine = roster(join(), clock)
-    other = Membership("server", 0, NOW_S, f"{scope}.other")
+    other = Membership("a", "server", 0, NOW_S, f"{scope}.other")
     try:
         assert other.member.slot == 0
         assert mine.look() == (0, 1)
@@ -141,7 +146,7 @@ def test_another_scope_is_not_counted(join: Join, clock: Clock, scope: str) -> N
 JOIN = """
 import sys
 from ts_handlers.cpu.membership import Membership
-joined = Membership("server", 0, 0, sys.argv[1])
+joined = Membership("a", "server", 0, 0, sys.argv[1])
 print(joined.member.slot, flush=True)
 sys.stdin.read()
 """
@@ -152,7 +157,7 @@ def test_a_killed_process_leaves_nothing(scope: str, clock: Clock) -> None:
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as worker:
         assert worker.stdout is not None
         assert worker.stdout.readline() == "0\n"
-        mine = Membership("server", 0, 0, scope)
+        mine = Membership("a", "server", 0, 0, scope)
         assert (mine.member.slot, len(mine.members())) == (1, 2)
         worker.kill()
         worker.wait()
