@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,9 @@ from ts_handlers.errors import OperatorError
 from ts_handlers.tasks import NAME_PATTERN, TASKS
 
 HELP = "package a model into a .mar"
+
+MAX_WEIGHT = 1_000_000.0
+"""`ts-handlers configure` takes no larger one."""
 
 _OWN_OPTIONS = {"task": "--task", "runtime.precision": "--precision", "runtime.backend": "--backend"}
 """Settings with an option of their own."""
@@ -46,6 +50,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
             f"--{name}-timeout-s", type=int, default=120, metavar="S", help=f"seconds a worker may take to {what}"
         )
+    parser.add_argument(
+        "--weight",
+        type=_weight,
+        default=1.0,
+        metavar="W",
+        help="its share of the workers against the weights of other models (default: %(default)g)",
+    )
     parser.add_argument("--force", action="store_true", help="replace an existing archive")
 
 
@@ -78,11 +89,22 @@ def run(args: argparse.Namespace) -> int:
         settings=settings,
         response_timeout_s=args.response_timeout_s,
         startup_timeout_s=args.startup_timeout_s,
+        weight=args.weight,
         force=args.force,
     )
     build(request, progress=print)
     print(f"next: ts-handlers configure {args.output}")
     return 0
+
+
+def _weight(text: str) -> float:
+    try:
+        weight = float(text)
+    except ValueError:
+        weight = math.nan
+    if not 0 < weight <= MAX_WEIGHT:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0 and up to {MAX_WEIGHT:,.0f}")
+    return weight
 
 
 def parse_settings(pairs: list[str]) -> dict[str, Any]:

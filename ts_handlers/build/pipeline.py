@@ -47,6 +47,7 @@ class BuildRequest:
         settings: Overrides of the handler section.
         response_timeout_s: Seconds a worker may take for a batch.
         startup_timeout_s: Seconds a worker may take to load the model.
+        weight: Its share of the workers against other models' weights, for `ts-handlers configure`.
         force: Whether an archive of this name may be replaced.
     """
 
@@ -64,6 +65,7 @@ class BuildRequest:
     settings: Mapping[str, Any] = field(default_factory=dict)
     response_timeout_s: int = 120
     startup_timeout_s: int = 120
+    weight: float = 1.0
     force: bool = False
 
 
@@ -236,6 +238,7 @@ def _report(
     return {
         "name": request.name,
         "version": request.version,
+        "weight": request.weight,
         "task": request.task,
         "backend": request.backend,
         "precision": request.precision,

@@ -16,6 +16,8 @@ import yaml
 from ts_handlers.errors import OperatorError
 
 _MANIFEST = "MAR-INF/MANIFEST.json"
+MAX_JAVA_INT = 2**31 - 1
+_AT_LEAST_ONE = ("minWorkers", "batchSize")
 _FILE_NAME = re.compile(r"[^,=/\\]+\.mar")
 _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*")
 
@@ -29,17 +31,26 @@ class Archive:
         model_name: `modelName` of its manifest.
         version: `modelVersion` of its manifest.
         settings: Its model-config.yaml; None where it has none.
+        requirements_file: `requirementsFile` of its manifest; None where it has none.
     """
 
     path: Path
     model_name: str
     version: str
     settings: Mapping[str, Any] | None = field(default=None, hash=False)
+    requirements_file: str | None = None
 
     def setting(self, key: str) -> int | None:
-        """Return a positive integer of model-config.yaml; None for anything else, as TorchServe reads it."""
+        """Return a positive integer of model-config.yaml; None where TorchServe would go on as if it were not there.
+
+        It takes 32-bit integers only, and makes 1 of a minWorkers or batchSize below it.
+        """
         value = (self.settings or {}).get(key)
-        return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
+        if not isinstance(value, int) or isinstance(value, bool) or not -MAX_JAVA_INT <= value <= MAX_JAVA_INT:
+            return None
+        if key in _AT_LEAST_ONE:
+            return max(1, value)
+        return value if value > 0 else None
 
 
 def read_archives(folder: Path) -> tuple[Archive, ...]:
@@ -93,7 +104,7 @@ def read_archive(path: Path) -> Archive:
         raise OperatorError(f"{path} is not a readable zip file ({error}); copy or build it again") from error
     except OSError as error:
         raise OperatorError(f"{path} cannot be read: {error.strerror or error}") from error
-    return Archive(path, model["modelName"], model["modelVersion"], settings)
+    return Archive(path, model["modelName"], model["modelVersion"], settings, model.get("requirementsFile"))
 
 
 def _read_manifest(path: Path, text: bytes) -> Mapping[str, Any]:

@@ -6,7 +6,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from ts_handlers.operate.plan import Plan
+from ts_handlers.operate.launcher import Launch
+from ts_handlers.operate.plan import LATENCY_QUEUE_PER_WORKER, MIN_JOB_QUEUE_SIZE, Plan
 from ts_handlers.operate.properties import Entry
 
 CONFIG_NAME = "config.properties"
@@ -51,9 +52,22 @@ class Layout:
     token_expiration_min: int = 60
 
 
-def make_entries(plan: Plan, layout: Layout) -> list[Entry]:
-    """Return every line of config.properties, each with the reason for its value."""
-    return [*_model_entries(plan, layout), *_frontend_entries(plan), *_reach_entries(layout), *_metrics_entries(layout)]
+def make_entries(plan: Plan, layout: Layout, *, launch: Launch | None = None, preload: str = "") -> list[Entry]:
+    """Return every line of config.properties, each with the reason for its value.
+
+    Args:
+        plan: What was decided for models and frontend.
+        layout: Addresses and paths.
+        launch: The launcher's arguments, where it was asked for.
+        preload: What to say about allocators and NUMA nodes.
+    """
+    return [
+        *_model_entries(plan, layout),
+        *_launcher_entries(launch, preload),
+        *_frontend_entries(plan),
+        *_reach_entries(layout),
+        *_metrics_entries(layout),
+    ]
 
 
 def _model_entries(plan: Plan, layout: Layout) -> list[Entry]:
@@ -69,7 +83,6 @@ def _model_entries(plan: Plan, layout: Layout) -> list[Entry]:
             "responseTimeout": model.response_timeout_s,
             "startupTimeout": model.startup_timeout_s,
         }
-    budget = f"{plan.gpus} GPUs" if plan.gpus else f"{plan.cpus:g} CPUs"
     return [
         Entry("model_store", str(layout.model_store), "Where the .mar files are."),
         Entry(
@@ -77,26 +90,70 @@ def _model_entries(plan: Plan, layout: Layout) -> list[Entry]:
             ",".join(model.mar_name for model in plan.models),
             "Loaded at start, in this order: the version that is loaded first answers requests that name none.",
         ),
+        Entry("models", json.dumps(models), _models_comment(plan)),
         Entry(
-            "models",
-            json.dumps(models),
-            f"{plan.num_workers} workers share {budget}: two workers with one thread each serve more than one with\n"
-            "two. A worker takes up to batchSize of the requests that wait and never waits for\n"
-            "more (maxBatchDelay is in ms; TorchServe makes 100 of 0). Timeouts are in seconds. What an archive's own\n"
-            "model-config.yaml sets wins over this line, and is repeated here.",
+            "default_workers_per_model",
+            "1",
+            "For a model registered later: TorchServe would start one for each CPU it sees.",
         ),
-        Entry("default_workers_per_model", "1", "For a model registered later: TorchServe would start one per CPU."),
-        Entry(
-            "job_queue_size",
-            str(plan.job_queue_size),
-            "Requests that may wait for one model: two batches for each worker, at least 100. More are answered 503.",
-        ),
+        Entry("job_queue_size", str(plan.job_queue_size), _queue_comment(plan)),
         Entry("number_of_gpu", str(plan.gpus), "GPUs that workers are spread over; 0 keeps them on the CPU."),
-        Entry(
-            "cpu_launcher_enable",
-            "false",
-            "Handlers limit their own threads; the launcher counts cores, not the quota.",
-        ),
+    ]
+
+
+def _models_comment(plan: Plan) -> str:
+    budget = f"{plan.gpus} GPUs" if plan.gpus else f"{plan.cpus:g} CPUs"
+    threads = "1 thread" if plan.workers.threads == 1 else f"{plan.workers.threads} threads"
+    weights = {model.weight for model in plan.models}
+    shares = ", ".join(f"{model.name} {model.version}: {model.weight:g}" for model in plan.models)
+    batches = (
+        "batchSize: requests a worker takes at once, at most."
+        if plan.profile == "throughput"
+        else "batchSize: small, so that no request waits for the computing of others; with 1, none waits to fill a batch."
+    )
+    return "\n".join(
+        [
+            f"Profile {plan.profile}. Workers: {plan.num_workers} on {budget}, {threads} each.",
+            plan.workers.reason,
+            *([f"Weights: {shares}."] if len(weights) > 1 else []),
+            batches,
+            "maxBatchDelay: ms a worker waits for its batch to fill; 1 is the least, for TorchServe makes 100 of 0.",
+            "maxWorkers is minWorkers: TorchServe never starts more by itself. Timeouts are in seconds: a worker that takes",
+            "longer to answer a batch, or to load, is killed and started again.",
+            *_fixed_comment(plan),
+        ]
+    )
+
+
+def _fixed_comment(plan: Plan) -> list[str]:
+    """Say which values are an archive's own: TorchServe prefers those, so the line repeats them."""
+    return [
+        f"{model.name} {model.version}: {', '.join(model.fixed)} as in its model-config.yaml, which wins over this line."
+        for model in plan.models
+        if model.fixed
+    ]
+
+
+def _queue_comment(plan: Plan) -> str:
+    if plan.profile == "latency":
+        return (
+            f"Requests that may wait for one model: {LATENCY_QUEUE_PER_WORKER} batches for each worker. More are answered\n"
+            "503 at once: refused early is better than answered too late."
+        )
+    return (
+        f"Requests that may wait for one model: two batches for each worker, at least {MIN_JOB_QUEUE_SIZE}.\n"
+        "More are answered 503."
+    )
+
+
+def _launcher_entries(launch: Launch | None, preload: str) -> list[Entry]:
+    more = f"\n{preload}" if preload else ""
+    if launch is None:
+        why = "Handlers limit their threads and pin themselves; the launcher counts cores, not the quota."
+        return [Entry("cpu_launcher_enable", "false", why + more)]
+    return [
+        Entry("cpu_launcher_enable", "true", launch.comment + more),
+        Entry("cpu_launcher_args", launch.args, "CPUs of all workers; how many each takes; where memory comes from."),
     ]
 
 
@@ -139,15 +196,15 @@ def _reach_entries(layout: Layout) -> list[Entry]:
             url(layout.inference_host, layout.inference_port),
             "Who can reach the server. Inference:",
         ),
-        Entry("grpc_inference_address", layout.inference_host),
-        Entry("grpc_inference_port", str(layout.grpc_inference_port)),
+        Entry("grpc_inference_address", layout.inference_host, "The same over gRPC; TorchServe cannot turn it off."),
+        Entry("grpc_inference_port", str(layout.grpc_inference_port), "TorchServe's usual port is 7070."),
         Entry(
             "management_address",
             url(layout.management_host, layout.management_port),
             "Management can replace models: keep it on the loopback address.",
         ),
-        Entry("grpc_management_address", layout.management_host),
-        Entry("grpc_management_port", str(layout.grpc_management_port)),
+        Entry("grpc_management_address", layout.management_host, "The same over gRPC."),
+        Entry("grpc_management_port", str(layout.grpc_management_port), "TorchServe's usual port is 7071."),
         Entry("metrics_address", url(layout.metrics_host, layout.metrics_port), "Metrics ask for no token."),
         Entry(
             "initial_worker_port",
@@ -174,7 +231,11 @@ def _reach_entries(layout: Layout) -> list[Entry]:
 def _metrics_entries(layout: Layout) -> list[Entry]:
     return [
         Entry("enable_metrics_api", "true", "Prometheus reads the metrics address."),
-        Entry("metrics_mode", "prometheus"),
+        Entry("metrics_mode", "prometheus", "TorchServe's own choice, log, gives Prometheus nothing."),
         Entry("metrics_config", str(layout.metrics_config), "Metrics that are not named in this file are dropped."),
-        Entry("model_metrics_auto_detect", "false"),
+        Entry(
+            "model_metrics_auto_detect",
+            "false",
+            "true would also keep what no file describes, under any name a handler makes up.",
+        ),
     ]

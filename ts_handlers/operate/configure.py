@@ -3,98 +3,74 @@
 from __future__ import annotations
 
 import argparse
+import json
+import math
 import os
-import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
-from ts_handlers.cpu import cpu_budget
+from ts_handlers.cpu import CpuBudget, cpu_budget
+from ts_handlers.cpu.topology import Core, read_topology
 from ts_handlers.errors import OperatorError
+from ts_handlers.memory import memory_limit
 from ts_handlers.operate import properties
-from ts_handlers.operate.archives import read_archives
+from ts_handlers.operate.allocators import Preloads, advice, find_preloads
+from ts_handlers.operate.archives import Archive, read_archives
+from ts_handlers.operate.build_report import read_reports
 from ts_handlers.operate.config_file import CONFIG_NAME, HEADER, METRICS_NAME, Layout, make_entries
-from ts_handlers.operate.machine import memory_limit
+from ts_handlers.operate.configure_options import add_arguments
+from ts_handlers.operate.launcher import Launch, plan_launch, probe_launcher
 from ts_handlers.operate.metrics_config import METRICS_HEADER, metrics_yaml
 from ts_handlers.operate.plan import Options, Plan, make_plan
+from ts_handlers.operate.shares import MIB
+from ts_handlers.operate.traps.check import find_traps
+from ts_handlers.operate.traps.finding import Finding
+from ts_handlers.operate.traps.subject import Machine, gather, gather_text
 
-HELP = "write config.properties and metrics.yaml for every .mar in a folder"
+__all__ = ["HELP", "add_arguments", "run", "write_text"]
 
-_OPTIONS = Options()
-_LAYOUT = Layout(Path(), Path())
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of `ts-handlers configure`."""
-    parser.add_argument("directory", metavar="DIR", type=Path, help="folder with the .mar files")
-    parser.add_argument("--output", metavar="FILE", type=Path, help=f"where to write (default: DIR/{CONFIG_NAME})")
-    parser.add_argument("--force", action="store_true", help="replace a file that was not written by this command")
-    _add_share_arguments(parser.add_argument_group("what the workers get"))
-    _add_reach_arguments(parser.add_argument_group("who can reach the server"))
-
-
-def _add_share_arguments(group: argparse._ArgumentGroup) -> None:
-    def add(option: str, metavar: str, default: int, text: str) -> None:
-        group.add_argument(
-            option, metavar=metavar, type=_positive, default=default, help=f"{text} (default: %(default)s)"
-        )
-
-    group.add_argument(
-        "--cpus", metavar="N", type=float, help="CPU budget (default: the smaller of quota and affinity)"
-    )
-    group.add_argument(
-        "--gpus", metavar="N", type=_natural, default=0, help="GPUs: a worker of each model on each (default: 0)"
-    )
-    group.add_argument(
-        "--workers", metavar="N", type=_positive, help="workers of each model (default: share the budget)"
-    )
-    add("--batch-size", "N", _OPTIONS.batch_size, "requests a worker takes at once, at most")
-    add("--max-batch-delay-ms", "MS", _OPTIONS.max_batch_delay_ms, "how long a worker waits for its batch to fill")
-    add("--response-timeout-s", "S", _OPTIONS.response_timeout_s, "seconds a worker may take for a batch")
-    add("--startup-timeout-s", "S", _OPTIONS.startup_timeout_s, "seconds a worker may take to load its model")
-
-
-def _add_reach_arguments(group: argparse._ArgumentGroup) -> None:
-    def add(option: str, metavar: str, kind: Callable[[str], object], text: str) -> None:
-        default = getattr(_LAYOUT, option.replace("-", "_"))
-        group.add_argument(
-            f"--{option}", metavar=metavar, type=kind, default=default, help=f"{text} (default: %(default)s)"
-        )
-
-    for name, text in (("inference", "inference"), ("management", "management"), ("metrics", "Prometheus metrics")):
-        add(f"{name}-host", "ADDRESS", _host, f"address of {text}")
-        add(f"{name}-port", "PORT", _port, f"HTTP port of {text}")
-    add("grpc-inference-port", "PORT", _port, "gRPC port of inference")
-    add("grpc-management-port", "PORT", _port, "gRPC port of management")
-    add("initial-worker-port", "PORT", _port, "number of the first worker's socket, /tmp/.ts.sock.N")
-    add("token-expiration-min", "MIN", _positive, "minutes until a token must be renewed")
-    group.add_argument("--disable-token-authorization", action="store_true", help="serve clients without a token")
+HELP = "write config.properties and metrics.yaml for every .mar in a folder, or check such a file"
 
 
 def run(args: argparse.Namespace) -> int:
-    """Decide, write both files and say what was decided."""
+    """Decide, write both files and say what was decided; or check a file: 1 where it has problems."""
+    if args.check is not None:
+        return _check(args)
+    if args.directory is None:
+        raise OperatorError("no folder is given; give the one that holds your .mar files, or --check FILE")
+    if args.json:
+        raise OperatorError("--json is for --check; leave it out")
     directory: Path = args.directory.resolve()
     output: Path = (args.output or directory / CONFIG_NAME).resolve()
     archives = read_archives(directory)
     budget = cpu_budget()
-    cpus = budget.cpus if args.cpus is None else args.cpus
-    options = Options(
-        workers=args.workers,
-        batch_size=args.batch_size,
-        max_batch_delay_ms=args.max_batch_delay_ms,
-        response_timeout_s=args.response_timeout_s,
-        startup_timeout_s=args.startup_timeout_s,
-        gpus=args.gpus,
+    memory_bytes = memory_limit() if args.memory_mb is None else args.memory_mb * MIB
+    plan = make_plan(
+        archives,
+        budget.cpus if args.cpus is None else args.cpus,
+        _options(args),
+        memory_bytes=memory_bytes,
+        reports=read_reports(directory, archives),
     )
-    plan = make_plan(archives, cpus, options, memory_bytes=memory_limit())
     layout = _layout(args, directory, output.parent / METRICS_NAME)
     _check_ports(layout, plan)
+    cores = read_topology(budget.affinity)
+    preloads = find_preloads({core.node for core in cores})
+    launch = _launch(plan, budget, cores, preloads) if args.launcher else None
+    preload = "" if args.cpus else advice(preloads, f"ts-handlers serve {args.directory}", is_torch=_is_torch(archives))
     _check_ours(output, HEADER, force=args.force)
     _check_ours(layout.metrics_config, METRICS_HEADER, force=args.force)
+    text = properties.render(make_entries(plan, layout, launch=launch, preload=preload), header=HEADER)
     write_text(layout.metrics_config, metrics_yaml())
-    write_text(output, properties.render(make_entries(plan, layout), header=HEADER))
-    print(f"budget: {budget.describe() if args.cpus is None else f'{cpus:g} CPUs (given)'}")
+    findings = _own_findings(output, text, _machine(args, budget, memory_bytes))
+    write_text(output, text)
+    print(f"budget: {budget.describe() if args.cpus is None else f'{args.cpus:g} CPUs (given)'}")
+    print(f"memory: {memory_bytes / MIB:.0f} MiB{'' if args.memory_mb is None else ' (given)'}")
     _print_plan(plan)
+    for warning in [*(launch.warnings if launch else ()), *(finding.describe() for finding in findings)]:
+        print(warning if warning.startswith("warning: ") else f"warning: {warning}")
     print(f"wrote {output} and {layout.metrics_config}")
     print(f"next: ts-handlers serve {args.directory}" + (f" --config {args.output}" if args.output else ""))
     return 0
@@ -118,6 +94,71 @@ def write_text(file: Path, text: str) -> None:
         raise OperatorError(
             f"cannot write {file}: {error.strerror or error}; choose another place with --output"
         ) from error
+
+
+def _check(args: argparse.Namespace) -> int:
+    if args.directory is not None:
+        raise OperatorError(f"--check reads the model store's folder from the file; leave {args.directory} out")
+    findings = find_traps(gather(args.check))
+    problems = sum(finding.severity == "problem" for finding in findings)
+    if args.json:
+        print(json.dumps({"file": str(args.check), "findings": [asdict(finding) for finding in findings]}, indent=2))
+    else:
+        for finding in findings:
+            print(finding.describe())
+        others = len(findings) - problems
+        print(f"{args.check}: {_count(problems, 'problem')}, {_count(others, 'warning or hint', 'warnings and hints')}")
+    return 1 if problems else 0
+
+
+def _own_findings(output: Path, text: str, machine: Machine) -> list[Finding]:
+    """Read back what would be written; return what is worth a warning.
+
+    Raises:
+        OperatorError: It has a problem: a bug of this command.
+    """
+    environ = {name: value for name, value in os.environ.items() if name != "TS_CONFIG_FILE"}  # serve leaves it out
+    findings = find_traps(gather_text(output, text, environ, machine))
+    problems = [finding for finding in findings if finding.severity == "problem"]
+    if problems:
+        raise OperatorError(
+            f"what configure decided does not pass its own check ({problems[0].describe()}): this is a bug of "
+            f"ts-handlers, please report it; {output} is left as it was"
+        )
+    return [finding for finding in findings if finding.severity == "warning"]
+
+
+def _options(args: argparse.Namespace) -> Options:
+    return Options(
+        profile=args.profile,
+        workers=args.workers,
+        batch_size=args.batch_size,
+        max_batch_delay_ms=args.max_batch_delay_ms,
+        response_timeout_s=args.response_timeout_s,
+        startup_timeout_s=args.startup_timeout_s,
+        gpus=args.gpus,
+    )
+
+
+def _machine(args: argparse.Namespace, budget: CpuBudget, memory_bytes: int) -> Machine:
+    """Return the machine that serves: this one, or what --cpus says of another."""
+    if args.cpus is not None and not args.launcher:
+        count = math.ceil(args.cpus)
+        budget = CpuBudget(tuple(range(count)), None if count == args.cpus else args.cpus)
+    return Machine(budget, os.cpu_count() or 1, memory_bytes / MIB, python="python")
+
+
+def _launch(plan: Plan, budget: CpuBudget, cores: Sequence[Core], preloads: Preloads) -> Launch:
+    launch = plan_launch(plan, budget, cores, preloads)
+    probe_launcher(launch.args)
+    return launch
+
+
+def _is_torch(archives: Sequence[Archive]) -> bool:
+    """Say whether a model runs on torch itself, as far as the archives say."""
+    handlers = [(archive.settings or {}).get("handler") for archive in archives]
+    runtimes = [handler.get("runtime") for handler in handlers if isinstance(handler, dict)]
+    return any(isinstance(runtime, dict) and runtime.get("backend") == "torch" for runtime in runtimes)
 
 
 def _layout(args: argparse.Namespace, directory: Path, metrics_config: Path) -> Layout:
@@ -176,39 +217,21 @@ def _print_plan(plan: Plan) -> None:
         label = f"{model.name} {model.version}"
         print(f"  {label:{width}}  {_count(model.min_workers, 'worker')}, batches of up to {model.batch_size}{fixed}")
     over = f" (more than the {plan.cpus:g} CPUs)" if plan.num_workers > max(plan.cpus, 1) and not plan.gpus else ""
-    print(f"  {_count(plan.num_workers, 'worker')} in all{over}, one queue of {plan.job_queue_size} for each model")
+    threads = _count(plan.workers.threads, "thread")
+    print(
+        f"  {_count(plan.num_workers, 'worker')} in all{over}, {threads} each, one queue of {plan.job_queue_size} for "
+        "each model"
+    )
+    for line in plan.workers.reason.splitlines():
+        print(f"    {line}")
     print(f"  frontend: {_count(plan.netty_threads, 'thread')} + {plan.netty_client_threads}, heap {plan.heap_mb} MB")
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+def _count(number: int, noun: str, plural: str | None = None) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {plural or f'{noun}s'}"
 
 
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
-
-
-def _natural(text: str) -> int:
-    if not text.isascii() or not text.isdigit():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, 0 or more")
-    return int(text)
-
-
-def _positive(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, 1 or more")
-    return int(text)
-
-
-def _port(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 65534:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a port, 1 to 65534")
-    return int(text)
-
-
-def _host(text: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9._-]+", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not an IPv4 address or a host name (TorchServe reads no other)")
-    return text

@@ -1,22 +1,35 @@
-"""What `configure` decides, as a pure function: archives and a CPU budget in, a plan out."""
+"""What `configure` decides, as a pure function: archives, their build reports, CPUs and memory in, a plan out."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ts_handlers.errors import OperatorError
 from ts_handlers.operate.archives import Archive
+from ts_handlers.operate.build_report import NO_REPORT, BuildReport
+from ts_handlers.operate.shares import MIB, MemoryPlan
+from ts_handlers.operate.workers import Demand, Profile, WorkerPlan, plan_workers
 
 YAML_TIMEOUT_S = 120
 """What TorchServe takes for either timeout when an archive has a model-config.yaml that does not set it."""
 
 MIN_JOB_QUEUE_SIZE = 100
+LATENCY_QUEUE_PER_WORKER = 8
+"""With the latency profile, requests that may wait for each worker: the last of them waits for about eight calls."""
+
 MIN_HEAP_MB, MAX_HEAP_MB = 256, 1024
 SERIAL_GC_CPUS = 3
 MAX_NETTY_THREADS, MAX_NETTY_CLIENT_THREADS = 8, 4
+MAX_CPUS = 4096.0
+MAX_BATCH_SIZE = 4096
+"""Upper bounds of what makes sense; beyond them a number is a slip of the pen."""
+
+BATCH_SIZES: Mapping[Profile, int] = {"throughput": 8, "latency": 1}
+MAX_BATCH_DELAY_MS = 1
+"""The smallest delay TorchServe takes: it makes 100 of 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,17 +37,19 @@ class Options:
     """What the operator may ask for.
 
     Attributes:
+        profile: What the machine is to be good at; what is asked for below goes before it.
         workers: Workers of each model; None to share the budget.
-        batch_size: Requests a worker takes at once, at most.
+        batch_size: Requests a worker takes at once, at most; None: the profile's.
         max_batch_delay_ms: How long a worker waits for its batch to fill.
         response_timeout_s: After so many seconds without an answer TorchServe kills a worker.
         startup_timeout_s: How long a worker may take to load its model.
         gpus: GPUs the workers may use.
     """
 
+    profile: Profile = "throughput"
     workers: int | None = None
-    batch_size: int = 8
-    max_batch_delay_ms: int = 1
+    batch_size: int | None = None
+    max_batch_delay_ms: int = MAX_BATCH_DELAY_MS
     response_timeout_s: int = 120
     startup_timeout_s: int = 300
     gpus: int = 0
@@ -56,6 +71,8 @@ class ModelPlan:
         response_timeout_s: Seconds a worker may take for a batch.
         startup_timeout_s: Seconds a worker may take to load.
         fixed: Keys its own model-config.yaml decides; TorchServe prefers them to config.properties.
+        weight: Its share of the workers, against the other models' weights.
+        rss_mb: Memory of a worker as its build measured it, MiB; None where it was not.
     """
 
     name: str
@@ -69,6 +86,8 @@ class ModelPlan:
     response_timeout_s: int
     startup_timeout_s: int
     fixed: tuple[str, ...] = ()
+    weight: float = 1.0
+    rss_mb: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +96,9 @@ class Plan:
 
     Attributes:
         cpus: The CPU budget.
+        profile: What the machine is to be good at.
+        workers: The workers, and why there are so many.
+        memory: What the memory allows.
         models: In load order: TorchServe takes the version it loads first as a model's default.
         gpus: GPUs the workers may use.
         job_queue_size: Requests that may wait for one model.
@@ -88,6 +110,9 @@ class Plan:
     """
 
     cpus: float
+    profile: Profile
+    workers: WorkerPlan
+    memory: MemoryPlan
     models: tuple[ModelPlan, ...]
     gpus: int
     job_queue_size: int
@@ -103,7 +128,14 @@ class Plan:
         return sum(model.min_workers for model in self.models)
 
 
-def make_plan(archives: Sequence[Archive], cpus: float, options: Options, *, memory_bytes: int) -> Plan:
+def make_plan(
+    archives: Sequence[Archive],
+    cpus: float,
+    options: Options,
+    *,
+    memory_bytes: int,
+    reports: Mapping[tuple[str, str], BuildReport] | None = None,
+) -> Plan:
     """Decide workers, batches, queues and the frontend's own share.
 
     Args:
@@ -111,80 +143,79 @@ def make_plan(archives: Sequence[Archive], cpus: float, options: Options, *, mem
         cpus: The CPU budget, a float.
         options: What the operator asks for.
         memory_bytes: Memory this machine or container may use.
+        reports: What the builds measured, by (model name, version).
 
     Raises:
-        OperatorError: The budget is not above zero.
+        OperatorError: The budget is no sensible number, or the workers do not fit into the memory.
     """
-    if not cpus > 0 or math.isinf(cpus):
-        raise OperatorError(f"the CPU budget is {cpus:g}; give a number above 0 with --cpus")
-    ordered = _load_order(archives)
-    workers = share_workers(ordered, cpus, options)
+    if not 0 < cpus <= MAX_CPUS:
+        raise OperatorError(f"the CPU budget is {cpus:g}; give a number above 0 and up to {MAX_CPUS:g} with --cpus")
+    heap_mb = max(MIN_HEAP_MB, min(memory_bytes // 8 // MIB, MAX_HEAP_MB))
+    memory = MemoryPlan(memory_bytes / MIB, heap_mb)
+    known = reports or {}
+    demands = [
+        Demand(archive, known.get((archive.model_name, archive.version), NO_REPORT))
+        for archive in _load_order(archives)
+    ]
+    workers = plan_workers(demands, cpus, memory, profile=options.profile, workers=options.workers, gpus=options.gpus)
     defaults: set[str] = set()
     models = []
-    for archive, count in zip(ordered, workers, strict=True):
-        models.append(_model_plan(archive, count, options, is_default=archive.model_name not in defaults))
-        defaults.add(archive.model_name)
+    for demand, count in zip(demands, workers.counts, strict=True):
+        name = demand.archive.model_name
+        models.append(_model_plan(demand, count, options, is_default=name not in defaults))
+        defaults.add(name)
     java_cpus = math.ceil(cpus)
     return Plan(
         cpus=cpus,
+        profile=options.profile,
+        workers=workers,
+        memory=memory,
         models=tuple(models),
         gpus=options.gpus,
-        job_queue_size=max(MIN_JOB_QUEUE_SIZE, *(2 * model.max_workers * model.batch_size for model in models)),
+        job_queue_size=_job_queue_size(models, options.profile),
         netty_threads=max(2, min(java_cpus, MAX_NETTY_THREADS)),
         netty_client_threads=max(1, min(math.ceil(cpus / 2), MAX_NETTY_CLIENT_THREADS)),
         java_cpus=java_cpus,
-        heap_mb=max(MIN_HEAP_MB, min(memory_bytes // 8 // 2**20, MAX_HEAP_MB)),
+        heap_mb=heap_mb,
         is_serial_gc=java_cpus <= SERIAL_GC_CPUS,
     )
 
 
-def share_workers(archives: Sequence[Archive], cpus: float, options: Options) -> tuple[int, ...]:
-    """Return the workers of each archive.
-
-    A worker has one thread: two workers with one thread each serve more than one with two. So there are as many workers
-    as whole CPUs, shared evenly, at least one for each model; with GPUs, one worker of each model on each GPU. An
-    archive whose model-config.yaml sets its workers keeps them, because TorchServe would not listen to anything else.
-    """
-    fixed = [_fixed_workers(archive) for archive in archives]
-    num_free = fixed.count(None)
-    if options.workers is not None:
-        shares = [options.workers] * num_free
-    elif options.gpus:
-        shares = [options.gpus] * num_free
-    else:
-        total = max(math.floor(cpus) - sum(count[0] for count in fixed if count), num_free)
-        shares = [total // num_free + (index < total % num_free) for index in range(num_free)]
-    free = iter(shares)
-    return tuple(count[0] if count else next(free) for count in fixed)
+def _job_queue_size(models: Sequence[ModelPlan], profile: Profile) -> int:
+    if profile == "latency":
+        return max(LATENCY_QUEUE_PER_WORKER * model.min_workers * model.batch_size for model in models)
+    return max(MIN_JOB_QUEUE_SIZE, *(2 * model.max_workers * model.batch_size for model in models))
 
 
-def _fixed_workers(archive: Archive) -> tuple[int, int] | None:
-    """Return (minWorkers, maxWorkers) of model-config.yaml where TorchServe would use them."""
-    minimum, maximum = archive.setting("minWorkers"), archive.setting("maxWorkers")
-    return (minimum, maximum) if minimum and maximum and maximum >= minimum else None
-
-
-def _model_plan(archive: Archive, workers: int, options: Options, *, is_default: bool) -> ModelPlan:
-    fixed_workers = _fixed_workers(archive)
+def _model_plan(demand: Demand, workers: int, options: Options, *, is_default: bool) -> ModelPlan:
+    archive = demand.archive
     response, startup = options.response_timeout_s, options.startup_timeout_s
-    fixed = ["minWorkers", "maxWorkers"] if fixed_workers else []
+    fixed = ["minWorkers", "maxWorkers"] if demand.fixed else []
     if archive.settings is not None:
         response = archive.setting("responseTimeout") or YAML_TIMEOUT_S
         startup = archive.setting("startupTimeout") or YAML_TIMEOUT_S
         fixed += ["responseTimeout", "startupTimeout"]
     fixed += [key for key in ("batchSize", "maxBatchDelay") if archive.setting(key)]
+    batch_size = archive.setting("batchSize") or options.batch_size or BATCH_SIZES[options.profile]
+    if batch_size > MAX_BATCH_SIZE:
+        raise OperatorError(
+            f"{archive.path.name}: batches of {batch_size} requests are more than {MAX_BATCH_SIZE}; set a smaller "
+            "batchSize in its model-config.yaml"
+        )
     return ModelPlan(
         name=archive.model_name,
         version=archive.version,
         mar_name=archive.path.name,
         is_default=is_default,
         min_workers=workers,
-        max_workers=fixed_workers[1] if fixed_workers else workers,
-        batch_size=archive.setting("batchSize") or options.batch_size,
+        max_workers=demand.fixed[1] if demand.fixed else workers,
+        batch_size=batch_size,
         max_batch_delay_ms=archive.setting("maxBatchDelay") or options.max_batch_delay_ms,
         response_timeout_s=response,
         startup_timeout_s=startup,
         fixed=tuple(fixed),
+        weight=demand.report.weight,
+        rss_mb=demand.report.rss_mb,
     )
 
 

@@ -13,6 +13,8 @@ ENCODING = "iso-8859-1"
 _NAMED = {"t": "\t", "n": "\n", "r": "\r", "f": "\f"}
 _ESCAPES = {value: f"\\{name}" for name, value in _NAMED.items()} | {"\\": "\\\\"}
 _BLANKS = " \t\f"
+_MEANT = frozenset("tnrfu\\ =:#!")
+"""What a backslash is written before on purpose."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,31 @@ class Entry:
     comment: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One property as a file has it.
+
+    Attributes:
+        key: The property's name.
+        value: Its value, unescaped.
+        raw: The value as it is written, continuation lines joined.
+        separator: What stands between them: "=", ":", or "" for blanks.
+        is_continued: Whether it goes on over more than one line.
+    """
+
+    key: str
+    value: str
+    raw: str
+    separator: str
+    is_continued: bool
+
+    @property
+    def swallowed(self) -> str:
+        """The characters whose backslash is dropped although it stands for nothing: `\\.` is read as a full stop."""
+        escaped = re.findall(r"\\(.)", self.raw, re.DOTALL)
+        return "".join(dict.fromkeys(char for char in escaped if char not in _MEANT))
+
+
 def render(entries: Iterable[Entry], *, header: str = "") -> str:
     """Write entries in their order, each with its comment above it; the text is ASCII."""
     blocks = [_comment(header)] if header else []
@@ -45,7 +72,16 @@ def parse(text: str) -> dict[str, str]:
     Raises:
         ConfigError: A `\u` escape is not followed by four hexadecimal digits.
     """
-    return dict(_split(line) for line in _logical_lines(text))
+    return {line.key: line.value for line in parse_lines(text)}
+
+
+def parse_lines(text: str) -> tuple[Line, ...]:
+    r"""Read a .properties text line by line, what is overwritten later included.
+
+    Raises:
+        ConfigError: A `\u` escape is not followed by four hexadecimal digits.
+    """
+    return tuple(_split(line, is_continued=is_continued) for line, is_continued in _logical_lines(text))
 
 
 def _comment(text: str) -> str:
@@ -72,32 +108,31 @@ def _escape_unicode(text: str) -> str:
     return re.sub(r"[^\n -~]", units, text)
 
 
-def _logical_lines(text: str) -> Iterator[str]:
-    """Yield lines without comments and blank ones, continuation lines joined."""
-    pending = ""
+def _logical_lines(text: str) -> Iterator[tuple[str, bool]]:
+    """Yield lines without comments and blank ones, continuation lines joined, and whether there were any."""
+    pending: list[str] = []
     is_continued = False
     for line in re.split(r"\r\n|\r|\n", text):
         stripped = line.lstrip(_BLANKS)
         if not is_continued and (not stripped or stripped[0] in "#!"):
             continue
-        pending += stripped
-        trailing = len(pending) - len(pending.rstrip("\\"))
+        trailing = len(stripped) - len(stripped.rstrip("\\"))
         is_continued = trailing % 2 == 1
-        if is_continued:
-            pending = pending[:-1]
-            continue
-        yield pending
-        pending = ""
-    if pending:
-        yield pending
+        pending.append(stripped[:-1] if is_continued else stripped)
+        if not is_continued:
+            yield "".join(pending), len(pending) > 1
+            pending = []
+    if any(pending):
+        yield "".join(pending), len(pending) > 1
 
 
-def _split(line: str) -> tuple[str, str]:
+def _split(line: str, *, is_continued: bool) -> Line:
     """Divide a line at the first unescaped separator: `=`, `:` or blanks."""
-    match = re.match(r"((?:\\.|[^\\=: \t\f])*)[ \t\f]*[=:]?[ \t\f]*", line, re.DOTALL)
+    match = re.match(r"((?:\\.|[^\\=: \t\f])*)[ \t\f]*([=:]?)[ \t\f]*", line, re.DOTALL)
     if match is None:  # the pattern also matches nothing at all
-        return line, ""
-    return _unescape(match.group(1)), _unescape(line[match.end() :])
+        return Line(line, "", "", "", is_continued)
+    raw = line[match.end() :]
+    return Line(_unescape(match.group(1)), _unescape(raw), raw, match.group(2), is_continued)
 
 
 def _unescape(text: str) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ts_handlers.errors import OperatorError
-from ts_handlers.operate.archives import read_archive, read_archives
+from ts_handlers.operate.archives import Archive, read_archive, read_archives
 
 
 def test_an_archive_says_who_it_is_and_what_it_asks_for(write_mar: Callable[..., Path]) -> None:
@@ -15,8 +15,25 @@ def test_an_archive_says_who_it_is_and_what_it_asks_for(write_mar: Callable[...,
 
     assert (archive.model_name, archive.version, archive.path.name) == ("mini", "2.1", "mini-2.1.mar")
     assert archive.setting("batchSize") == 16
-    assert archive.setting("minWorkers") is None
     assert archive.setting("maxBatchDelay") is None
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("minWorkers", 0, 1),
+        ("batchSize", -5, 1),
+        ("maxWorkers", 0, None),
+        ("maxBatchDelay", 0, None),
+        ("batchSize", "8", None),
+        ("batchSize", 8.0, None),
+        ("batchSize", True, None),
+        ("batchSize", 2**31, None),
+        ("batchSize", 2**31 - 1, 2**31 - 1),
+    ],
+)
+def test_a_setting_is_read_as_torchserve_reads_it(key: str, value: object, expected: int | None) -> None:
+    assert Archive(Path("a.mar"), "a", "1.0", {key: value}).setting(key) == expected
 
 
 def test_an_archive_without_yaml_asks_for_nothing(write_mar: Callable[..., Path]) -> None:

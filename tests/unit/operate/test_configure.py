@@ -199,4 +199,4 @@ def test_its_options_can_be_read_without_a_folder() -> None:
     parser = argparse.ArgumentParser()
     configure.add_arguments(parser)
 
-    assert parser.parse_args(["store"]).batch_size == 8
+    assert parser.parse_args(["store"]).profile == "throughput"
