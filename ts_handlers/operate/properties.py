@@ -52,7 +52,7 @@ class Line:
 
     @property
     def swallowed(self) -> str:
-        """The characters whose backslash is dropped although it stands for nothing: `\\.` is read as a full stop."""
+        r"""The characters whose backslash is dropped although it stands for nothing: `\.` is read as a full stop."""
         escaped = re.findall(r"\\(.)", self.raw, re.DOTALL)
         return "".join(dict.fromkeys(char for char in escaped if char not in _MEANT))
 

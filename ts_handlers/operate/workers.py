@@ -118,6 +118,7 @@ def plan_workers(
     if fitting != counts:
         instead = f": each has {threads} threads instead" if threads > 1 else ""
         reason += f"\nThe CPUs would take {sum(counts)}, the memory holds {sum(fitting)}{instead}."
+    needed_mb = memory_of(fitting, _rss(demands))
     reason += f"\n{_memory_reason(demands, memory, needed_mb)}"
     return WorkerPlan(fitting, threads, needed_mb, reason)
 
