@@ -16,17 +16,17 @@ from pathlib import Path
 
 from ts_handlers.cpu.affinity import bind_memory, bind_threads
 from ts_handlers.cpu.budget import CpuBudget, cpu_budget
-from ts_handlers.cpu.frontend import Frontend
 from ts_handlers.cpu.membership import Membership, machine_scope
+from ts_handlers.cpu.parent import Parent
 from ts_handlers.cpu.roster import Roster
 from ts_handlers.cpu.share import CpuShare, cpu_share
 from ts_handlers.cpu.slices import slice_cpus
-from ts_handlers.cpu.topology import format_cpu_list, read_topology
+from ts_handlers.cpu.topology import Core, format_cpu_list, read_topology
 
 logger = logging.getLogger(__name__)
 
 LOOK_INTERVAL_S = 1.0
-"""A look costs about a third of a millisecond; at most one in so many seconds."""
+"""A look costs a millisecond or less; at most one in so many seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,13 +106,14 @@ class Placement:
         self._model = hashlib.sha256(model.encode()).hexdigest()[:12]
         self._declared, self._threads = declared, threads
         self._root, self._monotonic = root, monotonic
-        self._frontend = Frontend.of_this_process(root)
+        self._parent = Parent.of_this_process(root)
         self._usable = _own_cpus()
         self._bound_by = self._who_bound() if owns_process else ""
         self._roster = self._join() if owns_process and not self._bound_by else None
         self._is_binding = is_binding and self._roster is not None
-        self._is_disturbed = False
+        self._is_bound = self._is_disturbed = False
         self._memory = ""
+        self._topology: tuple[tuple[int, ...], tuple[Core, ...]] = ((), ())
         self._next_look = monotonic() + LOOK_INTERVAL_S
         self.place = self._decide()
         self._bind(self.place)
@@ -136,7 +137,7 @@ class Placement:
         except (OSError, ValueError) as error:  # a file of the kernel's that cannot be read now
             _log_once("CPUs cannot be followed, what was decided stays: %s", error)
             return None
-        if self._is_binding and _own_cpus() != self.place.cpus and self.place.cpus == place.cpus:
+        if self._is_bound and self.place.cpus == place.cpus:
             self._notice_disturbance()
         if place == self.place:
             return None
@@ -147,19 +148,19 @@ class Placement:
         return place
 
     def _who_bound(self) -> str:
-        if self._frontend.is_launcher:
+        if self._parent.is_launcher:
             return "torch's CPU launcher"
-        frontend = self._frontend.affinity()
-        is_narrower = frontend is not None and set(self._usable) < set(frontend)
+        parent = self._parent.affinity()
+        is_narrower = parent is not None and set(self._usable) < set(parent)
         return "whoever started this worker on fewer CPUs than TorchServe" if is_narrower else ""
 
     def _join(self) -> Roster | None:
-        group = f"{self._frontend.pid}.{self._frontend.started_s}"
+        group = f"{self._parent.pid}.{self._parent.started_s}"
         if self._declared.is_of_model:
             group += f".{self._model}"
         scope = machine_scope(self._root)
         try:
-            membership = Membership(self._model, group, self._declared.num_workers, self._frontend.started_s, scope)
+            membership = Membership(self._model, group, self._declared.num_workers, self._parent.started_s, scope)
             roster = Roster(membership, monotonic=self._monotonic)
             roster.look()
         except OSError as error:
@@ -171,7 +172,7 @@ class Placement:
         if self._roster is None or self._bound_by:
             self._usable = _own_cpus()
         else:
-            self._usable = self._frontend.affinity() or self._usable
+            self._usable = self._parent.affinity() or self._usable
         budget = cpu_budget(self._root, self._usable)
         index, num_workers, source = None, self._declared.num_workers, self._declared.source
         if self._roster is not None:
@@ -180,25 +181,32 @@ class Placement:
         share = cpu_share(budget, num_workers, threads=self._threads, source=source, is_bound=bool(self._bound_by))
         if not self._is_binding or index is None:
             return Place(budget, share, budget.affinity, None)
-        cores = read_topology(budget.affinity, self._root)
-        return Place(budget, share, slice_cpus(cores, index, num_workers, share.threads), index)
+        return Place(budget, share, slice_cpus(self._cores(budget), index, num_workers, share.threads), index)
+
+    def _cores(self, budget: CpuBudget) -> tuple[Core, ...]:
+        """Return the usable cores; sysfs is read again only where other CPUs are usable than last time."""
+        if budget.affinity != self._topology[0]:
+            self._topology = (budget.affinity, read_topology(budget.affinity, self._root))
+        return self._topology[1]
 
     def _bind(self, place: Place) -> None:
         if not self._is_binding:
             return
+        self._is_bound = False
         try:
             bind_threads(place.cpus)
         except OSError as error:
             _log_once("threads are not bound to CPUs %s: %s", format_cpu_list(place.cpus), error)
             return
-        self._memory = bind_memory(read_topology(place.budget.affinity, self._root), place.cpus)
+        self._is_bound = True
+        self._memory = bind_memory(self._cores(place.budget), place.cpus)
 
     def _notice_disturbance(self) -> None:
         """Stand back where our CPUs differ from what we set, twice in a row: once can be a cpuset that is changing."""
-        if not self._is_disturbed:
-            self._is_disturbed = True
+        was_disturbed, self._is_disturbed = self._is_disturbed, _own_cpus() != self.place.cpus
+        if not (was_disturbed and self._is_disturbed):
             return
-        self._bound_by, self._is_binding = "somebody", False
+        self._bound_by, self._is_binding, self._is_bound = "somebody", False, False
         logger.warning(
             "ts_handlers: the CPUs of this worker were changed from %s to %s by something else; they are left so",
             format_cpu_list(self.place.cpus),

@@ -10,7 +10,7 @@ _LAUNCHER = "torch.backends.xeon.run_cpu"
 
 
 @dataclass(frozen=True, slots=True)
-class Frontend:
+class Parent:
     """This worker's parent.
 
     Attributes:
@@ -24,7 +24,7 @@ class Frontend:
     is_launcher: bool
 
     @classmethod
-    def of_this_process(cls, root: Path = Path("/")) -> Frontend:
+    def of_this_process(cls, root: Path = Path("/")) -> Parent:
         """Read who this process's parent is."""
         pid = os.getppid()
         try:
