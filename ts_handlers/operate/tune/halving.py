@@ -39,7 +39,7 @@ class TimePlan:
 
     Attributes:
         rungs: The rounds, each with fewer settings and more seconds than the one before.
-        final_s: Seconds of each of the four blocks of the final comparison.
+        final_s: Seconds of each of the four blocks of the final comparison, at least.
     """
 
     rungs: tuple[Rung, ...]
@@ -69,12 +69,10 @@ def make_plan(num_settings: int, trial_s: float) -> TimePlan:
     rungs, size, seconds = [], num_settings, trial_s
     while True:
         rungs.append(Rung(size, min(seconds, MAX_MEASURED_S)))
-        seconds *= ETA
-        if size <= ETA:
-            return TimePlan(tuple(rungs), min(seconds, MAX_MEASURED_S))
-        size = max(2, math.ceil(size / ETA))
+        size = math.ceil(size / ETA)
         if size <= 2:  # the final compares two
-            return TimePlan(tuple(rungs), min(seconds, MAX_MEASURED_S))
+            return TimePlan(tuple(rungs), rungs[-1].seconds)
+        seconds *= ETA
 
 
 def fit_plan(max_settings: int, trial_s: float, overhead_s: float, available_s: float) -> TimePlan | None:
@@ -107,6 +105,12 @@ def shrink(plan: TimePlan, overhead_s: float, available_s: float, least_s: float
     if excess_s <= 0:
         return plan
     return replace(plan, final_s=max(least_s, plan.final_s - excess_s / NUM_FINAL_BLOCKS))
+
+
+def stretch(plan: TimePlan, overhead_s: float, available_s: float) -> float:
+    """Return the seconds of a block of the final that use the time there is, at most three times what was planned."""
+    block_s = available_s / NUM_FINAL_BLOCKS - overhead_s
+    return min(max(plan.final_s, block_s), ETA * plan.final_s, MAX_MEASURED_S)
 
 
 def rank(measured: Iterable[tuple[Setting, Measurement]], objective: Objective) -> list[Setting]:

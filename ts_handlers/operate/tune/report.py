@@ -50,7 +50,7 @@ def report_page(results: Results) -> str:
     template = string.Template(files(__package__).joinpath("report.html").read_text(encoding="utf-8"))
     return template.substitute(
         model=html.escape(results.subject.model),
-        verdict=html.escape(" ".join(conclusion(results))),
+        verdict="".join(f"<p>{html.escape(sentence)}</p>" for sentence in conclusion(results)),
         cards=_cards(results),
         final=_final_section(results),
         head="".join(
@@ -75,7 +75,7 @@ def conclusion(results: Results) -> list[str]:
     else:
         sentences += [
             f"The best other setting, {_describe(outcome.contender)}: {_figures(results, outcome.contender)}.",
-            f"configure's default, {_describe(results.default)}: {_figures(results, results.default)}.",
+            f"The default of configure, {_describe(results.default)}: {_figures(results, results.default)}.",
             f"Measured in turn, twice each, the first is {outcome.verdict.gain:.2f} times as good: "
             f"{outcome.verdict.reason}.",
         ]
@@ -180,7 +180,8 @@ def _final_section(results: Results) -> str:
         for trial in results.final
     )
     return (
-        "<section><h2>The final comparison</h2><p>The best other setting (A) and the default (B) in turn, each time a "
+        "<section id='final'><h2>The final comparison</h2>"
+        "<p class='hint'>The best other setting (A) and the default (B) in turn, each time a "
         f"new server, {results.final[0].seconds:.0f} s measured.</p><div class='scroll'><table><thead><tr><th>Block</th>"
         "<th>Setting</th><th>requests/s</th><th>p50 (ms)</th><th>p90 (ms)</th><th>p99 (ms)</th></tr></thead>"
         f"<tbody>{rows}</tbody></table></div></section>"
@@ -247,7 +248,7 @@ def _facts(results: Results) -> str:
 def _without_comparison(outcome: Outcome, default: Setting) -> str:
     if outcome.choice == default:
         return "No other setting could be measured to the end, so nothing was compared."
-    return "configure's default could not be measured to the end, so nothing was compared."
+    return "The default of configure could not be measured to the end, so nothing was compared."
 
 
 def _describe(setting: Setting | None) -> str:

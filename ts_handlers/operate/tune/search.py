@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ts_handlers.errors import OperatorError
-from ts_handlers.operate.tune.halving import TimePlan, fit_plan, make_plan, rank, shrink, survivors
+from ts_handlers.operate.tune.halving import TimePlan, fit_plan, make_plan, rank, shrink, stretch, survivors
 from ts_handlers.operate.tune.objective import MAX_ERROR_SHARE, Measurement, judge
 from ts_handlers.operate.tune.results import Outcome, Results, Trial
 from ts_handlers.operate.tune.space import Setting, cross
@@ -161,7 +161,8 @@ class Search:
     def _final(self, contender: Setting, plan: TimePlan) -> dict[Setting, list[Measurement]]:
         """Measure the contender and the default in turn, twice; blocks of an interrupted comparison do not count."""
         self._results.trials = [trial for trial in self._results.trials if trial.rung is not None]
-        seconds = self._fit(TimePlan((), plan.final_s), len(plan.rungs)).final_s
+        fitted = self._fit(TimePlan((), plan.final_s), len(plan.rungs))
+        seconds = stretch(fitted, self._overhead_s(), self._left_s())
         self._announce(TimePlan((), seconds), 0, 0)
         blocks: dict[Setting, list[Measurement]] = {contender: [], self._default: []}
         for setting in (contender, self._default) * 2:
