@@ -16,6 +16,7 @@ from ts_handlers.build.command import parse_settings
 from ts_handlers.build.export import count_operators
 from ts_handlers.build.source import load_source, sentence_settings
 from ts_handlers.cli import main
+from ts_handlers.cpu import CpuShare
 from ts_handlers.errors import OperatorError
 
 if TYPE_CHECKING:
@@ -206,6 +207,9 @@ def test_a_model_that_returns_no_numbers_fails_the_check(model_dirs: ModelDirs) 
     class Broken:
         def run(self, arrays: Any) -> Any:
             return {"logits": np.full((len(arrays["input_ids"]), 2), np.nan)}
+
+        def resize(self, share: CpuShare) -> None:
+            del share
 
         def describe(self) -> str:
             return "broken"

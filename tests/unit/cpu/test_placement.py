@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -15,6 +16,8 @@ from typing import Any
 import pytest
 
 from tests.unit.cpu.test_budget import V2_MOUNT, make_root
+from ts_handlers.cpu.parent import Parent
+from ts_handlers.cpu.placement import Declared, Placement
 
 WORKER = """
 import json, logging, os, sys
@@ -206,3 +209,62 @@ def test_a_quota_changed_while_running_is_followed(start: Start, tmp_path: Path)
     assert any("cannot be followed" in line for line in worker.log)
     (root / quota).write_text("max 100000\n")
     assert worker.told()["threads"] == len(CPUS)
+
+
+@pytest.fixture
+def _own_scope(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TS_HANDLERS_SCOPE", f"test-{uuid.uuid4().hex[:12]}")
+    monkeypatch.setattr("ts_handlers.cpu.placement._logged", set())
+
+
+@pytest.mark.usefixtures("_own_scope")
+def test_where_workers_cannot_see_each_other_none_is_bound(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError("no abstract sockets in this sandbox")
+
+    monkeypatch.setattr("ts_handlers.cpu.placement.Membership", refuse)
+    for _ in range(2):
+        placement = Placement("a 1.0", Declared(2, "the test"))
+    assert os.sched_getaffinity(0) == set(CPUS)
+    assert (placement.place.share.num_workers, placement.place.index) == (2, None)
+    assert [record.getMessage() for record in caplog.records] == [
+        "ts_handlers: workers cannot see each other, so none is bound to CPUs: no abstract sockets in this sandbox"
+    ]
+
+
+@pytest.mark.usefixtures("_own_scope")
+def test_where_the_kernel_refuses_the_reason_is_logged(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(_: object) -> None:
+        raise PermissionError("not in this sandbox")
+
+    monkeypatch.setattr("ts_handlers.cpu.placement.bind_threads", refuse)
+    placement = Placement("a 1.0", Declared(2, "the test"), monotonic=itertools.count(0, 2).__next__)
+    assert placement.follow() is None
+    assert "are not bound to CPUs" in caplog.text
+    assert "changed" not in caplog.text
+    assert placement._roster is not None
+    placement._roster._membership.leave()
+
+
+def test_under_torch_s_launcher_it_stands_back(tmp_path: Path) -> None:
+    """The launcher's command line alone; tests of `configure --launcher` run the real one."""
+    proc = tmp_path / f"proc/{os.getppid()}"
+    proc.mkdir(parents=True)
+    (proc / "cmdline").write_bytes(b"python\0-m\0torch.backends.xeon.run_cpu\0--ninstances\0002\0")
+    (proc / "stat").write_text(f"7 (a (b) c) {' '.join(map(str, range(3, 60)))}\n")
+    placement = Placement("a 1.0", Declared(4, "the test"), root=tmp_path)
+    assert placement.place.index is None
+    assert placement.place.share.threads == len(CPUS), "its CPUs are its own: they are not divided again"
+    assert "left as torch's CPU launcher set it" in placement.describe()
+    assert os.sched_getaffinity(0) == set(CPUS)
+
+
+def test_a_parent_that_is_not_to_be_seen(tmp_path: Path) -> None:
+    parent = Parent.of_this_process(tmp_path)
+    assert (parent.started_s, parent.is_launcher) == (0, False)
+    assert Parent(0, 0, is_launcher=False).affinity() is None
+    assert Parent(2**22 + 1, 0, is_launcher=False).affinity() is None
