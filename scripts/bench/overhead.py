@@ -21,7 +21,7 @@ from bench.overhead_report import overhead_json, overhead_text
 from bench.process import BenchError, exit_on_signals, tree
 from bench.prometheus import Sample, parse_samples, total
 from bench.report import machine
-from bench.schedstat import CpuTime, read_cpu_time, thread_names
+from bench.schedstat import CpuTime, process_names, read_cpu_time
 from ts_handlers.cpu import cpu_budget
 from ts_handlers.errors import OperatorError
 
@@ -138,11 +138,13 @@ class _Reading:
             raise BenchError("this server has no metrics to read; measure one of ours")
         with urllib.request.urlopen(served.metrics_url, timeout=_METRICS_TIMEOUT_SECONDS) as response:  # noqa: S310
             samples = parse_samples(response.read().decode())
-        names = thread_names(stat.pid for stat in tree(served.pid) if stat.pid != served.pid)
-        java = [pid for pid, name in names.items() if name == _JAVA]
+        processes = [stat for stat in tree(served.pid) if stat.pid != served.pid]
+        names = process_names(stat.pid for stat in processes)
+        java = [stat for stat in processes if names.get(stat.pid) == _JAVA]
         if len(java) != 1:
             raise BenchError(f"the server has {len(java)} processes called {_JAVA}; it must be one: {names}")
-        return cls(samples, read_cpu_time(java), read_cpu_time(pid for pid in names if pid not in java))
+        workers = [stat for stat in processes if stat not in java]
+        return cls(samples, read_cpu_time(java), read_cpu_time(workers))
 
 
 def served_block(served: Served, load: Load, seconds: float) -> ServedBlock:

@@ -41,8 +41,8 @@ class PictureHandler(InferenceHandler):
         return super().preprocess([{name: _as_text(value) for name, value in row.items()} for row in data])
 
     def decode(self, instance: Any) -> Image.Image:
-        body = instance.encode("latin-1") if isinstance(instance, str) else instance
         try:
+            body = instance.encode("latin-1") if isinstance(instance, str) else instance
             picture = Image.open(io.BytesIO(body))
             width, height = picture.size
             scale = SHORT_SIDE / min(width, height)

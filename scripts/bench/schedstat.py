@@ -1,4 +1,4 @@
-"""CPU time of processes by the scheduler's own clock: nanoseconds, and how long a thread waited for a CPU. Linux only."""
+"""CPU time of processes, by kind of thread, and how long their threads waited for a CPU. Linux only."""
 
 from __future__ import annotations
 
@@ -8,21 +8,24 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.process import BenchError
+from bench.process import BenchError, ProcessStat
 
 PROC = Path("/proc")
 
 _NUMBER = re.compile(r"[-#]\d")
 
 
+ENDED = "(threads that ended)"
+
+
 @dataclass(frozen=True, slots=True)
 class CpuTime:
-    """What the living threads of some processes had of the CPUs, and wanted.
+    """What some processes had of the CPUs, and wanted.
 
     Attributes:
-        running_s: CPU time.
-        waiting_s: Time spent ready to run while others had the CPUs.
-        threads_s: CPU time by the name of the thread, numbers left out.
+        running_s: CPU time, of threads that have ended too; in steps of 10 ms.
+        waiting_s: Time the living threads spent ready to run while others had the CPUs.
+        threads_s: CPU time of the living threads by name, numbers left out.
     """
 
     running_s: float = 0.0
@@ -30,32 +33,35 @@ class CpuTime:
     threads_s: dict[str, float] = field(default_factory=dict)
 
     def since(self, earlier: CpuTime) -> CpuTime:
-        """Return what came on top of `earlier`."""
+        """Return what came on top of `earlier`; what no living thread accounts for is ENDED."""
         threads = {name: seconds - earlier.threads_s.get(name, 0.0) for name, seconds in self.threads_s.items()}
-        return CpuTime(self.running_s - earlier.running_s, self.waiting_s - earlier.waiting_s, threads)
+        running_s = self.running_s - earlier.running_s
+        threads[ENDED] = max(0.0, running_s - sum(threads.values()))
+        return CpuTime(running_s, self.waiting_s - earlier.waiting_s, threads)
 
 
-def read_cpu_time(pids: Iterable[int], proc: Path = PROC) -> CpuTime:
-    """Add up /proc/PID/task/*/schedstat of `pids`; a thread that ends meanwhile is left out.
+def read_cpu_time(processes: Iterable[ProcessStat], proc: Path = PROC) -> CpuTime:
+    """Add /proc/PID/task/*/schedstat of `processes` to their own figures; a thread that ends meanwhile is left out.
 
     Raises:
         BenchError: The kernel keeps no such figures.
     """
     if not (proc / "self" / "schedstat").is_file():
         raise BenchError(f"{proc}/self/schedstat does not exist; use a kernel with CONFIG_SCHED_INFO, as most are")
-    running_ns = waiting_ns = 0
+    running_s, waiting_ns = 0.0, 0
     threads: dict[str, float] = {}
-    for pid in pids:
-        for task in _tasks(proc / str(pid) / "task"):
+    for process in processes:
+        running_s += process.cpu_seconds
+        for task in _tasks(proc / str(process.pid) / "task"):
             with suppress(OSError):
                 running, waiting, _ = map(int, (task / "schedstat").read_text().split())
                 name = thread_group((task / "comm").read_text().strip())
-                running_ns, waiting_ns = running_ns + running, waiting_ns + waiting
+                waiting_ns += waiting
                 threads[name] = threads.get(name, 0.0) + running / 1e9
-    return CpuTime(running_ns / 1e9, waiting_ns / 1e9, threads)
+    return CpuTime(running_s, waiting_ns / 1e9, threads)
 
 
-def thread_names(pids: Iterable[int], proc: Path = PROC) -> dict[int, str]:
+def process_names(pids: Iterable[int], proc: Path = PROC) -> dict[int, str]:
     """Return the name of each process that is still there: that of its first thread."""
     names = {}
     for pid in pids:
