@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 from ts_handlers.cpu import CpuBudget, cpu_share
 from ts_handlers.errors import OperatorError
 from ts_handlers.operate.archives import Archive, read_archive
+from ts_handlers.operate.build_report import NO_REPORT, read_reports
 from ts_handlers.operate.config_file import CONFIG_NAME, METRICS_NAME
+from ts_handlers.operate.shares import MIB, worker_mb
 from ts_handlers.operate.tune.replacing import part_of
 from ts_handlers.operate.tune.report import REPORT_NAME
 from ts_handlers.operate.tune.results import RESULTS_NAME
@@ -41,18 +44,35 @@ def check_output(output: Path, archive: Archive) -> None:
         raise OperatorError(f"{archive.path} lies in the output folder; tune the original, or choose another --output")
 
 
-def default_setting(archive: Archive, budget: CpuBudget) -> Setting:
-    """Return what `configure` writes for the archive as it is, and the threads its workers take then."""
+@dataclass(frozen=True, slots=True)
+class Prior:
+    """What is known of an archive before anything is measured.
+
+    Attributes:
+        default: What `configure` writes for the archive as it is, and the threads its workers take then.
+        worker_bytes: Memory a worker takes: what its build measured, else 400 MiB (Python, torch) and the archive twice
+            (the file's bytes and the engine's own copy).
+    """
+
+    default: Setting
+    worker_bytes: int
+
+
+def read_prior(archive: Archive, budget: CpuBudget) -> Prior:
+    """Ask `configure` and the build report beside the archive."""
     with tempfile.TemporaryDirectory(prefix="ts-") as folder:
         store = Path(folder)
         (store / archive.path.name).symlink_to(archive.path.resolve())
-        report = _build_report(archive)
-        if report.is_file():
-            (store / report.name).symlink_to(report.resolve())
+        _link_report(archive, store)
         write_config(store, None, store / CONFIG_NAME)
         workers, batch_size, delay_ms = read_decision(store / CONFIG_NAME)
+        report = read_reports(store, [archive]).get((archive.model_name, archive.version), NO_REPORT)
     threads = fixed_threads(archive) or cpu_share(budget, workers).threads
-    return Setting(workers, threads, batch_size, delay_ms)
+    unmeasured = 400 * MIB + 2 * archive.path.stat().st_size
+    return Prior(
+        default=Setting(workers, threads, batch_size, delay_ms),
+        worker_bytes=unmeasured if report.rss_mb is None else int(worker_mb(report.rss_mb) * MIB),
+    )
 
 
 def place_archive(archive: Archive, folder: Path) -> Archive:
@@ -61,6 +81,7 @@ def place_archive(archive: Archive, folder: Path) -> Archive:
     store.mkdir()
     path = store / archive.path.name
     place_copy(archive, path, freed_settings(archive, None))
+    _link_report(archive, store)
     return read_archive(path)
 
 
@@ -76,6 +97,12 @@ def write_output(output: Path, archive: Archive, choice: Setting, budget: CpuBud
     if report.is_file():
         shutil.copyfile(report, output / report.name)
     write_config(output, choice, output / CONFIG_NAME)
+
+
+def _link_report(archive: Archive, store: Path) -> None:
+    report = _build_report(archive)
+    if report.is_file():
+        (store / report.name).symlink_to(report.resolve())
 
 
 def _build_report(archive: Archive) -> Path:

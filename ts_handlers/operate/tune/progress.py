@@ -12,7 +12,7 @@ from ts_handlers.errors import RuntimeUnavailableError
 from ts_handlers.operate.tune.results import Trial
 from ts_handlers.operate.tune.space import Setting
 
-_FORMAT = "{l_bar}{bar:20}| {n_fmt}/{total_fmt} trials, {postfix}"
+_FORMAT = "{l_bar}{bar:20}| {n_fmt}/{total_fmt} trials{postfix}"
 
 
 def import_tqdm() -> ModuleType:

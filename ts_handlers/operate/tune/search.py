@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -112,9 +113,10 @@ class Search:
         most = min(limits.max_settings, len(self._settings))
         plan = fit_plan(most, limits.trial_s, self._overhead_s(), self._available_s(0))
         if plan is None:
+            least_s = make_plan(2, limits.trial_s).cost_s(self._overhead_s())
             raise OperatorError(
                 f"{limits.budget_s / 60:g} minutes are too short: a trial takes {self._overhead_s():.0f} s here beyond "
-                f"what is measured; give --minutes {needed_minutes(limits.trial_s, self._overhead_s())} or more"
+                f"what is measured; give --minutes {math.ceil(least_s / 60)} or more"
             )
         return plan
 
@@ -207,11 +209,6 @@ class Search:
         """Return what a trial takes beyond what is measured: the median, because one slow start is no rule."""
         overheads = [trial.total_s - trial.seconds for trial in self._results.trials if trial.measured is not None]
         return statistics.median(overheads) if overheads else LEAST_OVERHEAD_S
-
-
-def needed_minutes(trial_s: float, overhead_s: float = LEAST_OVERHEAD_S) -> int:
-    """Return the minutes two settings and their comparison take, rounded up."""
-    return int(make_plan(2, trial_s).cost_s(overhead_s) // 60) + 1
 
 
 def failure(measured: Measurement) -> str | None:

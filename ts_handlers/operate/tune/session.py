@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import tempfile
 from collections.abc import Sequence
@@ -15,13 +16,14 @@ from ts_handlers.operate.archives import Archive, read_archive
 from ts_handlers.operate.config_file import CONFIG_NAME, METRICS_NAME
 from ts_handlers.operate.java import find_java
 from ts_handlers.operate.load.payloads import read_payloads
-from ts_handlers.operate.tune.folders import check_output, default_setting, place_archive, write_output
+from ts_handlers.operate.tune.folders import Prior, check_output, place_archive, read_prior, write_output
+from ts_handlers.operate.tune.halving import make_plan
 from ts_handlers.operate.tune.objective import Objective
 from ts_handlers.operate.tune.progress import TrialProgress
 from ts_handlers.operate.tune.replacing import replacing
 from ts_handlers.operate.tune.report import REPORT_NAME, conclusion, import_plotly, report_page
 from ts_handlers.operate.tune.results import RESULTS_NAME, Outcome, Results, Subject, read_results
-from ts_handlers.operate.tune.search import Limits, Search, needed_minutes
+from ts_handlers.operate.tune.search import LEAST_OVERHEAD_S, Limits, Search
 from ts_handlers.operate.tune.space import Bounds, Setting, candidates, max_workers
 from ts_handlers.operate.tune.stop import Stopper
 from ts_handlers.operate.tune.subject import make_subject
@@ -74,12 +76,13 @@ def tune(options: Options) -> int:
     _check(options)
     check_output(options.output, archive)
     budget = cpu_budget()
-    default = default_setting(archive, budget)
+    prior = read_prior(archive, budget)
+    default = prior.default
     results = _results(options, make_subject(archive, load, budget), default)
     print(f"machine: {budget.describe()}")
     print(f"looking for {results.objective.describe()}, up to {options.minutes:g} min; default: {default.describe()}")
     _say_known(results)
-    settings = candidates(default, _bounds(options, archive, budget, default))
+    settings = candidates(default, _bounds(options, archive, budget, prior))
     with Stopper() as stopper:
         try:
             with tempfile.TemporaryDirectory(prefix="ts-", ignore_cleanup_errors=True) as folder:
@@ -96,10 +99,10 @@ def tune(options: Options) -> int:
     return _finish(options, results, outcome)
 
 
-def _bounds(options: Options, archive: Archive, budget: CpuBudget, default: Setting) -> Bounds:
+def _bounds(options: Options, archive: Archive, budget: CpuBudget, prior: Prior) -> Bounds:
     return Bounds(
         cpus=budget.cpus,
-        max_workers=max(default.workers, max_workers(memory_limit(), archive.path.stat().st_size)),
+        max_workers=max(prior.default.workers, max_workers(memory_limit(), prior.worker_bytes)),
         max_batch_size=options.concurrency,
         is_threads_free=has_threads(archive),
     )
@@ -126,11 +129,11 @@ def _check(options: Options) -> None:
     import_plotly()
     if options.max_settings < 2:
         raise OperatorError(f"--max-settings is {options.max_settings}: give 2 or more, the default is one of them")
-    least = needed_minutes(options.trial_s)
-    if options.minutes * 60 < (least - 1) * 60:
+    least_s = make_plan(2, options.trial_s).cost_s(LEAST_OVERHEAD_S)
+    if options.minutes * 60 < least_s:
         raise OperatorError(
-            f"--minutes {options.minutes:g} is too short for two settings and their comparison; give {least} or more, "
-            "or a shorter --trial-s"
+            f"--minutes {options.minutes:g} is too short for two settings and their comparison; give "
+            f"{math.ceil(least_s / 60)} or more, or a shorter --trial-s"
         )
 
 

@@ -91,14 +91,9 @@ def cross(default: Setting, ranked: Sequence[Setting]) -> Setting:
     return _canonical(crossed, default)
 
 
-def max_workers(memory_bytes: int, archive_bytes: int) -> int:
-    """Return how many workers the memory holds, at least 1.
-
-    A worker is taken for 400 MiB (Python, torch) and its archive twice (the file's bytes and the engine's own copy); an
-    eighth of the memory is the frontend's.
-    """
-    worker_bytes = 400 * 2**20 + 2 * archive_bytes
-    return max(1, int(memory_bytes * 7 / 8) // worker_bytes)
+def max_workers(memory_bytes: int, worker_bytes: int) -> int:
+    """Return how many workers the memory holds, at least 1; a quarter is the frontend's and everybody else's."""
+    return max(1, memory_bytes * 3 // 4 // worker_bytes)
 
 
 def _shapes(bounds: Bounds) -> list[tuple[int, int]]:

@@ -11,7 +11,7 @@ import pytest
 from ts_handlers.errors import OperatorError
 from ts_handlers.operate.tune.objective import Measurement, Objective
 from ts_handlers.operate.tune.results import Results, Subject, Trial, read_results
-from ts_handlers.operate.tune.search import Limits, Search, failure, needed_minutes
+from ts_handlers.operate.tune.search import Limits, Search, failure
 from ts_handlers.operate.tune.space import Bounds, Setting, candidates
 
 DEFAULT = Setting(4, 1, 8, 1)
@@ -218,11 +218,6 @@ def test_the_number_of_settings_is_bounded(tmp_path: Path) -> None:
     results = results_in(tmp_path)
     search(FormulaMachine(best_at(DEFAULT)), results, max_settings=2).run()
     assert results.num_settings == 2
-
-
-def test_the_least_time_is_that_of_two_settings() -> None:
-    assert needed_minutes(5, overhead_s=16) == 3
-    assert needed_minutes(1, overhead_s=5) == 1
 
 
 def test_more_errors_than_one_in_a_hundred_are_a_failure() -> None:

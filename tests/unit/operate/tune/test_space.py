@@ -83,7 +83,7 @@ def test_the_best_of_each_axis_are_crossed() -> None:
 
 
 def test_workers_are_bounded_by_memory() -> None:
-    assert max_workers(8 * 2**30, 100 * 2**20) == 11
+    assert max_workers(8 * 2**30, 600 * 2**20) == 10
     assert max_workers(2**20, 2**30) == 1
 
 

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from ts_handlers.operate.tune.stop import Stopper
+
+
+@pytest.fixture(autouse=True)
+def _handlers_are_put_back() -> Iterator[None]:
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.getsignal(number) for number in numbers]
+    yield
+    after = [signal.getsignal(number) for number in numbers]
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
+    assert after == before
+
+
+def send(number: signal.Signals) -> None:
+    os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_the_first_signal_interrupts_and_the_next_change_nothing(number: signal.Signals) -> None:
+    with Stopper() as stopper:
+        with pytest.raises(KeyboardInterrupt):
+            send(number)
+        send(number)
+        send(signal.SIGTERM)
+        assert stopper.is_requested
+
+
+def test_what_comes_behind_a_shield_is_raised_after_it() -> None:
+    finished = []
+
+    def shielded(stopper: Stopper) -> None:
+        with stopper.shield():
+            send(signal.SIGINT)
+            finished.append(True)
+
+    with Stopper() as stopper:
+        with pytest.raises(KeyboardInterrupt):
+            shielded(stopper)
+        assert finished == [True]
+        shielded(stopper)  # asked for already: nothing is raised twice
+
+
+def test_a_signal_that_is_ignored_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Stopper() as stopper:
+            send(signal.SIGHUP)
+            assert not stopper.is_requested
+    finally:
+        signal.signal(signal.SIGHUP, before)
