@@ -1,0 +1,279 @@
+from __future__ import annotations
+
+import asyncio
+import ssl
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from tests.unit.operate.load.servers import TEXTS, Dropping, Stalling, echo, full, hanging, load, served, slow
+from ts_handlers.errors import ConfigError, OperatorError, RuntimeUnavailableError
+from ts_handlers.operate.load.generator import LoadSpec, generate_load, run_load
+from ts_handlers.operate.load.payloads import Payload
+from ts_handlers.operate.load.result import LoadResult
+from ts_handlers.operate.ports import free_ports
+
+
+def test_latency_and_rate_of_a_closed_loop_are_those_of_the_server() -> None:
+    result = load(slow, concurrency=4, duration_s=0.8)
+
+    assert result.errors == {}
+    assert result.p50_ms is not None
+    assert result.p50_ms >= 49.0
+    assert 0 < result.num_ok <= 4 * (0.8 / 0.05 + 1)
+    assert result.requests_per_second == pytest.approx(result.num_ok / result.duration_s, rel=0.3)
+    assert result.num_answered > result.num_ok  # the warm-up's, too
+    assert result.num_late == 0
+
+
+def test_a_closed_loop_keeps_so_many_in_flight() -> None:
+    in_flight, seen = 0, set()
+
+    async def counting(_request: web.Request) -> web.Response:
+        nonlocal in_flight
+        in_flight += 1
+        seen.add(in_flight)
+        await asyncio.sleep(0.02)
+        in_flight -= 1
+        return web.Response()
+
+    load(counting, concurrency=3)
+
+    assert max(seen) == 3
+
+
+def test_connections_are_kept_bodies_taken_in_turn_and_headers_sent() -> None:
+    peers, bodies, headers = set(), [], set()
+
+    async def recording(request: web.Request) -> web.Response:
+        assert request.transport is not None
+        peers.add(request.transport.get_extra_info("peername"))
+        headers.add((request.headers["Content-Type"], request.headers["X-Team"]))
+        bodies.append(await request.text())
+        return web.Response()
+
+    load(recording, concurrency=1, headers={"X-Team": "a"})
+
+    assert len(peers) == 1
+    assert headers == {("text/plain; charset=utf-8", "a")}
+    assert bodies[:6] == ["one", "one", "two", "three", "one", "two"]  # the first of all only asks who is there
+
+
+def test_a_large_body_arrives_whole() -> None:
+    sizes = set()
+
+    async def measuring(request: web.Request) -> web.Response:
+        sizes.add((len(await request.read()), request.headers["Content-Length"]))
+        return web.Response()
+
+    load(measuring, [Payload(bytes(3 * 2**20), "image/png")], concurrency=1)
+
+    assert sizes == {(3 * 2**20, str(3 * 2**20))}
+
+
+def test_errors_are_counted_by_status_and_are_not_in_the_rate() -> None:
+    async def picky(request: web.Request) -> web.Response:
+        await asyncio.sleep(0.005)
+        return web.Response(status={"one": 200, "two": 400, "three": 302}[await request.text()], text="because")
+
+    result = load(picky, concurrency=1)
+
+    assert set(result.errors) == {"400", "302"}
+    assert result.num_ok == pytest.approx(result.errors["400"], abs=1)
+    assert result.requests_per_second == pytest.approx(result.num_ok / result.duration_s, rel=0.3)
+    assert result.first_error in {"400 because", "302 because"}
+    assert sum(point.num_errors for point in result.timeline) == result.num_errors
+
+
+def test_a_server_with_a_full_queue_has_no_latencies() -> None:
+    result = load(full)
+
+    assert (result.num_ok, result.requests_per_second, result.p99_ms, result.mean_ms) == (0, 0.0, None, None)
+    assert set(result.errors) == {"503"}
+    assert result.first_error == '503 {"code": 503}'
+
+
+def test_a_dropped_connection_is_an_error_with_a_pause_in_a_closed_loop() -> None:
+    dropping = Dropping()
+
+    result = load(dropping, concurrency=2)
+
+    assert set(result.errors) == {"ServerDisconnectedError"}
+    assert dropping.num_requests <= 1 + 2 * (0.5 / 0.05 + 1)
+
+
+def test_a_server_that_hangs_is_given_up() -> None:
+    answered = []
+
+    async def hanging_after_the_first(request: web.Request) -> web.Response:
+        answered.append(1)
+        return await (echo if len(answered) == 1 else hanging)(request)
+
+    result = load(hanging_after_the_first, timeout_s=0.2)
+
+    assert set(result.errors) == {"TimeoutError"}
+    assert result.num_ok == 0
+    assert result.num_answered == 0
+
+
+def test_an_open_loop_keeps_the_rate_whatever_the_latency() -> None:
+    result = load(slow, rate=100.0, concurrency=100, duration_s=1.0)
+
+    assert result.num_ok == pytest.approx(100, abs=1)
+    assert result.rate == 100.0
+    assert result.p50_ms is not None
+    assert result.p50_ms >= 49.0
+
+
+def test_the_open_loop_reports_a_stall_that_the_closed_loop_hides() -> None:
+    options: dict[str, Any] = {"concurrency": 1, "duration_s": 1.5, "warmup_s": 0.0}
+
+    closed = load(Stalling(after_s=0.3, for_s=0.8), **options)
+    opened = load(Stalling(after_s=0.3, for_s=0.8), **(options | {"concurrency": 200, "rate": 100.0}))
+
+    assert closed.max_ms is not None
+    assert closed.max_ms > 700.0  # one request met the stall, and its one client asked nothing else
+    assert closed.p90_ms is not None
+    assert closed.p90_ms < 100.0
+    assert opened.p90_ms is not None
+    assert opened.p90_ms > 400.0
+    assert any(point.num_ok == 0 for point in closed.timeline)
+    assert all(point.num_ok > 0 for point in opened.timeline)
+
+
+def test_an_open_loop_without_room_in_flight_counts_the_wait() -> None:
+    result = load(slow, rate=100.0, concurrency=1, duration_s=0.5, warmup_s=0.0)
+
+    assert result.num_ok == pytest.approx(50, abs=1)  # all are sent, after the window too
+    assert result.num_late > 40
+    assert result.max_ms is not None
+    assert result.max_ms > 1000.0
+    assert result.requests_per_second <= 2 / 0.05  # what the server did, not what was asked
+
+
+def test_a_request_that_cannot_be_sent_in_time_is_not_sent() -> None:
+    result = load(slow, rate=200.0, concurrency=1, duration_s=0.5, warmup_s=0.0, timeout_s=0.2)
+
+    assert result.errors["NotStarted"] > 0
+    assert result.num_ok + result.num_errors == pytest.approx(100, abs=1)
+    assert result.num_answered < 20
+
+
+def test_progress_reaches_the_end() -> None:
+    seconds: list[float] = []
+
+    async def go() -> None:
+        async with served(echo) as url:
+            await generate_load(
+                LoadSpec(url, TEXTS, concurrency=1, duration_s=0.6, warmup_s=0.1), on_progress=seconds.append
+            )
+
+    asyncio.run(go())
+
+    assert seconds == sorted(seconds)
+    assert len(seconds) >= 2
+    assert seconds[-1] >= 0.7
+
+
+def test_a_load_that_is_stopped_returns_what_is_known() -> None:
+    async def go() -> LoadResult:
+        stop = asyncio.Event()
+        async with served(echo) as url:
+            spec = LoadSpec(url, TEXTS, concurrency=2, duration_s=60.0, warmup_s=0.0)
+            asyncio.get_running_loop().call_later(0.4, stop.set)
+            return await generate_load(spec, stop=stop)
+
+    result = asyncio.run(go())
+
+    assert 0.1 < result.duration_s < 30.0
+    assert result.num_ok > 0
+    assert result.requests_per_second == pytest.approx(result.num_ok / result.duration_s)
+    assert sum(point.num_ok for point in result.timeline) == result.num_ok
+
+
+@pytest.mark.parametrize("behaviour", [echo, hanging])
+def test_a_load_that_is_stopped_before_it_measures_knows_nothing(behaviour: Any) -> None:
+    async def go() -> LoadResult:
+        stop = asyncio.Event()
+        async with served(behaviour) as url:
+            asyncio.get_running_loop().call_later(0.2, stop.set)
+            return await generate_load(LoadSpec(url, TEXTS, warmup_s=60.0), stop=stop)
+
+    result = asyncio.run(go())
+
+    assert (result.duration_s, result.num_ok, result.requests_per_second, result.timeline) == (0.0, 0, 0.0, ())
+
+
+def test_a_mistake_in_the_caller_s_progress_ends_the_load() -> None:
+    def fail(_seconds: float) -> None:
+        raise ZeroDivisionError
+
+    async def go() -> None:
+        async with served(echo) as url:
+            await generate_load(LoadSpec(url, TEXTS, duration_s=60.0), on_progress=fail)
+
+    started = time.monotonic()
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(go())
+    assert time.monotonic() - started < 30.0
+
+
+def test_nothing_that_answers_is_a_mistake() -> None:
+    (port,) = free_ports(1)
+
+    with pytest.raises(OperatorError, match=rf"nothing answers at http://127.0.0.1:{port}/x .*is the server up"):
+        run_load(LoadSpec(f"http://127.0.0.1:{port}/x", TEXTS))
+
+
+def test_a_first_request_without_an_answer_is_a_mistake() -> None:
+    with pytest.raises(OperatorError, match=r"within 0\.2 s: is the model loaded"):
+        load(hanging, timeout_s=0.2)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"url": "ftp://host/x"}, "'ftp://host/x' is no URL"),
+        ({"url": "http:///x"}, "is no URL"),
+        ({"payloads": ()}, "no payloads"),
+        ({"concurrency": 0}, "concurrency is 0"),
+        ({"rate": 0.0}, "rate is 0.0"),
+        ({"duration_s": -1.0}, "duration is -1.0"),
+        ({"timeout_s": float("nan")}, "timeout is nan"),
+        ({"warmup_s": -1.0}, "warm-up is -1.0"),
+    ],
+)
+def test_a_load_that_makes_no_sense_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        LoadSpec(**({"url": "http://127.0.0.1/x", "payloads": TEXTS} | options))
+
+
+def test_without_aiohttp_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "aiohttp", None)
+
+    with pytest.raises(RuntimeUnavailableError, match=r"pip install 'ts_handlers\[operate\]'"):
+        run_load(LoadSpec("http://127.0.0.1:1/", TEXTS))
+
+
+def test_https_is_checked_unless_told(tmp_path: Path) -> None:
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    subprocess.run(
+        [*("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"),
+         *("-keyout", key, "-out", certificate)],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+
+    async def go(*, verify_tls: bool) -> LoadResult:
+        async with served(echo, ssl_context=context) as url:
+            return await generate_load(LoadSpec(url, TEXTS, duration_s=0.3, warmup_s=0.0, verify_tls=verify_tls))
+
+    with pytest.raises(OperatorError, match="certificate verify failed"):
+        asyncio.run(go(verify_tls=True))
+    assert asyncio.run(go(verify_tls=False)).num_ok > 0
