@@ -62,7 +62,7 @@ def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(f" {name} " in output or f" {name}\n" in output for name in cli.VERBS)
 
 
-@pytest.mark.parametrize("argv", [[], ["no-such-verb"], ["configure"]])
+@pytest.mark.parametrize("argv", [[], ["no-such-verb"], ["serve"]])
 def test_a_command_line_that_cannot_be_read_is_2(argv: list[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         cli.main(argv)

@@ -70,8 +70,7 @@ def test_every_number_says_why(write_mar: Callable[..., Path]) -> None:
     configured(store)
     blocks = (store / "config.properties").read_text().split("\n\n")
 
-    unexplained = [block for block in blocks if not block.startswith("#")]
-    assert all("grpc_" in block or block.endswith(("prometheus", "auto_detect=false\n")) for block in unexplained)
+    assert [block for block in blocks if not block.startswith("#")] == []
 
 
 def test_ports_hosts_and_tokens_can_be_chosen(write_mar: Callable[..., Path]) -> None:
@@ -135,6 +134,8 @@ def test_what_a_yaml_decides_is_said(write_mar: Callable[..., Path], capsys: pyt
         ("--inference-port 8081", "more than one of the server's addresses"),
         ("--initial-worker-port 65530 --workers 9", "no room for 9 workers"),
         ("--cpus 0", "CPU budget is 0"),
+        ("--json", "--json is for --check"),
+        ("--cpus 64 --launcher", "CPU numbers of another machine cannot be known"),
     ],
 )
 def test_what_cannot_work_is_refused(
@@ -146,7 +147,20 @@ def test_what_cannot_work_is_refused(
 
 @pytest.mark.parametrize(
     "options",
-    ["--workers 0", "--gpus -1", "--batch-size x", "--inference-port 70000", "--inference-host ::1", "--cpus many"],
+    [
+        "--workers 1000000000",
+        "--batch-size 10000000",
+        "--max-batch-delay-ms 100000000",
+        "--memory-mb 0",
+        "--memory-mb 99999999999999999999999999",
+        "--profile fast",
+        "--workers 0",
+        "--gpus -1",
+        "--batch-size x",
+        "--inference-port 70000",
+        "--inference-host ::1",
+        "--cpus many",
+    ],
 )
 def test_an_option_that_cannot_be_read_is_refused(write_mar: Callable[..., Path], options: str) -> None:
     with pytest.raises(SystemExit, match="2"):
@@ -200,3 +214,133 @@ def test_its_options_can_be_read_without_a_folder() -> None:
     configure.add_arguments(parser)
 
     assert parser.parse_args(["store"]).profile == "throughput"
+
+
+def build_report(store: Path, name: str, **values: Any) -> None:
+    content = {"name": name, "version": "1.0", "rss_mb": 300, "latency_ms": {"1x24": 20.0}, "weight": 1} | values
+    (store / f"{name}.build.json").write_text(json.dumps(content))
+
+
+def test_it_reads_the_build_reports_and_says_what_it_made_of_them(
+    write_mar: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_mar("heavy")
+    store = write_mar("light").parent
+    build_report(store, "heavy", weight=3)
+    build_report(store, "light")
+    values = configured(store, "--cpus", "8", "--memory-mb", "4000")
+
+    models = json.loads(values["models"])
+    assert [models[name]["1.0"]["minWorkers"] for name in ("heavy", "light")] == [5, 2]
+    text = (store / "config.properties").read_text()
+    for word in ("Weights: heavy 1.0: 3, light 1.0: 1.", "The CPUs would take 8, the memory holds 7."):
+        assert word in text
+    output = capsys.readouterr().out
+    assert "memory: 4000 MiB (given)" in output
+    assert "The CPUs would take 8, the memory holds 7." in output
+
+
+def test_a_memory_that_holds_nothing_is_an_error_with_the_numbers(
+    write_mar: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = write_mar("mini").parent
+    build_report(store, "mini", rss_mb=2000)
+
+    assert main(["configure", str(store), "--memory-mb", "2000"]) == 2
+    assert "1 x mini 1.0 need 2600 MiB" in capsys.readouterr().err
+    assert not (store / "config.properties").exists()
+
+
+def test_the_latency_profile_says_why(write_mar: Callable[..., Path]) -> None:
+    store = write_mar("mini").parent
+    build_report(store, "mini")
+    values = configured(store, "--profile", "latency", "--cpus", "8")
+
+    entry = json.loads(values["models"])["mini"]["1.0"]
+    assert (entry["minWorkers"], entry["batchSize"], entry["maxBatchDelay"]) == (2, 1, 1)
+    assert values["job_queue_size"] == "16"
+    text = (store / "config.properties").read_text()
+    assert "# Profile latency. Workers: 2 on 8 CPUs, 4 threads each." in text
+    assert "a call takes 20 ms on one thread" in text
+
+
+def test_an_allocator_is_named_where_this_machine_serves(write_mar: Callable[..., Path]) -> None:
+    store = write_mar("mini", config="handler: {runtime: {backend: torch}}\n").parent
+    configured(store)
+    here = (store / "config.properties").read_text()
+    configured(store, "--cpus", "4")
+    elsewhere = (store / "config.properties").read_text()
+
+    assert "An allocator that keeps freed memory" in here or "This allocator keeps freed memory" in here
+    assert "Intel's OpenMP" in here
+    assert "freed memory" not in elsewhere
+
+
+def test_what_it_wrote_passes_the_check(write_mar: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
+    store = write_mar("mini").parent
+    configured(store)
+    capsys.readouterr()
+
+    assert main(["configure", "--check", str(store / "config.properties")]) == 0
+    assert capsys.readouterr().out.endswith("config.properties: 0 problems, 0 warnings and hints\n")
+
+
+def test_a_file_with_problems_fails_the_check(
+    write_mar: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write_mar("mini").parent / "foreign.properties"
+    file.write_text(f"model_store={file.parent}\nmodels={{}}\njob_queue_sise=5\n")
+
+    assert main(["configure", "--check", str(file)]) == 1
+    output = capsys.readouterr().out
+    assert "problem: job_queue_sise: no key of TorchServe's: it is ignored" in output
+    assert "write job_queue_size" in output
+
+    assert main(["configure", "--check", str(file), "--json"]) == 1
+    content = json.loads(capsys.readouterr().out)
+    assert content["file"] == str(file)
+    assert set(content["findings"][0]) == {"severity", "key", "seen", "why", "remedy"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--check", "gone.properties"], "cannot read gone.properties"),
+        (["store", "--check", "x"], "leave store out"),
+        ([], "no folder is given"),
+    ],
+)
+def test_what_cannot_be_checked_is_a_mistake(
+    options: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["configure", *options]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_an_escape_that_java_refuses_is_a_mistake(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "x.properties"
+    file.write_text("model_store=C:\\users\n")
+
+    assert main(["configure", "--check", str(file)]) == 2
+    assert "four hexadecimal digits" in capsys.readouterr().err
+
+
+def test_a_plan_that_fails_its_own_check_is_our_bug_and_nothing_is_replaced(
+    write_mar: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = write_mar("mini").parent
+    configured(store)
+    before = (store / "config.properties").read_text()
+    monkeypatch.setattr(configure, "make_entries", lambda *_, **__: [properties.Entry("job_queue_size", "0")])
+
+    assert main(["configure", str(store)]) == 2
+    assert "this is a bug of ts-handlers" in capsys.readouterr().err
+    assert (store / "config.properties").read_text() == before
+
+
+def test_more_workers_than_cpus_are_written_with_a_warning(
+    write_mar: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    configured(write_mar("mini").parent, "--cpus", "1.5", "--workers", "3")
+
+    assert "warning: models: 3 workers: there are 1.5 CPUs" in capsys.readouterr().out

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from ts_handlers.errors import OperatorError
 from ts_handlers.operate.archives import Archive
+from ts_handlers.operate.build_report import BuildReport
 from ts_handlers.operate.plan import Options, Plan, make_plan
 
 GIB = 2**30
@@ -19,8 +20,18 @@ def archive(name: str, version: str = "1.0", settings: Mapping[str, Any] | None 
     return Archive(Path(f"{name}-{version}.mar"), name, version, settings)
 
 
-def plan(*archives: Archive, cpus: float = 2, memory_bytes: int = 8 * GIB, **options: Any) -> Plan:
-    return make_plan(archives, cpus, Options(**options), memory_bytes=memory_bytes)
+def plan(
+    *archives: Archive,
+    cpus: float = 2,
+    memory_bytes: int = 8 * GIB,
+    reports: Mapping[tuple[str, str], BuildReport] | None = None,
+    **options: Any,
+) -> Plan:
+    return make_plan(archives, cpus, Options(**options), memory_bytes=memory_bytes, reports=reports)
+
+
+def report(name: str, **values: Any) -> dict[tuple[str, str], BuildReport]:
+    return {(name, "1.0"): BuildReport(**values)}
 
 
 def workers(decided: Plan) -> list[int]:
@@ -129,7 +140,118 @@ def test_the_heap_is_an_eighth_of_the_memory_within_bounds(memory_bytes: int, he
     assert plan(archive("a"), memory_bytes=memory_bytes).heap_mb == heap_mb
 
 
-@pytest.mark.parametrize("cpus", [0, -1, float("nan"), float("inf")])
+def test_models_share_the_cpus_by_weight() -> None:
+    decided = plan(archive("a"), archive("b"), archive("c"), cpus=8, reports=report("b", weight=6))
+
+    assert workers(decided) == [1, 6, 1]
+    assert [model.weight for model in decided.models] == [1, 6, 1]
+
+
+def test_a_budget_of_memory_leaves_fewer_workers_with_more_threads() -> None:
+    decided = plan(archive("a"), cpus=8, memory_bytes=3 * GIB, reports=report("a", rss_mb=500))
+
+    assert workers(decided) == [3]  # 3072 x 0.9 - 384 heap - 256 more = 2124.8; 650 each
+    assert decided.workers.threads == 2
+    assert decided.workers.needed_mb == pytest.approx(1950)
+    assert "The CPUs would take 8, the memory holds 3: each has 2 threads instead." in decided.workers.reason
+
+
+@given(
+    cpus=st.floats(1, 64),
+    memory_mb=st.integers(1024, 65536),
+    rss=st.lists(st.floats(1, 100), min_size=1, max_size=5),
+    weights=st.lists(st.floats(0.1, 10), min_size=5, max_size=5),
+)
+def test_what_is_planned_fits_into_the_memory(
+    cpus: float, memory_mb: int, rss: list[float], weights: list[float]
+) -> None:
+    reports = {
+        (f"m{number}", "1.0"): BuildReport(rss_mb=size, weight=weights[number]) for number, size in enumerate(rss)
+    }
+    archives = [archive(f"m{number}") for number in range(len(rss))]
+    try:
+        decided = plan(*archives, cpus=cpus, memory_bytes=memory_mb * 2**20, reports=reports)
+    except OperatorError:
+        assert sum(rss) * 1.3 > memory_mb * 0.9 - max(256, min(memory_mb // 8, 1024)) - 256
+    else:
+        assert decided.workers.needed_mb <= decided.memory.usable_mb
+        assert len(rss) <= decided.num_workers <= max(len(rss), int(cpus))
+
+
+def test_workers_that_were_asked_for_are_not_cut() -> None:
+    with pytest.raises(OperatorError, match=r"3 x a 1\.0 need 1950 MiB .* 1331 are left"):
+        plan(archive("a"), workers=3, memory_bytes=2 * GIB, reports=report("a", rss_mb=500))
+
+
+def test_a_model_without_a_report_is_not_counted_and_named() -> None:
+    decided = plan(archive("a"), archive("b"), reports=report("a", rss_mb=300))
+
+    assert decided.workers.needed_mb == pytest.approx(390)
+    assert "No build report says how much memory b 1.0 takes: not counted." in decided.workers.reason
+
+
+@pytest.mark.parametrize(
+    ("archives", "options", "message"),
+    [
+        ([archive("a"), archive("b")], {}, r"1 x a 1\.0, 1 x b 1\.0 need 650 MiB .* of 1024 MiB 410 are left"),
+        ([archive("a")], {"workers": 2}, r"2 x a 1\.0 need 1300 MiB"),
+        ([archive("a")], {"gpus": 2}, r"2 x a 1\.0 need 1300 MiB"),
+        ([archive("a", settings={"minWorkers": 3, "maxWorkers": 3})], {}, r"3 x a 1\.0 need 1950 MiB"),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_the_numbers(
+    archives: list[Archive], options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(OperatorError, match=f"the workers do not fit into the memory: {message}"):
+        plan(*archives, cpus=8, memory_bytes=GIB, reports=report("a", rss_mb=500), **options)
+
+
+@pytest.mark.parametrize(
+    ("cpus", "latency_ms", "expected", "threads"),
+    [(2, 20, 1, 2), (4, 20, 1, 4), (8, 20, 2, 4), (6, 20, 2, 3), (8, None, 2, 4), (8, 3.85, 8, 1), (0.5, 20, 1, 1)],
+)
+def test_for_latency_a_worker_has_threads_where_a_request_gains_from_them(
+    cpus: float, latency_ms: float | None, expected: int, threads: int
+) -> None:
+    decided = plan(archive("a"), cpus=cpus, profile="latency", reports=report("a", latency_ms=latency_ms))
+
+    assert workers(decided) == [expected]
+    assert decided.workers.threads == threads
+
+
+def test_for_latency_batches_and_queues_are_small() -> None:
+    decided = plan(archive("a"), cpus=8, profile="latency")
+
+    assert (decided.models[0].batch_size, decided.models[0].max_batch_delay_ms) == (1, 1)
+    assert decided.job_queue_size == 16
+
+
+def test_what_is_asked_for_goes_before_the_profile() -> None:
+    decided = plan(archive("a"), cpus=8, profile="latency", workers=3, batch_size=4, max_batch_delay_ms=5)
+
+    assert workers(decided) == [3]
+    assert (decided.models[0].batch_size, decided.models[0].max_batch_delay_ms) == (4, 5)
+    assert decided.job_queue_size == 96
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"minWorkers": 10**9, "maxWorkers": 10**9}, "1000000000 workers .* are more than 1024"),
+        ({"batchSize": 10**7}, "batches of 10000000 requests are more than 4096"),
+    ],
+)
+def test_absurd_numbers_of_an_archive_are_refused(settings: dict[str, int], message: str) -> None:
+    with pytest.raises(OperatorError, match=message):
+        plan(archive("a", settings=settings))
+
+
+def test_absurdly_many_workers_are_refused() -> None:
+    with pytest.raises(OperatorError, match="4000 workers"):
+        plan(archive("a"), cpus=4000)
+
+
+@pytest.mark.parametrize("cpus", [0, -1, float("nan"), float("inf"), 1e9])
 def test_a_budget_that_is_none_is_refused(cpus: float) -> None:
     with pytest.raises(OperatorError, match="CPU budget"):
         plan(archive("a"), cpus=cpus)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ts_handlers.errors import ConfigError
-from ts_handlers.operate.properties import Entry, parse, render
+from ts_handlers.operate.properties import Entry, parse, parse_lines, render
 
 characters = st.characters(exclude_categories=["Cs"])
 texts = st.text(characters)
@@ -54,3 +54,21 @@ def test_a_value_with_json_stays_on_one_plain_line() -> None:
     text = render([Entry("models", '{"a": {"1.0": {"minWorkers": 2}}}', "two\nlines")])
 
     assert text == '# two\n# lines\nmodels={"a": {"1.0": {"minWorkers": 2}}}\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "swallowed"),
+    [("a=x\\.y\\d\\.z", ".d"), ("a=x\\\\.y", ""), ("a=http\\://x\\=\\ y\\#\\!", ""), ("a=\\u0041\\t\\n", "")],
+)
+def test_a_backslash_that_stands_for_nothing_is_noticed(text: str, swallowed: str) -> None:
+    (line,) = parse_lines(text)
+
+    assert line.swallowed == swallowed
+
+
+def test_a_line_is_known_as_it_is_written() -> None:
+    first, second, third = parse_lines("a : x\\\n  y\nb z\nc=1\\\n")
+
+    assert (first.key, first.value, first.separator, first.is_continued) == ("a", "xy", ":", True)
+    assert (second.separator, second.is_continued) == ("", False)
+    assert (third.value, third.is_continued) == ("1", False)

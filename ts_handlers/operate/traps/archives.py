@@ -9,7 +9,7 @@ from ts_handlers.operate.archives import MAX_JAVA_INT, Archive
 from ts_handlers.operate.plan import YAML_TIMEOUT_S
 from ts_handlers.operate.traps.finding import Finding
 from ts_handlers.operate.traps.keys import nearest
-from ts_handlers.operate.traps.loaded import LoadedModel, load_entries, loaded_models, positive, timeout
+from ts_handlers.operate.traps.loaded import LoadedModel, load_entries, loaded_models, positive
 from ts_handlers.operate.traps.subject import Subject
 
 FRONTEND_KEYS = (
@@ -122,7 +122,7 @@ def _overruled(model: LoadedModel) -> Iterator[Finding]:
     if minimum and maximum and maximum >= minimum:
         own |= {"minWorkers": minimum, "maxWorkers": maximum}
     for key in ("responseTimeout", "startupTimeout"):
-        own[key] = timeout(archive, entry, key)
+        own[key] = archive.setting(key) or YAML_TIMEOUT_S
     for key, value in own.items():
         given = positive(entry, key)
         if value is None or given is None or given == value:

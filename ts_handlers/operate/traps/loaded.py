@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from ts_handlers.operate.archives import Archive
-from ts_handlers.operate.plan import YAML_TIMEOUT_S
 from ts_handlers.operate.traps.subject import Subject
 
 DEFAULT_BATCH_SIZE = 1
@@ -147,10 +146,3 @@ def positive(entry: Mapping[str, Any], key: str) -> int | None:
     except (ValueError, OverflowError):
         return None
     return number if number > 0 else None
-
-
-def timeout(archive: Archive, entry: Mapping[str, Any], key: str) -> int:
-    """Return the seconds that hold: with a model-config.yaml, its own or 120, whatever models= says."""
-    if archive.settings is not None:
-        return archive.setting(key) or YAML_TIMEOUT_S
-    return positive(entry, key) or YAML_TIMEOUT_S
