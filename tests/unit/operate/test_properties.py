@@ -67,7 +67,7 @@ def test_a_backslash_that_stands_for_nothing_is_noticed(text: str, swallowed: st
 
 
 def test_a_line_is_known_as_it_is_written() -> None:
-    first, second, third = parse_lines("a : x\\\n  y\nb z\nc=1\\\n")
+    first, second, third = parse_lines("a : x\\\n  y\nb z\nc=1\\")
 
     assert (first.key, first.value, first.separator, first.is_continued) == ("a", "xy", ":", True)
     assert (second.separator, second.is_continued) == ("", False)
