@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import fcntl
 import json
 import os
@@ -68,14 +69,12 @@ def url() -> Iterator[str]:
 
 def wait_for(port: int) -> None:
     deadline = time.monotonic() + 30.0
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port)).close()
-        except ConnectionRefusedError:
+    with contextlib.ExitStack() as stack:
+        probe = stack.enter_context(socket.socket())
+        while probe.connect_ex(("127.0.0.1", port)) != 0:
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        else:
-            return
+            probe = stack.enter_context(socket.socket())
 
 
 @pytest.fixture

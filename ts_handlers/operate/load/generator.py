@@ -32,7 +32,8 @@ class LoadSpec:
         rate: Requests per second, started on schedule whatever the server does; None for a closed loop.
         duration_s: Length of the measured window, in seconds.
         warmup_s: Load of the same kind before it, in seconds, not measured.
-        timeout_s: Seconds after which a request is given up.
+        timeout_s: Seconds after which a request in flight is given up; in an open loop also how long one that is due
+            waits for room in flight.
         headers: Headers of every request; Content-Type is the payload's.
         verify_tls: Whether the certificate of an https server must be one that this machine trusts.
     """
@@ -73,7 +74,7 @@ async def generate_load(
 ) -> LoadResult:
     """Send one request to see that something answers, then the warm-up, then what is measured.
 
-    Takes at most `warmup_s` + `duration_s` + `timeout_s`, and a first request.
+    Takes at most `warmup_s` + `duration_s` + twice `timeout_s`, and a first request.
 
     Args:
         spec: The load.

@@ -56,7 +56,7 @@ class Sender:
     Args:
         session: The session.
         url: Where to POST.
-        timeout_s: How long after it was due a request is given up.
+        timeout_s: How long a request may wait to be sent, and how long its answer may take.
     """
 
     def __init__(self, session: ClientSession, url: str, timeout_s: float) -> None:
@@ -64,17 +64,17 @@ class Sender:
         self._session = session
         self._url = url
         self._timeout_s = timeout_s
+        self._timeout = self._aiohttp.ClientTimeout(total=timeout_s)
 
     async def post(self, payload: Payload, due_s: float) -> Outcome:
         """Post a payload that was due at a time of time.perf_counter, and return how it ended."""
         sent_s = time.perf_counter()
-        left_s = due_s + self._timeout_s - sent_s
-        if left_s <= 0:
+        if sent_s - due_s >= self._timeout_s:
             return Outcome(due_s, sent_s, sent_s, None, NOT_STARTED)
         status: int | None = None
         error = ""
         try:
-            status, body = await self._answer(payload, left_s)
+            status, body = await self._answer(payload)
             if not 200 <= status < 300:
                 error = body[:_EXCERPT_BYTES].decode("utf-8", "replace")
         except asyncio.TimeoutError:
@@ -90,7 +90,7 @@ class Sender:
             OperatorError: Nothing does.
         """
         try:
-            await self._answer(payload, self._timeout_s)
+            await self._answer(payload)
         except asyncio.TimeoutError as error:
             raise OperatorError(
                 f"{self._url} did not answer a first request within {self._timeout_s:g} s: is the model loaded? "
@@ -102,13 +102,13 @@ class Sender:
                 "right?"
             ) from error
 
-    async def _answer(self, payload: Payload, timeout_s: float) -> tuple[int, bytes]:
+    async def _answer(self, payload: Payload) -> tuple[int, bytes]:
         body = payload.body if len(payload.body) < _STREAMED_FROM_BYTES else io.BytesIO(payload.body)
         async with self._session.post(
             self._url,
             data=body,
             headers={"Content-Type": payload.content_type},
-            timeout=self._aiohttp.ClientTimeout(total=timeout_s),
+            timeout=self._timeout,
             allow_redirects=False,  # a redirect would turn the POST into a GET of another page
         ) as response:
             return response.status, await response.read()
