@@ -168,6 +168,15 @@ def test_only_the_crop_is_seen(handler: Any) -> None:
     assert red[0, 0] > 2.0 > blue[0, 0]
 
 
+def test_rows_stay_rows(handler: Any) -> None:
+    picture = Image.new("RGB", (256, 256), "red")
+    picture.paste("blue", (0, 128, 256, 256))
+    (model_input,) = handler.transform(picture)
+    red, _, blue = model_input.arrays["pixel_values"]
+    assert (red[:100] > blue[:100]).all()
+    assert (red[-100:] < blue[-100:]).all()
+
+
 def test_a_picture_given_as_text_is_refused(handler: Any) -> None:
     (response,) = predict(handler, "not Latin-1: \u20ac")
     assert response.status == 400
