@@ -42,6 +42,10 @@ def run(args: argparse.Namespace) -> int:
         raise OperatorError("no folder is given; give the one that holds your .mar files, or --check FILE")
     if args.json:
         raise OperatorError("--json is for --check; leave it out")
+    return _configure(args)
+
+
+def _configure(args: argparse.Namespace) -> int:
     directory: Path = args.directory.resolve()
     output: Path = (args.output or directory / CONFIG_NAME).resolve()
     archives = read_archives(directory)
@@ -69,8 +73,10 @@ def run(args: argparse.Namespace) -> int:
     print(f"budget: {budget.describe() if args.cpus is None else f'{args.cpus:g} CPUs (given)'}")
     print(f"memory: {memory_bytes / MIB:.0f} MiB{'' if args.memory_mb is None else ' (given)'}")
     _print_plan(plan)
-    for warning in [*(launch.warnings if launch else ()), *(finding.describe() for finding in findings)]:
-        print(warning if warning.startswith("warning: ") else f"warning: {warning}")
+    for warning in launch.warnings if launch else ():
+        print(f"warning: {warning}")
+    for finding in findings:
+        print(finding.describe())
     print(f"wrote {output} and {layout.metrics_config}")
     print(f"next: ts-handlers serve {args.directory}" + (f" --config {args.output}" if args.output else ""))
     return 0

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ts_handlers.cli import main
 from ts_handlers.cpu import CpuBudget
@@ -17,6 +19,7 @@ from ts_handlers.errors import ConfigError
 from ts_handlers.operate import properties
 from ts_handlers.operate.traps.check import find_traps
 from ts_handlers.operate.traps.finding import Finding
+from ts_handlers.operate.traps.known_keys import KNOWN
 from ts_handlers.operate.traps.subject import Machine, gather, gather_text, this_machine
 
 YAML = "responseTimeout: 120\nstartupTimeout: 300\nhandler:\n  task: text-classification\n"
@@ -92,7 +95,14 @@ VALUES: list[tuple[Mapping[str, str | None], str, str, str]] = [
     ({"blacklist_env_vars": "("}, "problem", "blacklist_env_vars", "no regular expression"),
     ({"blacklist_env_vars": ".*PATH"}, "warning", "blacklist_env_vars", "keeps PATH, LD_LIBRARY_PATH"),
     ({"metrics_mode": "prom"}, "problem", "metrics_mode", "goes on with log"),
-    ({"model_snapshot": "{}"}, "problem", "model_snapshot", "go before load_models"),
+    ({"model_snapshot": "{}"}, "problem", "model_snapshot", "beside load_models and models"),
+    (
+        {"model_snapshot": "{}", "models": None, "load_models": None},
+        "warning",
+        "model_snapshot",
+        "they are not checked",
+    ),
+    ({"min_workers": "4"}, "warning", "min_workers", "set minWorkers for each model, in models="),
     ({"model_store": "$$STORE$$"}, "problem", "model_store", "STORE is not set"),
     ({"load_models": None}, "problem", "load_models", "none is loaded"),
     ({"load_models": "mini-1.0.mar, x.mar"}, "problem", "load_models", "blanks belong to the file's name"),
@@ -434,6 +444,14 @@ def test_metrics_of_others_are_theirs(site: Site, write_mar: Callable[..., Path]
 
     site.values["metrics_config"] = None
     assert site.findings() == []
+
+
+@given(st.dictionaries(st.sampled_from([*KNOWN, "x"]), st.text(max_size=12) | st.sampled_from(["true", "0", "1"])))
+def test_any_values_are_judged_and_none_breaks_the_check(values: dict[str, str]) -> None:
+    text = properties.render(properties.Entry(key, value) for key, value in values.items())
+    found = find_traps(gather_text(Path("/nowhere/config.properties"), text, {}, MACHINE))
+
+    assert all(one.key and one.why and one.remedy for one in found)
 
 
 def test_a_file_that_is_none_cannot_be_checked(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ class Finding:
         severity: A problem keeps the server or a model from doing what the file says; a warning costs safety, speed or
             memory; a hint is good to know.
         key: The property it is about, or the archive.
-        seen: What the file has.
+        seen: What the file has; empty for an empty value.
         why: What TorchServe makes of it.
         remedy: What to do.
     """
@@ -32,7 +32,7 @@ class Finding:
 
     def describe(self) -> str:
         """Say it in one line."""
-        return f"{self.severity}: {self.key}: {self.seen}: {self.why}; {self.remedy}"
+        return f"{self.severity}: {self.key}: {self.seen or 'empty'}: {self.why}; {self.remedy}"
 
 
 def worst_first(findings: Iterable[Finding]) -> list[Finding]:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 
 from ts_handlers.operate.traps.finding import Finding
 from ts_handlers.operate.traps.known_keys import KNOWN, LAUNCHER_KEYS, Kind
+from ts_handlers.operate.traps.loaded import MODEL_KEYS
 from ts_handlers.operate.traps.subject import Subject, java_int, overrides, unset_variables
 
 _NEAR = 0.8
@@ -37,11 +38,12 @@ def check_keys(subject: Subject) -> Iterator[Finding]:
             "write prometheus",
         )
     if "model_snapshot" in subject.values:
+        ignored = [key for key in ("load_models", "models") if key in subject.values]
         yield Finding(
-            "problem",
+            "problem" if ignored else "warning",
             "model_snapshot",
-            "a snapshot",
-            "its workers and batches go before load_models, models= and every model-config.yaml",
+            f"a snapshot, beside {' and '.join(ignored)}" if ignored else "a snapshot",
+            "its models, workers and batches hold, and neither load_models nor any model-config.yaml; they are not checked",
             "remove the line, and start TorchServe with --ncs so that no snapshot is written",
         )
 
@@ -58,7 +60,9 @@ def _names(subject: Subject) -> Iterator[Finding]:
                 "problem", key, "no key of TorchServe's", "it is ignored, and the default holds", f"write {near}"
             )
         else:
-            yield Finding("warning", key, "no key of TorchServe 0.12", "it is ignored", "remove it")
+            of_model = nearest(key, MODEL_KEYS)
+            remedy = f"set {of_model} for each model, in models=" if of_model else "remove it"
+            yield Finding("warning", key, "no key of TorchServe 0.12", "it is ignored", remedy)
 
 
 def nearest(key: str, known: Iterable[str]) -> str | None:
