@@ -107,7 +107,7 @@ class Bench:
     def _configure(self, setting: Setting, folder: Path) -> BackgroundServer:
         config = folder / CONFIG_NAME
         write_config(self._archive.path.parent, setting, config, free_port_options())
-        environ = {**os.environ, THREADS_ENV: str(setting.threads), "TEMP": str(folder)}
+        environ = {**os.environ, THREADS_ENV: str(setting.threads), "TEMP": str(folder), "TMPDIR": str(folder)}
         environ.pop("LOG_LOCATION", None)
         environ.pop("METRICS_LOCATION", None)
         return BackgroundServer(self._archive.path.parent, config=config, run_dir=folder / "run", environ=environ)
