@@ -204,7 +204,7 @@ def test_a_load_that_is_stopped_before_it_measures_knows_nothing(behaviour: Any)
         stop = asyncio.Event()
         async with served(behaviour) as url:
             asyncio.get_running_loop().call_later(0.2, stop.set)
-            return await generate_load(LoadSpec(url, TEXTS, warmup_s=60.0), stop=stop)
+            return await generate_load(LoadSpec(url, TEXTS, warmup_s=60.0, timeout_s=5.0), stop=stop)
 
     result = asyncio.run(go())
 
