@@ -281,7 +281,7 @@ def test_ctrl_c_keeps_what_is_known_and_the_same_command_goes_on(
     first = Running(words, scratch)
     first.wait_for_trial()
     out = first.end(signal.SIGINT, is_group=True)  # a terminal's Ctrl-C reaches the server, too
-    assert "interrupted; 1 trials are kept" in out
+    assert "interrupted; 1 trial kept in" in out
     assert list(scratch.iterdir()) == []
     known = read_results(output / "results.json")
     assert known.outcome is None
@@ -290,7 +290,7 @@ def test_ctrl_c_keeps_what_is_known_and_the_same_command_goes_on(
     second = Running(words, scratch)
     second.wait_for_trial()
     out = second.end(signal.SIGTERM, is_group=False)
-    assert "going on from 1 trials" in out
+    assert "going on from 1 trial in" in out
     assert list(scratch.iterdir()) == []
     further = read_results(output / "results.json")
     assert further.trials[0] == known.trials[0]

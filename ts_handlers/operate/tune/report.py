@@ -30,7 +30,7 @@ _COLUMNS = (
     "batch",
     "delay (ms)",
     "round",
-    "measured (s)",
+    "time (s)",
     "requests/s",
     "p50 (ms)",
     "p90 (ms)",

@@ -90,7 +90,7 @@ def tune(options: Options) -> int:
                 outcome = _search(options, settings, results, bench)
             write_output(options.output, archive, outcome.choice, budget)
         except KeyboardInterrupt:
-            print(f"\ninterrupted; {len(results.trials)} trials are kept in {results.path}")
+            print(f"\ninterrupted; {_count(results)} kept in {results.path}")
             print("the same command goes on from there", flush=True)
             return EXIT_INTERRUPTED
         finally:
@@ -164,7 +164,12 @@ def _say_known(results: Results) -> None:
     if results.outcome is not None:
         print(f"{results.path} holds the whole search; nothing is measured again (--force starts over)", flush=True)
     elif results.trials:
-        print(f"going on from {len(results.trials)} trials of {results.path}", flush=True)
+        print(f"going on from {_count(results)} in {results.path}", flush=True)
+
+
+def _count(results: Results) -> str:
+    number = len(results.trials)
+    return f"{number} trial" if number == 1 else f"{number} trials"
 
 
 def _write_report(output: Path, results: Results) -> None:

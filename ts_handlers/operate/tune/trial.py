@@ -88,7 +88,8 @@ class Bench:
         if measured is not None and result is not None:
             reason = failure(measured)
             reason = f"{reason}: {result.first_error}" if reason and result.first_error else reason
-        return Trial(setting, rung, seconds, start_s, total_s, None if reason else measured, reason)
+        measured_s = 0.0 if result is None else seconds
+        return Trial(setting, rung, measured_s, start_s, total_s, None if reason else measured, reason)
 
     @contextlib.contextmanager
     def _running(self, server: BackgroundServer) -> Iterator[BackgroundServer]:

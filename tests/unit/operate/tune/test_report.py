@@ -118,6 +118,7 @@ def test_the_page_has_every_trial_and_nothing_of_it_is_markup() -> None:
     embedded = re.search(r'<script type="application/json" id="chart-data">(.*?)</script>', page)
     assert embedded is not None
     assert json.loads(embedded[1]) == chart(known)
+    assert not set(embedded[1]) & set("<>&")  # nothing in it can end the script
 
 
 def test_an_unfinished_search_has_no_comparison() -> None:
