@@ -20,8 +20,9 @@ from ts.metrics.metric_type_enum import MetricTypes
 from ts.torch_handler.base_handler import BaseHandler
 
 from ts_handlers import metrics, startup
-from ts_handlers.batch import Array, ModelInput, Row, pad_batch, split_rows
-from ts_handlers.bucketing import BatchPlan, check_boundaries, plan_batches
+from ts_handlers.batch import Array, ModelInput, Row
+from ts_handlers.bucketing import BatchPlan, check_boundaries
+from ts_handlers.calls import ModelCalls, padding_ratio
 from ts_handlers.config import HandlerConfig, OutputConfig, load_config
 from ts_handlers.cpu import CpuShare, change_threads, limit_threads
 from ts_handlers.errors import (
@@ -137,8 +138,9 @@ class InferenceHandler(BaseHandler):
         self.prepare()
         check_boundaries(self.config.bucketing.boundaries, self.max_length)
         self.session = self.open_session(self._files(properties.get("gpu_id")))
+        self._calls = ModelCalls(self.config.bucketing, self.pad_values, self.sequence_outputs)
         self._metrics = metrics.WorkerMetrics(context.metrics, MetricTypes)
-        warmed = startup.warm_up(self.config, self.max_length, self.warmup_input, self._run_padded)
+        warmed = startup.warm_up(self.config, self.max_length, self.warmup_input, self._warm_up)
         name = self.task or type(self).__name__
         place = self._placement.describe()
         logger.info("%s", startup.decisions(name, self.config, self.session.describe(), place, warmed))
@@ -181,16 +183,12 @@ class InferenceHandler(BaseHandler):
         del args, kwargs
         places = [(row, inputs) for row in data if row.is_open for inputs in row.inputs]
         flat = [item for _, inputs in places for item in inputs]
-        owners = [row for row, inputs in places for _ in inputs]
-        plans = self._plan(flat)
-        outputs: list[dict[str, Array]] = [{} for _ in flat]
+        plans = self._calls.plan(self.session, flat)
         with self._metrics.timed(metrics.RUN_SECONDS):
-            for plan in plans:
-                self._run_plan(plan, flat, outputs, owners)
-        self._measure_padding(flat, plans)
-        remaining = iter(outputs)
+            outcomes = iter(self._calls.run(self.session, flat, plans))
+        self._metrics.observe(metrics.PADDED_TOKENS, round(padding_ratio(flat, plans), 4))
         for row, inputs in places:
-            row.outputs.append([next(remaining) for _ in inputs])
+            row.outputs.append([self._output(row, next(outcomes)) for _ in inputs])
         return data
 
     @timed  # type: ignore[untyped-decorator]
@@ -239,25 +237,17 @@ class InferenceHandler(BaseHandler):
                     f"the request has more than {limit} tokens; send it in parts", code="too_many_tokens"
                 )
 
-    def _run_plan(
-        self, plan: BatchPlan, inputs: list[ModelInput], outputs: list[dict[str, Array]], owners: list[Row]
-    ) -> None:
-        """Run one call; where it fails, run its sequences one by one, so that only the guilty row fails."""
-        try:
-            results = self._run_padded(inputs, plan)
-        except Exception as error:  # noqa: BLE001  # engines raise what they like
-            if len(plan.indices) > 1:
-                for index in plan.indices:
-                    self._run_plan(BatchPlan((index,), plan.padded_length), inputs, outputs, owners)
-                return
-            owners[plan.indices[0]].error = row_error(logger, "the model run", error)
-            return
-        for index, result in zip(plan.indices, results, strict=True):
-            outputs[index] = result
+    @staticmethod
+    def _output(row: Row, outcome: dict[str, Array] | Exception) -> dict[str, Array]:
+        """Return the outputs of one input; a failed one ends its row."""
+        if isinstance(outcome, Exception):
+            row.error = row.error or row_error(logger, "the model run", outcome)
+            return {}
+        return outcome
 
-    def _run_padded(self, inputs: Sequence[ModelInput], plan: BatchPlan) -> list[dict[str, Array]]:
-        batch = pad_batch(inputs, plan, self.pad_values)
-        return split_rows(self.session.run(batch.arrays), batch, self.sequence_outputs)
+    def _warm_up(self, inputs: Sequence[ModelInput], plan: BatchPlan) -> None:
+        for num_parallel in {1, self.session.max_parallel}:
+            self._calls.run_call(self.session, inputs, plan, num_parallel)
 
     def _format_row(self, row: Row) -> None:
         if row.request is None:
@@ -298,21 +288,6 @@ class InferenceHandler(BaseHandler):
             yield
         except Exception as error:  # noqa: BLE001  # a hook's bug must not fail the other rows
             row.error = row_error(logger, "a handler hook", error)
-
-    def _plan(self, inputs: Sequence[ModelInput]) -> list[BatchPlan]:
-        bucketing = self.config.bucketing
-        return plan_batches(
-            [item.length for item in inputs],
-            max_batch_size=bucketing.max_batch_size,
-            max_padded_tokens=bucketing.max_padded_tokens,
-            boundaries=bucketing.boundaries,
-            call_overhead_tokens=bucketing.call_overhead_tokens,
-        )
-
-    def _measure_padding(self, inputs: Sequence[ModelInput], plans: Sequence[BatchPlan]) -> None:
-        fed = sum(plan.num_padded_tokens for plan in plans)
-        needed = sum(item.length for item in inputs)
-        self._metrics.observe(metrics.PADDED_TOKENS, round(1 - needed / fed, 4) if fed else 0.0)
 
     @property
     def pad_values(self) -> Mapping[str, int]:

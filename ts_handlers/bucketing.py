@@ -73,6 +73,17 @@ def plan_batches(
     return plans[::-1]
 
 
+def calls_side_by_side(num_sequences: int, max_batch_size: int, max_parallel: int) -> int:
+    """Return the most sequences of a call, so that calls made at the same time take about equally long.
+
+    Two calls for each thread: with one, the thread that gets the longest sequences would still compute when the others
+    are done.
+    """
+    if max_parallel < 2:
+        return max_batch_size
+    return max(1, min(max_batch_size, -(-num_sequences // (2 * max_parallel))))
+
+
 def pad_length(length: int, boundaries: Sequence[int] = ()) -> int:
     """Return the smallest boundary that holds `length`, or `length` itself past the last one."""
     position = bisect_left(boundaries, length)

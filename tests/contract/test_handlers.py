@@ -13,6 +13,7 @@ import pytest
 import ts_handlers
 from tests.model_dirs import KINDS, TASK_OF, TINY_KINDS, serialized_file
 from ts_handlers.bucketing import BatchPlan
+from ts_handlers.cpu import CpuShare
 from ts_handlers.tasks import TASKS
 from ts_handlers.testing import Raw, load_handler, predict
 
@@ -188,11 +189,12 @@ def test_pairs_are_for_classification_only(kind: str, make: Make) -> None:
 def test_int8_answers_stay_close_whatever_shares_their_call(kind: str, make: Make, texts: list[str]) -> None:
     handler = make(kind, ("onnx", "int8"))
     inputs = [handler.transform(handler.decode(payload(kind, text)))[0] for text in texts if len(text) < 100]
-    plans = handler._plan(inputs)
-    together = [outputs for plan in plans for outputs in handler._run_padded(inputs, plan)]
+    calls, session = handler._calls, handler.session
+    plans = calls.plan(session, inputs)
+    together = [outputs for plan in plans for outputs in calls.run_call(session, inputs, plan)]
     order = [index for plan in plans for index in plan.indices]
     for index, outputs in zip(order, together, strict=True):
-        alone = handler._run_padded([inputs[index]], BatchPlan((0,), inputs[index].length))[0]
+        alone = calls.run_call(session, [inputs[index]], BatchPlan((0,), inputs[index].length))[0]
         for name, array in outputs.items():
             assert array.shape == alone[name].shape
             error = np.linalg.norm(array - alone[name]) / np.linalg.norm(alone[name])
@@ -225,10 +227,15 @@ def test_only_the_guilty_row_fails_when_the_model_does(kind: str, make: Make, ca
     poisoned = handler.transform(handler.decode(payload(kind, poison)))[0].length
 
     class Poisoned:
-        def run(self, arrays: dict[str, Any]) -> Any:
+        max_parallel = session.max_parallel
+
+        def run(self, arrays: dict[str, Any], *, num_parallel: int = 1) -> Any:
             if (arrays["attention_mask"].sum(axis=1) == poisoned).any():
                 raise RuntimeError(f"cannot run {poison}")
-            return session.run(arrays)
+            return session.run(arrays, num_parallel=num_parallel)
+
+        def resize(self, share: CpuShare) -> None:
+            raise AssertionError(share)
 
         def describe(self) -> str:
             return "poisoned"
@@ -249,10 +256,12 @@ def test_a_row_there_is_no_memory_for_is_507_and_its_neighbours_are_answered(kin
     limit = handler.transform(handler.decode(payload(kind, "word " * 50)))[0].length
 
     class Small:
-        def run(self, arrays: dict[str, Any]) -> Any:
+        max_parallel = session.max_parallel
+
+        def run(self, arrays: dict[str, Any], *, num_parallel: int = 1) -> Any:
             if arrays["input_ids"].shape[1] >= limit:
                 raise MemoryError
-            return session.run(arrays)
+            return session.run(arrays, num_parallel=num_parallel)
 
     handler.session = Small()
     responses = predict(handler, payload(kind, "fine"), payload(kind, "word " * 50))

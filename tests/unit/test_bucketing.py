@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ts_handlers.bucketing import BatchPlan, check_boundaries, pad_length, plan_batches
+from ts_handlers.bucketing import BatchPlan, calls_side_by_side, check_boundaries, pad_length, plan_batches
 from ts_handlers.errors import ConfigError
 
 LENGTHS = st.lists(st.integers(1, 300), max_size=40)
@@ -77,3 +77,11 @@ def test_pad_length(length: int, padded: int) -> None:
 def test_unusable_boundaries_are_refused(boundaries: tuple[int, ...]) -> None:
     with pytest.raises(ConfigError, match=r"handler\.bucketing\.boundaries"):
         check_boundaries(boundaries, 512)
+
+
+@pytest.mark.parametrize(
+    ("num_sequences", "max_batch_size", "max_parallel", "expected"),
+    [(8, 8, 1, 8), (100, 8, 1, 8), (8, 8, 2, 2), (9, 8, 2, 3), (1, 8, 4, 1), (0, 8, 4, 1), (64, 8, 2, 8), (3, 8, 2, 1)],
+)
+def test_two_calls_for_each_thread(num_sequences: int, max_batch_size: int, max_parallel: int, expected: int) -> None:
+    assert calls_side_by_side(num_sequences, max_batch_size, max_parallel) == expected

@@ -205,7 +205,10 @@ def test_a_model_that_returns_no_numbers_fails_the_check(model_dirs: ModelDirs) 
     source = load_source(str(model_dirs.checkpoint("tiny-distilbert")), "text-classification")
 
     class Broken:
-        def run(self, arrays: Any) -> Any:
+        max_parallel = 1
+
+        def run(self, arrays: Any, *, num_parallel: int = 1) -> Any:
+            del num_parallel
             return {"logits": np.full((len(arrays["input_ids"]), 2), np.nan)}
 
         def resize(self, share: CpuShare) -> None:

@@ -149,6 +149,46 @@ def threads_of_session(session: Any) -> int:
     return int(options.intra_op_num_threads)
 
 
+def test_calls_side_by_side_have_a_session_of_one_thread(tmp_path: Path) -> None:
+    session: Any = open_session(RuntimeConfig(), write_model(tmp_path), SHARE)
+    assert session.max_parallel == 2
+    assert session._single_threaded.get_session_options().intra_op_num_threads == 1
+    assert "a session for calls side by side" in session.describe()
+    used: list[str] = []
+    for name in ("_session", "_single_threaded"):
+        setattr(session, name, Recording(getattr(session, name), name, used))
+    for num_parallel in (1, 2, 3):
+        assert session.run({"input_ids": np.array([[7]])}, num_parallel=num_parallel)["y"].tolist() == [[7]]
+    assert used == ["_session", "_single_threaded", "_single_threaded"]
+
+
+class Recording:
+    """A real session that notes when it is used."""
+
+    def __init__(self, session: Any, name: str, used: list[str]) -> None:
+        self.session, self.name, self.used = session, name, used
+
+    def run(self, *arguments: Any) -> Any:
+        self.used.append(self.name)
+        return self.session.run(*arguments)
+
+
+def test_without_memory_for_two_sessions_one_serves_all_calls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("ts_handlers.runtime.onnx.available_memory", lambda: 100)
+    session: Any = open_session(RuntimeConfig(), write_model(tmp_path), SHARE)
+    assert session._single_threaded is session._session
+    assert "calls side by side share one pool of 2 threads" in caplog.text
+    assert session.run({"input_ids": np.array([[7]])}, num_parallel=2)["y"].tolist() == [[7]]
+
+
+def test_one_thread_needs_one_session(tmp_path: Path) -> None:
+    session: Any = open_session(RuntimeConfig(), write_model(tmp_path), cpu_share(CpuBudget((0, 1)), 2))
+    assert session._single_threaded is session._session
+    assert session.max_parallel == 1
+
+
 def test_a_session_takes_other_threads_while_it_runs(tmp_path: Path) -> None:
     session = open_session(RuntimeConfig(), write_model(tmp_path), SHARE)
     before = session._session  # type: ignore[attr-defined]
@@ -174,6 +214,7 @@ def test_a_session_that_cannot_be_opened_twice_keeps_its_threads_and_says_so(
     """No GPU here: only the name of the session's provider is another."""
     session: Any = open_session(RuntimeConfig(), write_model(tmp_path), SHARE)
     session.providers = providers
+    assert session.max_parallel == (2 if providers == (CPU,) else 1)
     monkeypatch.setattr("ts_handlers.runtime.onnx.available_memory", lambda: free_bytes)
     session.resize(cpu_share(CpuBudget((0, 1)), 2, threads=1))
     assert threads_of_session(session) == 2

@@ -98,6 +98,20 @@ def test_a_worker_follows_what_changes_between_two_batches(
     assert sum("now" in record.getMessage() for record in caplog.records) == 1
 
 
+def test_calls_side_by_side_answer_as_calls_one_by_one_do(model_dirs: ModelDirs, texts: list[str]) -> None:
+    folder = model_dirs.get("tiny-distilbert")
+    short = [text for text in texts if len(text) < 100]
+    answers = []
+    for threads in (1, 3):
+        config = {"handler": {"cpu": {"threads": threads}, "tokenizer": {"pad_token_id": 1}}}
+        handler = load_handler(ts_handlers.TextClassificationHandler, folder, config, serialized_file="model.onnx")
+        assert handler.session.max_parallel == threads
+        answers.append([response.json() for response in predict(handler, *short)])
+    limit_threads(1)
+    for alone, together in zip(*answers, strict=True):
+        assert alone == pytest.approx(together, abs=1e-5)
+
+
 @pytest.mark.parametrize(
     ("environ", "config", "expected"),
     [

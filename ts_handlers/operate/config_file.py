@@ -158,18 +158,22 @@ def _launcher_entries(launch: Launch | None, preload: str) -> list[Entry]:
 
 
 def _frontend_entries(plan: Plan) -> list[Entry]:
-    collector = "-XX:+UseSerialGC" if plan.is_serial_gc else "-XX:+UseG1GC"
-    why = (
-        "one thread collects it: more would take CPUs from the workers"
-        if plan.is_serial_gc
-        else "G1 keeps pauses short"
-    )
+    if plan.is_small_jvm:
+        options = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1"
+        why = (
+            "one thread collects it, and code is compiled once and lightly: more of either takes CPUs from the workers"
+        )
+    else:
+        options, why = "-XX:+UseG1GC", "G1 keeps pauses short"
+    pool = max(2, plan.java_cpus)
     return [
         Entry(
             "vmargs",
-            f"-XX:ActiveProcessorCount={plan.java_cpus} -Xmx{plan.heap_mb}m {collector} -XX:+ExitOnOutOfMemoryError",
+            f"-XX:ActiveProcessorCount={plan.java_cpus} -Xmx{plan.heap_mb}m {options} "
+            f"-Djava.util.concurrent.ForkJoinPool.common.parallelism={pool} -XX:+ExitOnOutOfMemoryError",
             "The frontend shares the CPUs and the memory with the workers: it may count on the budget rounded up;\n"
             f"its heap is an eighth of the memory, 256 to 1024 MB; {why}.\n"
+            "Its common pool has two threads at least: with one, TorchServe starts a new thread for every batch.\n"
             "Out of memory it ends, so that whoever runs it starts it again.",
         ),
         Entry(

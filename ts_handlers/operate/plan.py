@@ -21,7 +21,7 @@ LATENCY_QUEUE_PER_WORKER = 8
 """With the latency profile, requests that may wait for each worker: the last of them waits for about eight calls."""
 
 MIN_HEAP_MB, MAX_HEAP_MB = 256, 1024
-SERIAL_GC_CPUS = 3
+SMALL_JVM_CPUS = 3
 MAX_NETTY_THREADS, MAX_NETTY_CLIENT_THREADS = 8, 4
 MAX_CPUS = 4096.0
 MAX_BATCH_SIZE = 4096
@@ -106,7 +106,7 @@ class Plan:
         netty_client_threads: Threads that talk to the workers.
         java_cpus: CPUs the frontend may count on.
         heap_mb: Its largest heap.
-        is_serial_gc: Whether its garbage is collected by one thread.
+        is_small_jvm: Whether it has so few CPUs that it collects garbage with one thread and compiles lightly.
     """
 
     cpus: float
@@ -120,7 +120,7 @@ class Plan:
     netty_client_threads: int
     java_cpus: int
     heap_mb: int
-    is_serial_gc: bool
+    is_small_jvm: bool
 
     @property
     def num_workers(self) -> int:
@@ -177,7 +177,7 @@ def make_plan(
         netty_client_threads=max(1, min(math.ceil(cpus / 2), MAX_NETTY_CLIENT_THREADS)),
         java_cpus=java_cpus,
         heap_mb=heap_mb,
-        is_serial_gc=java_cpus <= SERIAL_GC_CPUS,
+        is_small_jvm=java_cpus <= SMALL_JVM_CPUS,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ts_handlers.runtime.engines import open_session
+from ts_handlers.runtime.parallel import ParallelCalls
 from ts_handlers.runtime.session import ModelFiles, Session
 
-__all__ = ["ModelFiles", "Session", "open_session"]
+__all__ = ["ModelFiles", "ParallelCalls", "Session", "open_session"]

@@ -15,11 +15,16 @@ from ts_handlers.errors import ConfigError
 class Session(Protocol):
     """A loaded model."""
 
-    def run(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
+    @property
+    def max_parallel(self) -> int:
+        """Calls of `run` that may be made at the same time, from threads of their own; 1 where each has all threads."""
+
+    def run(self, arrays: Mapping[str, Array], *, num_parallel: int = 1) -> dict[str, Array]:
         """Run one batch.
 
         Args:
             arrays: Named inputs, each `(batch, padded_length, ...)`. What the model does not take is not fed.
+            num_parallel: How many calls are being made at the same time, this one included.
 
         Returns:
             Named outputs, each `(batch, ...)`; floating point ones as float32.

@@ -27,6 +27,8 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 class TorchSession:
     """A PyTorch module in eager mode, run under inference_mode."""
 
+    max_parallel = 1  # torch spreads a call over its threads, and each calling thread would start as many
+
     def __init__(self, config: RuntimeConfig, files: ModelFiles) -> None:
         if config.precision not in _DTYPES:
             raise ConfigError(
@@ -39,8 +41,9 @@ class TorchSession:
         self._module = module.to(self._device, _DTYPES[config.precision]).eval()
         self._accepted = _accepted_inputs(self._module)
 
-    def run(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
+    def run(self, arrays: Mapping[str, Array], *, num_parallel: int = 1) -> dict[str, Array]:
         """Run one batch; the module's forward decides which arrays are fed."""
+        del num_parallel
         names = [name for name in arrays if self._accepted is None or name in self._accepted]
         with torch.inference_mode():
             outputs = self._module(**{name: torch.from_numpy(arrays[name]).to(self._device) for name in names})

@@ -132,7 +132,7 @@ def test_the_frontend_takes_a_small_share(cpus: float, netty: int, client: int, 
     decided = plan(archive("a"), cpus=cpus)
 
     assert (decided.netty_threads, decided.netty_client_threads) == (netty, client)
-    assert (decided.java_cpus, decided.is_serial_gc) == (java, is_serial)
+    assert (decided.java_cpus, decided.is_small_jvm) == (java, is_serial)
 
 
 @pytest.mark.parametrize(("memory_bytes", "heap_mb"), [(GIB // 2, 256), (4 * GIB, 512), (64 * GIB, 1024)])

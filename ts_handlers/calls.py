@@ -1,0 +1,78 @@
+"""Unpadded inputs -> model calls -> the outputs of each: plan_batches, pad_batch, session.run, split_rows."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+from ts_handlers.batch import Array, ModelInput, pad_batch, split_rows
+from ts_handlers.bucketing import BatchPlan, calls_side_by_side, plan_batches
+from ts_handlers.config import BucketingConfig
+from ts_handlers.runtime import ParallelCalls, Session
+
+Outputs = dict[str, Array]
+
+
+class ModelCalls:
+    """Runs sequences in as few and as little padded calls as pays, at the same time where the session can.
+
+    Args:
+        bucketing: How sequences share calls.
+        pad_values: Fill of each model input where it is padded.
+        sequence_outputs: Outputs with the sequence as their second axis.
+    """
+
+    def __init__(
+        self, bucketing: BucketingConfig, pad_values: Mapping[str, int], sequence_outputs: Collection[str]
+    ) -> None:
+        self._bucketing = bucketing
+        self._pad_values, self._sequence_outputs = pad_values, sequence_outputs
+        self._parallel = ParallelCalls()
+
+    def plan(self, session: Session, inputs: Sequence[ModelInput]) -> list[BatchPlan]:
+        """Decide which sequences share a call."""
+        bucketing = self._bucketing
+        return plan_batches(
+            [item.length for item in inputs],
+            max_batch_size=calls_side_by_side(len(inputs), bucketing.max_batch_size, session.max_parallel),
+            max_padded_tokens=bucketing.max_padded_tokens,
+            boundaries=bucketing.boundaries,
+            call_overhead_tokens=bucketing.call_overhead_tokens,
+        )
+
+    def run(
+        self, session: Session, inputs: Sequence[ModelInput], plans: Sequence[BatchPlan]
+    ) -> list[Outputs | Exception]:
+        """Make the calls; return the outputs of each sequence, without padding, or what failed."""
+        outcomes: list[Outputs | Exception] = [{} for _ in inputs]
+        num_parallel = min(len(plans), session.max_parallel)
+
+        def call(plan: BatchPlan) -> None:
+            """Where a call fails, run its sequences one by one, so that only the guilty one fails."""
+            try:
+                results = self.run_call(session, inputs, plan, num_parallel)
+            except Exception as error:  # noqa: BLE001  # engines raise what they like
+                if len(plan.indices) > 1:
+                    for index in plan.indices:
+                        call(BatchPlan((index,), plan.padded_length))
+                else:
+                    outcomes[plan.indices[0]] = error
+                return
+            for index, result in zip(plan.indices, results, strict=True):
+                outcomes[index] = result
+
+        longest_first = sorted(plans, key=lambda plan: plan.num_padded_tokens, reverse=True)
+        self._parallel.for_each(call, longest_first, num_parallel)
+        return outcomes
+
+    def run_call(
+        self, session: Session, inputs: Sequence[ModelInput], plan: BatchPlan, num_parallel: int = 1
+    ) -> list[Outputs]:
+        """Make one call; return the outputs of its sequences, in the plan's order."""
+        batch = pad_batch(inputs, plan, self._pad_values)
+        return split_rows(session.run(batch.arrays, num_parallel=num_parallel), batch, self._sequence_outputs)
+
+
+def padding_ratio(inputs: Sequence[ModelInput], plans: Sequence[BatchPlan]) -> float:
+    """Return the share of padding among the tokens the model is fed."""
+    fed = sum(plan.num_padded_tokens for plan in plans)
+    return 1 - sum(item.length for item in inputs) / fed if fed else 0.0
