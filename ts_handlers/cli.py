@@ -17,7 +17,7 @@ from ts_handlers.errors import OperatorError
 
 VERBS = {
     "build": "ts_handlers.build.command",
-    "configure": "ts_handlers.operate.configure",
+    "configure": "ts_handlers.operate.configure.command",
     "serve": "ts_handlers.operate.serve",
     "tune": "ts_handlers.operate.tune.command",
     "bench": "ts_handlers.operate.bench",

@@ -10,7 +10,7 @@ import pytest
 
 from ts_handlers.cli import main
 from ts_handlers.operate.archives import read_archives
-from ts_handlers.operate.build_report import read_reports
+from ts_handlers.operate.configure.build_report import read_reports
 
 if TYPE_CHECKING:
     from tests.model_dirs import ModelDirs

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ts_handlers.errors import OperatorError
-from ts_handlers.operate.config_file import CONFIG_NAME
+from ts_handlers.operate.configure.config_file import CONFIG_NAME
 from ts_handlers.operate.readiness import KEY_FILE_NAME, WorkerFailedError
 from ts_handlers.operate.serve import READY, STOP_GRACE_S
 from ts_handlers.operate.server_config import ServerConfig, read_server_config

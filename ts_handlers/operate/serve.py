@@ -15,7 +15,7 @@ from types import FrameType
 from ts_handlers.cpu import POOL_ENV, WORKERS_ENV, cpu_budget, cpu_share
 from ts_handlers.cpu.share import threads_from_environ
 from ts_handlers.errors import OperatorError
-from ts_handlers.operate.config_file import CONFIG_NAME
+from ts_handlers.operate.configure.config_file import CONFIG_NAME
 from ts_handlers.operate.frontend import LOG_CONFIG, Frontend, frontend_command
 from ts_handlers.operate.java import find_java
 from ts_handlers.operate.ports import check_free, remove_dead_sockets, worker_socket, worker_socket_folder

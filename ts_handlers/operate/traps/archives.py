@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from ts_handlers.operate.archives import MAX_JAVA_INT, Archive
-from ts_handlers.operate.plan import YAML_TIMEOUT_S
+from ts_handlers.operate.configure.plan import YAML_TIMEOUT_S
 from ts_handlers.operate.traps.finding import Finding
 from ts_handlers.operate.traps.keys import nearest
 from ts_handlers.operate.traps.loaded import LoadedModel, load_entries, loaded_models, positive

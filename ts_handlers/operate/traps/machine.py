@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ts_handlers.operate.shares import JVM_OVERHEAD_MB, memory_of
+from ts_handlers.operate.configure.shares import JVM_OVERHEAD_MB, memory_of
 from ts_handlers.operate.traps.finding import Finding
 from ts_handlers.operate.traps.loaded import LoadedModel, java_cpus, loaded_models
 from ts_handlers.operate.traps.subject import Subject

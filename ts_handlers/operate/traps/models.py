@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from ts_handlers.operate.configure.workers import MAX_WORKERS
 from ts_handlers.operate.traps.finding import Finding
 from ts_handlers.operate.traps.keys import nearest
 from ts_handlers.operate.traps.loaded import (
@@ -18,7 +19,6 @@ from ts_handlers.operate.traps.loaded import (
     read_models,
 )
 from ts_handlers.operate.traps.subject import Subject
-from ts_handlers.operate.workers import MAX_WORKERS
 
 _ENVELOPES_OF_ONE = ("kserve", "kservev2")
 _LONG_DELAY_MS = 100

@@ -19,8 +19,8 @@ from ts_handlers.errors import ConfigError, OperatorError
 from ts_handlers.memory import memory_limit
 from ts_handlers.operate import properties
 from ts_handlers.operate.archives import Archive, read_archive
-from ts_handlers.operate.build_report import BuildReport, read_reports
-from ts_handlers.operate.shares import MIB
+from ts_handlers.operate.configure.build_report import BuildReport, read_reports
+from ts_handlers.operate.configure.shares import MIB
 from ts_handlers.operate.traps.known_keys import KNOWN
 
 _VARIABLE = re.compile(r"\$\$([^$]+[^$])\$\$")

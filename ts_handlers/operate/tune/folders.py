@@ -10,9 +10,9 @@ from pathlib import Path
 from ts_handlers.cpu import CpuBudget, cpu_share
 from ts_handlers.errors import OperatorError
 from ts_handlers.operate.archives import Archive, read_archive
-from ts_handlers.operate.build_report import NO_REPORT, read_reports
-from ts_handlers.operate.config_file import CONFIG_NAME, METRICS_NAME
-from ts_handlers.operate.shares import MIB, worker_mb
+from ts_handlers.operate.configure.build_report import NO_REPORT, read_reports
+from ts_handlers.operate.configure.config_file import CONFIG_NAME, METRICS_NAME
+from ts_handlers.operate.configure.shares import MIB, worker_mb
 from ts_handlers.operate.tune.replacing import part_of
 from ts_handlers.operate.tune.report import REPORT_NAME
 from ts_handlers.operate.tune.results import RESULTS_NAME

@@ -13,7 +13,7 @@ from ts_handlers.cpu import CpuBudget, cpu_budget
 from ts_handlers.errors import OperatorError
 from ts_handlers.memory import memory_limit
 from ts_handlers.operate.archives import Archive, read_archive
-from ts_handlers.operate.config_file import CONFIG_NAME, METRICS_NAME
+from ts_handlers.operate.configure.config_file import CONFIG_NAME, METRICS_NAME
 from ts_handlers.operate.java import find_java
 from ts_handlers.operate.load.payloads import read_payloads
 from ts_handlers.operate.tune.folders import Prior, check_output, place_archive, read_prior, write_output

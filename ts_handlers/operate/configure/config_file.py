@@ -6,8 +6,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from ts_handlers.operate.launcher import Launch
-from ts_handlers.operate.plan import LATENCY_QUEUE_PER_WORKER, MIN_JOB_QUEUE_SIZE, Plan
+from ts_handlers.operate.configure.launcher import Launch
+from ts_handlers.operate.configure.plan import LATENCY_QUEUE_PER_WORKER, MIN_JOB_QUEUE_SIZE, Plan
 from ts_handlers.operate.properties import Entry
 
 CONFIG_NAME = "config.properties"

@@ -9,8 +9,8 @@ from typing import Literal
 
 from ts_handlers.errors import OperatorError
 from ts_handlers.operate.archives import Archive
-from ts_handlers.operate.build_report import BuildReport
-from ts_handlers.operate.shares import (
+from ts_handlers.operate.configure.build_report import BuildReport
+from ts_handlers.operate.configure.shares import (
     HEAD_ROOM,
     JVM_OVERHEAD_MB,
     RSS_MARGIN,

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ts_handlers.operate.shares import MemoryPlan, share_by_weight
+from ts_handlers.operate.configure.shares import MemoryPlan, share_by_weight
 
 weights = st.lists(st.floats(1e-3, 1e6), min_size=1, max_size=12)
 

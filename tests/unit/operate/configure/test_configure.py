@@ -11,11 +11,12 @@ import yaml
 
 from ts_handlers.cli import main
 from ts_handlers.metrics import CATALOGUE
-from ts_handlers.operate import configure, properties
+from ts_handlers.operate import properties
+from ts_handlers.operate.configure import command as configure
 from ts_handlers.operate.metrics_config import metrics_yaml
 from ts_handlers.operate.server_config import read_server_config
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 
 
 def read(file: Path) -> dict[str, str]:

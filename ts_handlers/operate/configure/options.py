@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
-from ts_handlers.operate.config_file import CONFIG_NAME, Layout
-from ts_handlers.operate.plan import BATCH_SIZES, MAX_BATCH_SIZE, Options
-from ts_handlers.operate.workers import MAX_WORKERS, Profile
+from ts_handlers.operate.configure.config_file import CONFIG_NAME, Layout
+from ts_handlers.operate.configure.plan import BATCH_SIZES, MAX_BATCH_SIZE, Options
+from ts_handlers.operate.configure.workers import MAX_WORKERS, Profile
 
 _OPTIONS = Options()
 _LAYOUT = Layout(Path(), Path())

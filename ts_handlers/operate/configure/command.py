@@ -16,15 +16,15 @@ from ts_handlers.cpu.topology import Core, read_topology
 from ts_handlers.errors import OperatorError
 from ts_handlers.memory import memory_limit
 from ts_handlers.operate import properties
-from ts_handlers.operate.allocators import Preloads, advice, find_preloads
 from ts_handlers.operate.archives import Archive, read_archives
-from ts_handlers.operate.build_report import read_reports
-from ts_handlers.operate.config_file import CONFIG_NAME, HEADER, METRICS_NAME, Layout, make_entries
-from ts_handlers.operate.configure_options import add_arguments
-from ts_handlers.operate.launcher import Launch, plan_launch, probe_launcher
+from ts_handlers.operate.configure.allocators import Preloads, advice, find_preloads
+from ts_handlers.operate.configure.build_report import read_reports
+from ts_handlers.operate.configure.config_file import CONFIG_NAME, HEADER, METRICS_NAME, Layout, make_entries
+from ts_handlers.operate.configure.launcher import Launch, plan_launch, probe_launcher
+from ts_handlers.operate.configure.options import add_arguments
+from ts_handlers.operate.configure.plan import Options, Plan, make_plan
+from ts_handlers.operate.configure.shares import MIB
 from ts_handlers.operate.metrics_config import METRICS_HEADER, metrics_yaml
-from ts_handlers.operate.plan import Options, Plan, make_plan
-from ts_handlers.operate.shares import MIB
 from ts_handlers.operate.traps.check import find_traps
 from ts_handlers.operate.traps.finding import Finding
 from ts_handlers.operate.traps.subject import Machine, gather, gather_text

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ts_handlers.operate.allocators import Preloads, advice, find_preloads
+from ts_handlers.operate.configure.allocators import Preloads, advice, find_preloads
 
 
 def install(root: Path, file: str) -> Path:

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from ts_handlers.cpu import CpuBudget
 from ts_handlers.cpu.topology import Core
 from ts_handlers.errors import OperatorError
-from ts_handlers.operate.allocators import Preloads
-from ts_handlers.operate.plan import Plan
+from ts_handlers.operate.configure.allocators import Preloads
+from ts_handlers.operate.configure.plan import Plan
 
 MODULE = "torch.backends.xeon.run_cpu"
 

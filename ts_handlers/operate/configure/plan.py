@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from ts_handlers.errors import OperatorError
 from ts_handlers.operate.archives import Archive
-from ts_handlers.operate.build_report import NO_REPORT, BuildReport
-from ts_handlers.operate.shares import MIB, MemoryPlan
-from ts_handlers.operate.workers import Demand, Profile, WorkerPlan, plan_workers
+from ts_handlers.operate.configure.build_report import NO_REPORT, BuildReport
+from ts_handlers.operate.configure.shares import MIB, MemoryPlan
+from ts_handlers.operate.configure.workers import Demand, Profile, WorkerPlan, plan_workers
 
 YAML_TIMEOUT_S = 120
 """What TorchServe takes for either timeout when an archive has a model-config.yaml that does not set it."""

@@ -1,0 +1,1 @@
+"""configure: archives, CPUs and memory -> config.properties, with the reason of every number."""
