@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bench.process import run
 from bench.server import TS_HANDLERS, Launch, clean_env, fresh_folder
-from ts_handlers.operate.config_file import CONFIG_NAME
+from ts_handlers.operate.configure.config_file import CONFIG_NAME
 from ts_handlers.operate.ports import free_port_options
 from ts_handlers.operate.server_config import read_server_config
 
