@@ -128,7 +128,10 @@ def _wanted(demands: Sequence[Demand], cpus: float, profile: Profile) -> tuple[i
     whole = max(1, math.floor(cpus))
     shared = "\nModels share them by their weights." if len(demands) > 1 else ""
     if profile == "throughput":
-        return whole, f"One for each whole CPU, with one thread: they serve a little more than fewer with more threads, and fail alone.{shared}"
+        return whole, (
+            "One for each whole CPU, with one thread: they serve a little more than fewer with more threads, and one that\n"
+            f"fails takes less with it.{shared}"
+        )
     slow = [demand for demand in demands if (demand.report.latency_ms or math.inf) >= LATENCY_GAIN_MS]
     if not slow:
         return whole, (
