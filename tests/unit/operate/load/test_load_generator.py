@@ -2,13 +2,12 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from aiohttp import web
 
 from tests.unit.operate.load.servers import TEXTS, Dropping, Stalling, echo, full, hanging, load, served, slow
@@ -262,15 +261,9 @@ def test_without_aiohttp_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> 
         run_load(LoadSpec("http://127.0.0.1:1/", TEXTS))
 
 
-def test_https_is_checked_unless_told(tmp_path: Path) -> None:
-    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
-    subprocess.run(
-        [*("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"),
-         *("-keyout", key, "-out", certificate)],
-        check=True, capture_output=True,
-    )  # fmt: skip
+def test_https_is_checked_unless_told() -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
 
     async def go(*, verify_tls: bool) -> LoadResult:
         async with served(echo, ssl_context=context) as url:
