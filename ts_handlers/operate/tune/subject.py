@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import distributions
 from pathlib import Path
 
@@ -18,7 +19,21 @@ from ts_handlers.operate.tune.results import Subject
 from ts_handlers.operate.tune.trial import Load
 from ts_handlers.operate.tune.working_copy import sha256
 
-_PACKAGES = ("onnxruntime", "onnxruntime-gpu", "openvino", "torch", "torchserve", "ts_handlers")
+_PACKAGES = (
+    "numpy",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "openvino",
+    "tokenizers",
+    "torch",
+    "torchserve",
+    "transformers",
+    "ts_handlers",
+)
+
+_VARIABLES = ("LD_PRELOAD", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
+_OUR_VARIABLES = "TS_HANDLERS_"
+"""Beginning of the names of the variables that set something of ts_handlers."""
 
 
 def make_subject(archive: Archive, load: Load, budget: CpuBudget) -> Subject:
@@ -38,7 +53,7 @@ def make_subject(archive: Archive, load: Load, budget: CpuBudget) -> Subject:
 
 
 def machine_facts(budget: CpuBudget) -> dict[str, str]:
-    """Return what figures depend on: the CPUs, the memory, and the versions of what runs."""
+    """Return what figures depend on: the CPUs, the memory, the versions of what runs, and its environment."""
     info = parse_cpuinfo(Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace"))
     installed = {each.name: each.version for each in distributions()}
     versions = [f"{name} {installed[name]}" for name in _PACKAGES if name in installed]
@@ -48,7 +63,14 @@ def machine_facts(budget: CpuBudget) -> dict[str, str]:
         "CPU budget": budget.describe(),
         "memory": f"{memory_limit() / 2**30:.1f} GiB",
         "versions": ", ".join((f"Python {platform.python_version()}", f"Java {find_java().version}", *versions)),
+        "environment": speed_variables(os.environ) or "nothing that matters",
     }
+
+
+def speed_variables(environ: Mapping[str, str]) -> str:
+    """Return the variables that a worker inherits and that change its speed; an empty one is as good as none."""
+    names = sorted(name for name in environ if name in _VARIABLES or name.startswith(_OUR_VARIABLES))
+    return ", ".join(f"{name}={environ[name]}" for name in names if environ[name])
 
 
 def _payloads_sha256(payloads: Sequence[Payload]) -> str:
