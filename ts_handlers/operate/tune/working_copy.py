@@ -8,11 +8,13 @@ import json
 import shutil
 import zipfile
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from ts_handlers.config import HandlerConfig
 from ts_handlers.operate.archives import Archive
 from ts_handlers.operate.tune.replacing import replacing
 
@@ -24,8 +26,9 @@ _HEADER = "# Rewritten by `ts-handlers tune`, from the archive's own file.\n"
 
 
 def has_threads(archive: Archive) -> bool:
-    """Say whether the archive's handler takes its threads from `handler.cpu`: it has settings for ts_handlers."""
-    return isinstance((archive.settings or {}).get("handler"), dict)
+    """Say whether the archive's handler takes its threads from `handler.cpu`: all its settings are ts_handlers' own."""
+    settings = (archive.settings or {}).get("handler")
+    return isinstance(settings, dict) and set(settings) <= {field.name for field in fields(HandlerConfig)}
 
 
 def fixed_threads(archive: Archive) -> int | None:
