@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 KEEPS_UP_SHARE = 0.97
 """A server keeps up with a rate if it answers so much of it: the last requests of a measurement are still on their way."""
 
+MIN_REQUESTS = 50
+"""Requests of a trial at a rate, at least: a single late one must not decide whether a server keeps up."""
+
 MAX_ERROR_SHARE = 0.01
 """A setting under which more of the requests fail is no choice."""
 
@@ -87,13 +90,14 @@ class Objective:
 
     def gain(self, measured: Measurement, default: Measurement) -> float:
         """Return how many times better a measurement is than the default's: above 1 is better."""
-        if self._counts_p99(measured, default):
+        if self.counts_p99(measured, default):
             return default.p99_ms / measured.p99_ms if measured.p99_ms else 1.0
         return measured.requests_per_second / default.requests_per_second if default.requests_per_second else math.inf
 
-    def _counts_p99(self, *measured: Measurement) -> bool:
+    def counts_p99(self, *measured: Measurement) -> bool:
+        """Say whether a gain is of the p99, because of a rate all keep up with or a bound one of them misses."""
         if self.rate is None:
-            return self.slo_p99_ms is not None and not any(self.is_met(each) for each in measured)
+            return not all(self.is_met(each) for each in measured)
         return all(each.requests_per_second >= KEEPS_UP_SHARE * self.rate for each in measured)
 
 
@@ -104,33 +108,42 @@ class Verdict:
     Attributes:
         is_better: Whether the contender is chosen.
         is_met: Whether the chosen setting meets the objective in its blocks together.
-        gain: How many times better the contender is, of what is compared.
+        gain: How many times better the contender is; None where only one of them meets the objective.
         reason: Why, in one sentence.
+        is_of_p99: Whether the gain is of the p99, not of the requests per second.
     """
 
     is_better: bool
     is_met: bool
-    gain: float
+    gain: float | None
     reason: str
+    is_of_p99: bool = False
+
+    def describe_gain(self) -> str | None:
+        """Say how many times better the contender is, and in what."""
+        if self.gain is None:
+            return None
+        return f"{self.gain:.2f} times {'as low a p99' if self.is_of_p99 else 'the requests per second'}"
 
 
 def judge(objective: Objective, contender: Sequence[Measurement], default: Sequence[Measurement]) -> Verdict:
     """Compare the blocks of two settings, measured in turn.
 
     The contender is better if its worst block is better than the default's best and the gain is MIN_GAIN or more; or if
-    it alone meets the objective. Else the default is kept: the simplest wins.
+    all of its blocks meet the objective and none of the default's does. Else the default is kept: the simplest wins.
     """
+    met, default_met = ([objective.is_met(block) for block in blocks] for blocks in (contender, default))
+    if all(met) and not any(default_met):
+        return Verdict(is_better=True, is_met=True, gain=None, reason="only the contender meets the objective")
+    if all(default_met) and not any(met):
+        return Verdict(is_better=False, is_met=True, gain=None, reason="only the default meets the objective")
     ours, theirs = mean(contender), mean(default)
-    gain = objective.gain(ours, theirs)
-    met, default_met = objective.is_met(ours), objective.is_met(theirs)
-    if met != default_met:
-        who = "the contender" if met else "the default"
-        return Verdict(met, is_met=True, gain=gain, reason=f"only {who} meets the objective")
+    gain, is_of_p99 = objective.gain(ours, theirs), objective.counts_p99(ours, theirs)
     apart = min(map(objective.score, contender)) > max(map(objective.score, default))
     if apart and gain >= MIN_GAIN:
-        return Verdict(is_better=True, is_met=met, gain=gain, reason="its worst block beats the default's best")
+        return Verdict(True, objective.is_met(ours), gain, "its worst block beats the default's best", is_of_p99)
     within = "the gain is within noise" if gain > 1 else "the default is not beaten"
-    return Verdict(is_better=False, is_met=met, gain=gain, reason=f"{within}: the default is kept")
+    return Verdict(False, objective.is_met(theirs), gain, f"{within}: the default is kept", is_of_p99)
 
 
 def mean(blocks: Sequence[Measurement]) -> Measurement:

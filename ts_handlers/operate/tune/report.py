@@ -71,13 +71,13 @@ def conclusion(results: Results) -> list[str]:
         return [f"The search was not finished: {results.num_settings} settings were tried so far."]
     sentences = [f"Chosen: {outcome.choice.describe()}."]
     if outcome.verdict is None:
-        sentences.append(_without_comparison(outcome, results.default))
+        sentences.append(_without_comparison(outcome, results))
     else:
+        gain = outcome.verdict.describe_gain()
         sentences += [
             f"The best other setting, {_describe(outcome.contender)}: {_figures(results, outcome.contender)}.",
             f"The default of configure, {_describe(results.default)}: {_figures(results, results.default)}.",
-            f"Measured in turn, twice each, the first is {outcome.verdict.gain:.2f} times as good: "
-            f"{outcome.verdict.reason}.",
+            f"Measured in turn, twice each{f', the first has {gain}' if gain else ''}: {outcome.verdict.reason}.",
         ]
     if not outcome.is_met:
         sentences.append(f"No setting meets the objective, {results.objective.describe()}; the nearest is chosen.")
@@ -164,9 +164,9 @@ def _cards(results: Results) -> str:
             ("Requests per second", f"{measured.requests_per_second:.1f}"),
             ("p99", f"{measured.p99_ms:.1f} ms"),
         ]
-    if results.outcome and results.outcome.verdict:
-        gain = results.outcome.verdict.gain if choice != results.default else 1.0
-        cards.append(("Against the default", f"{gain:.2f} times"))
+    gain = results.outcome.verdict.describe_gain() if results.outcome and results.outcome.verdict else None
+    if gain and choice != results.default:
+        cards.append(("Against the default", gain))
     return "".join(f"<div><dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd></div>" for name, text in cards)
 
 
@@ -245,8 +245,15 @@ def _facts(results: Results) -> str:
     )
 
 
-def _without_comparison(outcome: Outcome, default: Setting) -> str:
-    if outcome.choice == default:
+def _without_comparison(outcome: Outcome, results: Results) -> str:
+    if results.final:
+        measured: list[Setting | None] = [trial.setting for trial in results.final if trial.measured]
+        return (
+            f"The final comparison needs two measured blocks of each: {_describe(outcome.contender)} had "
+            f"{measured.count(outcome.contender)}, the default of configure {measured.count(results.default)}; so "
+            "nothing was compared."
+        )
+    if outcome.choice == results.default:
         return "No other setting could be measured to the end, so nothing was compared."
     return "The default of configure could not be measured to the end, so nothing was compared."
 

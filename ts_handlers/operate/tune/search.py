@@ -11,7 +11,7 @@ from typing import Protocol
 
 from ts_handlers.errors import OperatorError
 from ts_handlers.operate.tune.halving import TimePlan, fit_plan, make_plan, rank, shrink, stretch, survivors
-from ts_handlers.operate.tune.objective import MAX_ERROR_SHARE, Measurement, judge
+from ts_handlers.operate.tune.objective import MAX_ERROR_SHARE, Measurement, judge, mean
 from ts_handlers.operate.tune.results import Outcome, Results, Trial
 from ts_handlers.operate.tune.space import Setting, cross
 
@@ -20,6 +20,9 @@ LEAST_OVERHEAD_S = 5.0
 
 MAX_FIRST_FAILURES = 3
 """If the first settings all fail, the default among them, it is not the settings."""
+
+MIN_BLOCKS = 2
+"""Measured blocks of a setting without which noise is not told from a gain."""
 
 _SAME_LENGTH = 0.75
 """A known measurement counts for a planned one if it is at least so much of it."""
@@ -59,7 +62,8 @@ class Search:
     Args:
         settings: What may be tried, the default first.
         limits: What it may take.
-        results: What is known already, and where trials are kept.
+        results: What is known already, and where trials are kept; those that failed before are forgotten, because their
+            cause may have been repaired.
         measure: Starts a server, measures it for so many seconds and stops it; the third argument is the rung.
         progress: Who is told how it goes.
         clock: Seconds that pass.
@@ -81,6 +85,7 @@ class Search:
         self._progress = progress
         self._clock = clock
         self._default = settings[0]
+        results.trials = [trial for trial in results.trials if trial.measured is not None]
         spent_s = sum(trial.total_s for trial in results.trials if trial.rung is not None)
         self._deadline = clock() + limits.budget_s - spent_s
 
@@ -102,7 +107,10 @@ class Search:
             if index == 1:
                 chosen = tuple(dict.fromkeys((*chosen, cross(self._default, ranked))))
             self._announce(plan.after(index), len(chosen), rung.seconds)
-            ranked = rank(self._rung(chosen, index, rung.seconds, plan.after(index)).items(), self._results.objective)
+            measured = self._rung(chosen, index, rung.seconds, plan.after(index))
+            ranked = (
+                rank(measured.items(), self._results.objective) or ranked
+            )  # where all failed, what was known before
         outcome = self._decide(ranked, plan)
         self._results.outcome = outcome
         self._results.write()
@@ -125,7 +133,8 @@ class Search:
         self._announce(plan.after(0), len(settings) - 1, self._limits.trial_s)
         measured = self._rung(settings, 0, self._limits.trial_s, plan.after(0))
         if not measured:
-            raise OperatorError(f"no setting could be measured; with the default: {self._results.trials[0].reason}")
+            reasons = [trial.reason for trial in self._results.trials if trial.setting == self._default]
+            raise OperatorError(f"no setting could be measured; with the default: {reasons[-1]}")
         return measured
 
     def _rung(
@@ -149,14 +158,13 @@ class Search:
         objective = self._results.objective
         contender = next((setting for setting in ranked if setting != self._default), None)
         if self._default not in ranked or contender is None:
-            choice = ranked[0]
-            latest = [trial.measured for trial in self._results.trials if trial.setting == choice and trial.measured]
-            return Outcome(choice, contender, None, objective.is_met(latest[-1]))
+            return Outcome(ranked[0], contender, None, objective.is_met(self._latest(ranked[0])))
         blocks = self._final(contender, plan)
         ours, theirs = blocks[contender], blocks[self._default]
-        if not ours or not theirs:  # a server that was measured before failed now
-            choice = contender if ours else self._default
-            return Outcome(choice, contender, None, is_met=False)
+        if min(len(ours), len(theirs)) < MIN_BLOCKS:  # a server that was measured before failed now
+            choice = contender if ours and not theirs else self._default
+            measured = mean(blocks[choice]) if blocks[choice] else self._latest(choice)
+            return Outcome(choice, contender, None, objective.is_met(measured))
         verdict = judge(objective, ours, theirs)
         return Outcome(contender if verdict.is_better else self._default, contender, verdict, verdict.is_met)
 
@@ -172,6 +180,9 @@ class Search:
             if trial.measured is not None:
                 blocks[setting].append(trial.measured)
         return blocks
+
+    def _latest(self, setting: Setting) -> Measurement:
+        return [trial.measured for trial in self._results.trials if trial.setting == setting and trial.measured][-1]
 
     def _trial(self, setting: Setting, rung: int, seconds: float) -> Trial:
         return self._known(setting, rung, seconds) or self._run_trial(setting, rung, seconds)

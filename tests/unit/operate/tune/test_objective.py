@@ -62,6 +62,28 @@ def test_whoever_alone_meets_the_bound_is_chosen() -> None:
     assert judge(Objective(slo_p99_ms=100), quick, fast).is_better
     assert not judge(Objective(slo_p99_ms=100), fast, quick).is_better
 
+    assert judge(Objective(slo_p99_ms=100), quick, fast).gain is None
+    assert judge(Objective(slo_p99_ms=100), fast, quick).describe_gain() is None
+
+
+def test_a_bound_met_on_average_only_is_told_from_noise_like_any_gain() -> None:
+    objective = Objective(slo_p99_ms=100)
+    half, late = [measured(100, 70), measured(100, 120)], [measured(100, 95), measured(100, 110)]
+    verdict = judge(objective, half, late)  # means of 95 and 102.5 ms, each with a block on either side of the bound
+    assert not verdict.is_better
+    assert not verdict.is_met
+    met = [measured(100, 80), measured(100, 80)]
+    assert not judge(objective, met, half).is_better  # one block of the default does as well
+    more = [measured(120, 80), measured(120, 80)]
+    assert judge(objective, more, half).is_better
+
+
+def test_the_gain_is_named_by_what_it_is_of() -> None:
+    requests = judge(Objective(), [measured(150), measured(150)], [measured(100), measured(100)])
+    assert requests.describe_gain() == "1.50 times the requests per second"
+    p99 = judge(Objective(rate=100), [measured(100, 20)] * 2, [measured(100, 50)] * 2)
+    assert p99.describe_gain() == "2.50 times as low a p99"
+
 
 def test_where_nobody_meets_the_bound_the_lower_p99_is_chosen_and_it_is_said() -> None:
     verdict = judge(

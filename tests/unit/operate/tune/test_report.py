@@ -86,7 +86,34 @@ def test_the_conclusion_has_both_figures_and_the_gain() -> None:
     assert "Chosen: 4 workers x 1 thread, batch 8, delay 1 ms." in said
     assert "150.0 requests/s (160.0 and 140.0) with a p99 of 40.0 ms" in said
     assert "105.0 requests/s (100.0 and 110.0)" in said
-    assert "1.43 times as good: it is." in said
+    assert "the first has 1.43 times the requests per second: it is." in said
+    assert "<dt>Against the default</dt><dd>1.43 times the requests per second</dd>" in report_page(finished())
+
+
+def test_where_only_one_meets_the_bound_no_gain_is_named() -> None:
+    known = finished(Objective(slo_p99_ms=45))
+    verdict = Verdict(is_better=True, is_met=True, gain=None, reason="only the contender meets the objective")
+    known.outcome = Outcome(OTHER, OTHER, verdict, is_met=True)
+    said = " ".join(conclusion(known))
+    assert "Measured in turn, twice each: only the contender meets the objective." in said
+    assert "Against the default" not in report_page(known)
+
+
+def test_a_comparison_with_too_few_blocks_says_how_many_there_were() -> None:
+    known = results()
+    known.trials += [
+        Trial(OTHER, None, 15, 6, 22, measured(160, 40)),
+        Trial(DEFAULT, None, 15, 6, 22, None, "the server ended"),
+        Trial(OTHER, None, 15, 6, 22, measured(150, 40)),
+        Trial(DEFAULT, None, 15, 6, 22, measured(110, 40)),
+    ]
+    known.outcome = Outcome(DEFAULT, OTHER, None, is_met=True)
+    said = " ".join(conclusion(known))
+    assert (
+        "needs two measured blocks of each: 4 workers x 1 thread, batch 8, delay 1 ms had 2, the default of configure 1"
+        in said
+    )
+    assert "No setting meets" not in said
 
 
 @pytest.mark.parametrize(

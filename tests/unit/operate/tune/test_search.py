@@ -193,6 +193,59 @@ def test_where_everything_fails_it_gives_up_early_and_says_why(tmp_path: Path) -
     assert len(machine.ran) == 3
 
 
+def test_what_failed_is_tried_again_once_its_cause_may_be_repaired(tmp_path: Path) -> None:
+    machine = FormulaMachine(best_at(Setting(8, 1, 8, 1)), broken=lambda setting: setting.workers == 8)
+    machine.interrupt_after = len(SETTINGS[:20])
+    results = results_in(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        search(machine, results).run()
+    assert any(trial.measured is None for trial in results.trials)
+    repaired = FormulaMachine(best_at(Setting(8, 1, 8, 1)))
+    known = read_results(results.path)
+    assert search(repaired, known).run().choice.workers == 8
+    assert all(trial.measured is not None for trial in known.trials)
+
+
+def test_a_later_round_in_which_everything_fails_leaves_the_order_of_the_one_before(tmp_path: Path) -> None:
+    best = Setting(8, 1, 16, 1)
+    machine = FormulaMachine(best_at(best))
+
+    def measure(setting: Setting, seconds: float, rung: int | None) -> Trial:
+        machine.broken = lambda _: rung == 1
+        return FormulaMachine.measure(machine, setting, seconds, rung)
+
+    results = results_in(tmp_path)
+    outcome = Search(SETTINGS, Limits(600, 5.0, 81), results, measure, Heard(), machine.clock).run()
+    assert {trial.rung for trial in results.trials if trial.measured is None} == {1}
+    assert outcome.verdict is not None
+    assert len(results.final) == 4
+
+
+@pytest.mark.parametrize(
+    ("fails", "is_default_kept"),
+    [
+        ((False, True, False, True), False),  # the default, twice
+        ((False, True, False, False), True),  # the default, once: nothing is told from noise
+        ((True, False, False, False), True),
+        ((True, True, True, True), True),
+    ],
+)
+def test_a_verdict_needs_two_blocks_of_each_and_without_a_bound_whatever_is_chosen_meets_it(
+    tmp_path: Path, fails: tuple[bool, ...], is_default_kept: bool
+) -> None:
+    machine = FormulaMachine(best_at(Setting(8, 1, 16, 1)))
+    results = results_in(tmp_path)
+
+    def measure(setting: Setting, seconds: float, rung: int | None) -> Trial:
+        machine.broken = lambda _: rung is None and fails[len(results.final)]
+        return FormulaMachine.measure(machine, setting, seconds, rung)
+
+    outcome = Search(SETTINGS, Limits(600, 5.0, 81), results, measure, Heard(), machine.clock).run()
+    assert outcome.verdict is None
+    assert outcome.is_met
+    assert (outcome.choice == DEFAULT) is is_default_kept
+
+
 def test_a_contender_that_fails_in_the_end_is_not_chosen(tmp_path: Path) -> None:
     machine = FormulaMachine(best_at(Setting(8, 1, 8, 1)))
     machine.broken = lambda setting: setting != DEFAULT and any(trial.rung is None for trial in results.trials)
