@@ -72,7 +72,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=2.0,
         help="seconds of load before each measurement (default: %(default)g)",
     )
-    parser.add_argument("--force", action="store_true", help="start over where DIR holds results of something else")
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="start over where DIR holds results of something else; files that tune did not write are not overwritten",
+    )
 
 
 def run(args: argparse.Namespace) -> int:

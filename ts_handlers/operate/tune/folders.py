@@ -38,7 +38,8 @@ def check_output(output: Path, archive: Archive) -> None:
     )
     if strange:
         raise OperatorError(
-            f"{output} holds what tune did not write ({', '.join(strange[:3])}); choose a new or empty folder"
+            f"{output} holds what tune did not write ({', '.join(strange[:3])}), which --force does not overwrite either; "
+            "choose a new or empty folder"
         )
     if (output / archive.path.name).resolve() == archive.path.resolve():
         raise OperatorError(f"{archive.path} lies in the output folder; tune the original, or choose another --output")

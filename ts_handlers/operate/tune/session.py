@@ -17,8 +17,8 @@ from ts_handlers.operate.configure.config_file import CONFIG_NAME, METRICS_NAME
 from ts_handlers.operate.java import find_java
 from ts_handlers.operate.load.payloads import read_payloads
 from ts_handlers.operate.tune.folders import Prior, check_output, place_archive, read_prior, write_output
-from ts_handlers.operate.tune.halving import make_plan
-from ts_handlers.operate.tune.objective import Objective
+from ts_handlers.operate.tune.halving import MAX_MEASURED_S, make_plan
+from ts_handlers.operate.tune.objective import MIN_REQUESTS, Objective
 from ts_handlers.operate.tune.progress import TrialProgress
 from ts_handlers.operate.tune.replacing import replacing
 from ts_handlers.operate.tune.report import REPORT_NAME, conclusion, import_plotly, report_page
@@ -129,12 +129,25 @@ def _check(options: Options) -> None:
     import_plotly()
     if options.max_settings < 2:
         raise OperatorError(f"--max-settings is {options.max_settings}: give 2 or more, the default is one of them")
+    _check_rate(options)
     least_s = make_plan(2, options.trial_s).cost_s(LEAST_OVERHEAD_S)
     if options.minutes * 60 < least_s:
         raise OperatorError(
             f"--minutes {options.minutes:g} is too short for two settings and their comparison; give "
             f"{math.ceil(least_s / 60)} or more, or a shorter --trial-s"
         )
+
+
+def _check_rate(options: Options) -> None:
+    """Check that a trial has enough requests: a block is at least --trial-s long, and at most MAX_MEASURED_S."""
+    if options.rate is None or options.rate * min(options.trial_s, MAX_MEASURED_S) >= MIN_REQUESTS:
+        return
+    least_s = MIN_REQUESTS / options.rate
+    remedy = f"--trial-s {math.ceil(least_s)} or more" if least_s <= MAX_MEASURED_S else "a higher --rate, or none"
+    raise OperatorError(
+        f"at --rate {options.rate:g} a trial of {options.trial_s:g} s has fewer than {MIN_REQUESTS} requests, and a "
+        f"single late one would decide; give {remedy}"
+    )
 
 
 def _results(options: Options, subject: Subject, default: Setting) -> Results:

@@ -65,6 +65,18 @@ def test_too_little_time(refused: Callable[..., str], write_mar: Callable[..., P
     assert "--max-settings is 1" in refused(write_mar(), texts, "--max-settings", "1")
 
 
+def test_a_rate_at_which_one_request_would_decide(
+    refused: Callable[..., str], write_mar: Callable[..., Path], texts: Path
+) -> None:
+    archive = write_mar()
+    said = refused(archive, texts, "--rate", "6")
+    assert "at --rate 6 a trial of 5 s has fewer than 50 requests" in said
+    assert said.endswith("give --trial-s 9 or more")
+    assert refused(archive, texts, "--rate", "0.5", "--trial-s", "200").endswith("give a higher --rate, or none")
+    too_short = refused(archive, texts, "--rate", "6", "--trial-s", "9", "--minutes", "0.5")
+    assert "--minutes 0.5 is too short" in too_short  # the rate is high enough for trials of that length
+
+
 def test_somebody_elses_folder(
     refused: Callable[..., str], write_mar: Callable[..., Path], tmp_path: Path, texts: Path
 ) -> None:
@@ -73,7 +85,9 @@ def test_somebody_elses_folder(
     (output / "other.mar").touch()
     assert "holds what tune did not write (other.mar)" in refused(write_mar(), texts)
     (output / "other.mar").rename(output / "config.properties")  # a name of ours alone is no permission
-    assert "holds what tune did not write (config.properties)" in refused(write_mar(), texts, "--force")
+    assert "holds what tune did not write (config.properties), which --force does not overwrite" in refused(
+        write_mar(), texts, "--force"
+    )
     (output / "config.properties").unlink()
     output.rmdir()
     output.touch()
@@ -102,6 +116,12 @@ def test_results_of_something_else(
     said = refused(archive.path, texts)
     assert "is of something else (the payloads, payloads (1.0 there), configure's default)" in said
     assert "--force" in said
+
+
+def test_the_help_says_what_force_leaves_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["tune", "--help"])
+    assert "files that tune did not write are not overwritten" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize(
