@@ -208,10 +208,13 @@ class InferenceHandler(BaseHandler):
         place = self._placement.follow()
         if place is None:
             return
-        if place.share.threads != self.share.threads:
-            change_threads(place.share.threads)
-            self.session.resize(place.share)
-        self.share = place.share
+        before, self.share = self.share, place.share
+        try:
+            if self.share.threads != before.threads:
+                change_threads(self.share.threads)
+            self.session.resize(self.share)
+        except Exception:  # the batch at hand must not pay for it
+            logger.exception("threads could not follow; the worker goes on with those it has")
 
     def _decode_row(self, row: Row, data: Mapping[str, Any], index: int) -> None:
         headers = self.context.get_all_request_header(index)

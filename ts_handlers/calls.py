@@ -33,7 +33,7 @@ class ModelCalls:
         bucketing = self._bucketing
         return plan_batches(
             [item.length for item in inputs],
-            max_batch_size=calls_side_by_side(len(inputs), bucketing.max_batch_size, session.max_parallel),
+            max_batch_size=calls_side_by_side(len(inputs), bucketing.max_batch_size, _num_parallel(session, inputs)),
             max_padded_tokens=bucketing.max_padded_tokens,
             boundaries=bucketing.boundaries,
             call_overhead_tokens=bucketing.call_overhead_tokens,
@@ -44,7 +44,7 @@ class ModelCalls:
     ) -> list[Outputs | Exception]:
         """Make the calls; return the outputs of each sequence, without padding, or what failed."""
         outcomes: list[Outputs | Exception] = [{} for _ in inputs]
-        num_parallel = min(len(plans), session.max_parallel)
+        num_parallel = _num_parallel(session, inputs)
 
         def call(plan: BatchPlan) -> None:
             """Where a call fails, run its sequences one by one, so that only the guilty one fails."""
@@ -70,6 +70,11 @@ class ModelCalls:
         """Make one call; return the outputs of its sequences, in the plan's order."""
         batch = pad_batch(inputs, plan, self._pad_values)
         return split_rows(session.run(batch.arrays, num_parallel=num_parallel), batch, self._sequence_outputs)
+
+
+def _num_parallel(session: Session, inputs: Sequence[ModelInput]) -> int:
+    """Return how many calls to make at the same time: with fewer sequences than threads, one call has all threads."""
+    return session.max_parallel if len(inputs) >= session.max_parallel else 1
 
 
 def padding_ratio(inputs: Sequence[ModelInput], plans: Sequence[BatchPlan]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -10,7 +11,7 @@ import time
 import urllib.request
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,12 +72,12 @@ def worker_pids(server: BackgroundServer) -> dict[str, list[int]]:
     }
 
 
-def send_to_all(server: BackgroundServer) -> None:
+def send_to_all(server: BackgroundServer, models: Sequence[str] = MODELS) -> None:
     """Keep every worker busy for a moment, so that each has a batch to look around at."""
     token = server.token()
 
     def ask(number: int) -> int:
-        url = f"{server.inference_url}/predictions/{MODELS[number % len(MODELS)]}"
+        url = f"{server.inference_url}/predictions/{models[number % len(models)]}"
         request = urllib.request.Request(url, b"a text", {"Content-Type": "text/plain"})  # noqa: S310
         request.add_header("Authorization", f"Bearer {token}")
         with urllib.request.urlopen(request, timeout=60) as response:  # noqa: S310
@@ -94,7 +95,12 @@ def cpus_of(pid: int) -> tuple[int, ...]:
 
 
 def slices(server: BackgroundServer) -> Slices:
-    return {pid: cpus_of(pid) for pids in worker_pids(server).values() for pid in pids}
+    """Return the CPUs of every worker that lives."""
+    found = {}
+    for pid in [pid for pids in worker_pids(server).values() for pid in pids]:
+        with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):  # TorchServe has not noticed yet
+            found[pid] = cpus_of(pid)
+    return found
 
 
 def expected(num_workers: int) -> Counter[tuple[int, ...]]:
@@ -122,7 +128,6 @@ def wait_for(server: BackgroundServer, is_right: Callable[[Slices], bool], secon
 
 
 def test_slices_stay_right_while_workers_are_killed_and_scaled(server: BackgroundServer) -> None:
-    assert Counter(slices(server).values()) == expected(4), "from the first moment"
     pids = worker_pids(server)
 
     def apart(seen: Slices) -> bool:
@@ -133,6 +138,7 @@ def test_slices_stay_right_while_workers_are_killed_and_scaled(server: Backgroun
 
     victim = worker_pids(server)[MODELS[0]][0]
     os.kill(victim, signal.SIGKILL)
+    send_to_all(server, MODELS[1:])  # its workers look around while one is missing
     wait_until(lambda: victim not in (now := slices(server)) and len(now) == 4, 90)
     after = wait_for(server, lambda seen: len(seen) == 4 and victim not in seen, 90)
     assert {pid: cpus for pid, cpus in after.items() if pid in at_start} == {

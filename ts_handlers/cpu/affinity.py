@@ -40,7 +40,8 @@ def bind_threads(cpus: Collection[int], task_folder: Path = Path("/proc/self/tas
 def bind_memory(cores: Collection[Core], cpus: Collection[int], library: Callable[[], Any | None] | None = None) -> str:
     """Prefer memory of the NUMA node these CPUs are on; nothing where there is one node, or no libnuma.
 
-    Preferred and not enforced: a full node must cost time, not the process.
+    Preferred and not enforced: a full node must cost time, not the process. It holds for what is allocated from now on by
+    the calling thread and those it starts.
 
     Args:
         cores: All usable cores.
@@ -52,15 +53,22 @@ def bind_memory(cores: Collection[Core], cpus: Collection[int], library: Callabl
     """
     if len({core.node for core in cores}) < 2:
         return ""
-    nodes = {core.node for core in cores if set(core.cpus) & set(cpus)}
-    if len(nodes) > 1:
-        return f"memory of nodes {', '.join(map(str, sorted(nodes)))}"
     libnuma = (library or _libnuma)()
-    if libnuma is None or libnuma.numa_available() < 0:
+    if libnuma is None:
         return "memory not bound: libnuma is not installed"
-    (node,) = nodes
-    libnuma.numa_set_preferred(node)
-    return f"memory of node {node}"
+    if libnuma.numa_available() < 0:
+        return "memory not bound: the kernel, or a sandbox, does not allow it"
+    nodes = sorted({core.node for core in cores if set(core.cpus) & set(cpus)})
+    if len(nodes) > 1:
+        libnuma.numa_set_localalloc()
+        return f"memory of nodes {', '.join(map(str, nodes))}"
+    libnuma.numa_set_preferred(nodes[0])
+    return f"memory of node {nodes[0]}"
+
+
+def bound_cpus(task_folder: Path = Path("/proc/self/task")) -> tuple[int, ...]:
+    """Return the CPUs this process may run on: those of all its threads, for a library may bind some of them itself."""
+    return tuple(sorted({cpu for thread in _threads(task_folder) for cpu in _mask(thread) or ()}))
 
 
 def _libnuma() -> Any | None:

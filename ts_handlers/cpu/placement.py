@@ -6,17 +6,17 @@ our own mask would hide.
 
 from __future__ import annotations
 
-import hashlib
 import logging
+import math
 import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ts_handlers.cpu.affinity import bind_memory, bind_threads
+from ts_handlers.cpu.affinity import bind_memory, bind_threads, bound_cpus
 from ts_handlers.cpu.budget import CpuBudget, cpu_budget
-from ts_handlers.cpu.membership import Membership, machine_scope
+from ts_handlers.cpu.membership import SCOPE_ENV, Announcement, Member, Membership, digest, machine_scope
 from ts_handlers.cpu.parent import Parent
 from ts_handlers.cpu.roster import Roster
 from ts_handlers.cpu.share import CpuShare, cpu_share
@@ -103,15 +103,15 @@ class Placement:
         root: Path = Path("/"),
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._model = hashlib.sha256(model.encode()).hexdigest()[:12]
+        self._model = digest(model)
         self._declared, self._threads = declared, threads
         self._root, self._monotonic = root, monotonic
         self._parent = Parent.of_this_process(root)
-        self._usable = _own_cpus()
+        self._usable = bound_cpus()
         self._bound_by = self._who_bound() if owns_process else ""
         self._roster = self._join() if owns_process and not self._bound_by else None
         self._is_binding = is_binding and self._roster is not None
-        self._is_bound = self._is_disturbed = False
+        self._is_bound = self._is_changed = False
         self._memory = ""
         self._topology: tuple[tuple[int, ...], tuple[Core, ...]] = ((), ())
         self._next_look = monotonic() + LOOK_INTERVAL_S
@@ -122,6 +122,7 @@ class Placement:
         """Say what holds now, in a few words."""
         notes = [f"left as {self._bound_by} set it"] if self._bound_by else []
         notes += [self._memory] if self._memory else []
+        notes += ["threads are not bound to them"] if self._is_binding and not self._is_bound else []
         return "; ".join([self.place.describe(), *notes])
 
     def follow(self) -> Place | None:
@@ -137,12 +138,15 @@ class Placement:
         except (OSError, ValueError) as error:  # a file of the kernel's that cannot be read now
             _log_once("CPUs cannot be followed, what was decided stays: %s", error)
             return None
-        if self._is_bound and self.place.cpus == place.cpus:
-            self._notice_disturbance()
+        if self._is_bound and place.cpus == self.place.cpus and self._is_disturbed():
+            self._stand_back()
+            place = self._decide()
+        if place == self.place and (self._is_bound or not self._is_binding):
+            return None
+        if place.budget.affinity != self.place.budget.affinity or place.cpus != self.place.cpus or not self._is_bound:
+            self._bind(place)
         if place == self.place:
             return None
-        if place.cpus != self.place.cpus:
-            self._bind(place)
         before, self.place = self.place, place
         logger.info("ts_handlers: now %s; before: %s", self.describe(), before.describe())
         return place
@@ -155,23 +159,34 @@ class Placement:
         return "whoever started this worker on fewer CPUs than TorchServe" if is_narrower else ""
 
     def _join(self) -> Roster | None:
-        group = f"{self._parent.pid}.{self._parent.started_s}"
-        if self._declared.is_of_model:
-            group += f".{self._model}"
+        is_of_model = self._declared.is_of_model
+        announced = Announcement(
+            model=self._model,
+            parent_pid=self._parent.pid,
+            parent_started_s=self._parent.started_s,
+            is_of_model=is_of_model,
+            expected=self._declared.num_workers,
+            started_s=int(time.clock_gettime(time.CLOCK_BOOTTIME)) if is_of_model else self._parent.started_s,
+        )
         scope = machine_scope(self._root)
         try:
-            membership = Membership(self._model, group, self._declared.num_workers, self._parent.started_s, scope)
-            roster = Roster(membership, monotonic=self._monotonic)
+            roster = Roster(Membership(announced, scope), counts=self._shares_cpus, monotonic=self._monotonic)
             roster.look()
         except OSError as error:
             _log_once("workers cannot see each other, so none is bound to CPUs: %s", error)
             return None
         return roster
 
+    def _shares_cpus(self, member: Member) -> bool:
+        """Say whether another worker's TorchServe has the same CPUs: one that was started on others is not counted."""
+        parent = member.announced.parent_pid
+        if parent == self._parent.pid or SCOPE_ENV in os.environ:
+            return True
+        theirs = Parent(parent, 0, is_launcher=False).affinity()
+        return theirs is None or theirs == (self._parent.affinity() or self._usable)
+
     def _decide(self) -> Place:
-        if self._roster is None or self._bound_by:
-            self._usable = _own_cpus()
-        else:
+        if self._roster is not None and not self._bound_by:
             self._usable = self._parent.affinity() or self._usable
         budget = cpu_budget(self._root, self._usable)
         index, num_workers, source = None, self._declared.num_workers, self._declared.source
@@ -181,7 +196,9 @@ class Placement:
         share = cpu_share(budget, num_workers, threads=self._threads, source=source, is_bound=bool(self._bound_by))
         if not self._is_binding or index is None:
             return Place(budget, share, budget.affinity, None)
-        return Place(budget, share, slice_cpus(self._cores(budget), index, num_workers, share.threads), index)
+        fair_threads = max(1, math.floor(share.cpus))
+        cpus = slice_cpus(self._cores(budget), index, num_workers, fair_threads, share.threads)
+        return Place(budget, share, cpus, index)
 
     def _cores(self, budget: CpuBudget) -> tuple[Core, ...]:
         """Return the usable cores; sysfs is read again only where other CPUs are usable than last time."""
@@ -198,24 +215,28 @@ class Placement:
         except OSError as error:
             _log_once("threads are not bound to CPUs %s: %s", format_cpu_list(place.cpus), error)
             return
-        self._is_bound = True
+        self._is_bound, self._is_changed = True, False
         self._memory = bind_memory(self._cores(place.budget), place.cpus)
 
-    def _notice_disturbance(self) -> None:
-        """Stand back where our CPUs differ from what we set, twice in a row: once can be a cpuset that is changing."""
-        was_disturbed, self._is_disturbed = self._is_disturbed, _own_cpus() != self.place.cpus
-        if not (was_disturbed and self._is_disturbed):
-            return
+    def _is_disturbed(self) -> bool:
+        """Say whether something else has changed our CPUs: twice in a row, for once can be a cpuset that is changing.
+
+        Kernels before Linux 6.2 give a process all CPUs of its cpuset whenever that is written: then ours are set again.
+        """
+        now = bound_cpus()
+        if now == self._usable != self.place.cpus:
+            self._is_bound = False
+        was_changed, self._is_changed = self._is_changed, self._is_bound and now != self.place.cpus
+        return was_changed and self._is_changed
+
+    def _stand_back(self) -> None:
+        self._usable = bound_cpus()
         self._bound_by, self._is_binding, self._is_bound = "somebody", False, False
         logger.warning(
             "ts_handlers: the CPUs of this worker were changed from %s to %s by something else; they are left so",
             format_cpu_list(self.place.cpus),
-            format_cpu_list(_own_cpus()),
+            format_cpu_list(self._usable),
         )
-
-
-def _own_cpus() -> tuple[int, ...]:
-    return tuple(sorted(os.sched_getaffinity(0)))
 
 
 def _log_once(message: str, *arguments: object) -> None:

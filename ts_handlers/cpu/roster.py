@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from ts_handlers.cpu.membership import Member, Membership
 
 STARTUP_S = 120
-"""So long after its TorchServe started, a group counts as large as its operator declared, though not all are there yet."""
+"""So long a group counts as large as its operator declared, though not all of its workers are there yet."""
 
 ABSENCE_S = 15.0
-"""So long a missing worker keeps its place: TorchServe starts a killed one again within seconds."""
+"""So long a worker keeps its place after it is first missed: TorchServe starts a killed one again within seconds."""
 
 
 class Roster:
@@ -25,6 +25,7 @@ class Roster:
 
     Args:
         membership: This worker's own.
+        counts: Whether another worker is on the same CPUs.
         monotonic: A clock in seconds, for absences.
         since_boot: A clock in seconds since boot, for startups.
         net_unix: The kernel's table of sockets.
@@ -34,15 +35,18 @@ class Roster:
         self,
         membership: Membership,
         *,
+        counts: Callable[[Member], bool] = lambda _: True,
         monotonic: Callable[[], float] = time.monotonic,
         since_boot: Callable[[], float] = lambda: time.clock_gettime(time.CLOCK_BOOTTIME),
         net_unix: Path = Path("/proc/net/unix"),
     ) -> None:
         self._membership = membership
+        self._counts = counts
         self._monotonic, self._since_boot = monotonic, since_boot
         self._net_unix = net_unix
-        self._last_seen: dict[int, tuple[str, float]] = {}
-        self._complete: set[str] = set()
+        self._model_of: dict[int, str] = {}
+        self._missed_at: dict[int, float] = {}
+        self._complete: set[tuple[int, int, str]] = set()
 
     def look(self) -> tuple[int, int]:
         """Return this worker's place, from 0, and the number of workers.
@@ -50,22 +54,32 @@ class Roster:
         Raises:
             OSError: The kernel's table cannot be read.
         """
-        members = self._membership.members(self._net_unix)
-        now = self._monotonic()
-        self._last_seen |= {member.slot: (member.model, now) for member in members}
-        self._last_seen = {slot: seen for slot, seen in self._last_seen.items() if now - seen[1] < ABSENCE_S}
-        order = sorted((model, slot) for slot, (model, _) in self._last_seen.items())
         own = self._membership.member
-        return order.index((own.model, own.slot)), max(len(order), len(members) + self._num_missing(members))
+        members = [each for each in self._membership.members(self._net_unix) if each == own or self._counts(each)]
+        self._remember({member.slot: member.announced.model for member in members})
+        order = sorted((model, slot) for slot, model in self._model_of.items())
+        num_workers = max(len(order), len(members) + self._num_missing(members))
+        return order.index((own.announced.model, own.slot)), num_workers
 
-    def _num_missing(self, members: frozenset[Member]) -> int:
+    def _remember(self, living: dict[int, str]) -> None:
+        """Keep who lives, and for a while who is missed."""
+        now = self._monotonic()
+        missed = self._model_of.keys() - living.keys()
+        self._missed_at = {slot: self._missed_at.get(slot, now) for slot in missed}
+        gone = {slot for slot, since in self._missed_at.items() if now - since >= ABSENCE_S}
+        self._model_of = {slot: model for slot, model in (self._model_of | living).items() if slot not in gone}
+
+    def _num_missing(self, members: Collection[Member]) -> int:
         """Return how many workers of starting groups are still to come."""
-        living = Counter(member.group for member in members)
-        expected = {member.group: member for member in members}
+        groups = defaultdict(list)
+        for member in members:
+            groups[member.announced.group].append(member.announced)
         missing = 0
-        for group, member in expected.items():
-            if living[group] >= member.expected:
+        for group, announced in groups.items():
+            expected = max(each.expected for each in announced)
+            if len(announced) >= expected:
                 self._complete.add(group)
-            if group not in self._complete and self._since_boot() - member.started_s < STARTUP_S:
-                missing += member.expected - living[group]
+            started_s = min(each.started_s for each in announced)
+            if group not in self._complete and self._since_boot() - started_s < STARTUP_S:
+                missing += expected - len(announced)
         return missing

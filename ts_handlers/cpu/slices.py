@@ -19,7 +19,9 @@ from ts_handlers.cpu.topology import Core
 T = TypeVar("T")
 
 
-def slice_cpus(cores: Sequence[Core], place: int, num_workers: int, threads: int = 1) -> tuple[int, ...]:
+def slice_cpus(
+    cores: Sequence[Core], place: int, num_workers: int, fair_threads: int = 1, own_threads: int = 1
+) -> tuple[int, ...]:
     """Return the CPUs of one worker, ascending.
 
     Whole physical cores while there are enough for everyone, then their SMT siblings apart, then CPUs in common; within
@@ -30,19 +32,20 @@ def slice_cpus(cores: Sequence[Core], place: int, num_workers: int, threads: int
         cores: The usable cores, ordered by node.
         place: This worker's place, 0 to num_workers - 1.
         num_workers: Workers that share the cores.
-        threads: Threads of each worker.
+        fair_threads: Threads the arithmetic gives each worker; the same for all, so that all cut the same slices.
+        own_threads: Threads of this worker, where its operator asked for more.
     """
     if not 0 <= place < num_workers or not cores:
         raise ValueError(f"place {place} of {num_workers} workers on {len(cores)} cores; it must be below their number")
     line = [cpu for core in cores for cpu in core.cpus]
-    needed = min(threads, max(1, len(line) // num_workers))
+    needed = min(fair_threads, max(1, len(line) // num_workers))
     roomy = [core for core in cores if sum(len(other.cpus) for other in cores if other.node == core.node) >= needed]
     for slices in (_by_node(roomy or cores, num_workers), _divide(cores, num_workers), _by_cpu(cores, num_workers)):
         if all(len(cpus) >= needed for cpus in slices):
             break
     chosen = slices[place]
-    if len(chosen) < threads:  # more threads than the arithmetic gives were asked for: room for them, in common
-        chosen = _widen(cores, chosen, threads)
+    if len(chosen) < own_threads:  # more threads than the arithmetic gives were asked for: room for them, in common
+        chosen = _widen(cores, chosen, own_threads)
     return tuple(sorted(chosen))
 
 

@@ -26,7 +26,7 @@ def limit_threads(threads: int) -> None:
 def change_threads(threads: int) -> None:
     """Give the pools of a running worker another number: OpenMP, MKL, BLAS and torch's intra-op pool.
 
-    The tokenizers' pool and torch's inter-op pool keep what they started with; neither is used within a model call.
+    Torch's inter-op pool keeps what it started with, and so does the tokenizers' pool once it exists.
     """
     _limit_pools(threads)
 

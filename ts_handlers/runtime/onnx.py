@@ -33,7 +33,7 @@ _SLOW_ON_CPU = ["SkipLayerNormFusion"]
 """Fusions whose kernel is slower on the CPU than its parts: measured, 0.89 ms against 0.32 ms of a call of 6 ms."""
 
 _MEMORY_OF_FILE = 2
-"""A session takes up to so many times the bytes of its file while it is opened."""
+"""A session takes up to so many times the bytes of its files while it is opened."""
 
 _LEVELS = {
     "disable": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
@@ -59,18 +59,17 @@ class OnnxSession:
 
     On several threads it is opened twice, where there is memory for it: a call that is alone is spread over all threads;
     of calls made at the same time each has one thread, because that way a batch takes less time. On a small model four
-    calls of two texts on a thread each took 0.91 of the time of one call of eight texts on two threads.
+    calls of two texts, two at a time, took 0.91 of the time of one call of eight texts on two threads.
 
     Attributes:
         providers: Execution providers, as the session says after it exists.
-        max_parallel: As many calls at the same time as there are threads; on a GPU one.
     """
 
     def __init__(self, config: RuntimeConfig, files: ModelFiles, share: CpuShare) -> None:
         self._path = files.path(config.file)
         self._config = config
         self._wanted = choose_providers(config, files.gpu_id, ort.get_available_providers())
-        self._threads = share.threads
+        self._share = share
         self._session = self._open(share, share.threads)
         self.providers: tuple[str, ...] = tuple(self._session.get_providers())
         check_providers(config, self._wanted, self.providers)
@@ -80,8 +79,8 @@ class OnnxSession:
 
     @property
     def max_parallel(self) -> int:
-        """As many calls as threads; one on a GPU."""
-        return self._threads if self._is_on_cpu else 1
+        """As many calls as threads; one where there is no second session for them."""
+        return 1 if self._single_threaded is None else self._share.threads
 
     def run(self, arrays: Mapping[str, Array], *, num_parallel: int = 1) -> dict[str, Array]:
         """Run one batch; the graph decides which arrays are fed and as what type."""
@@ -91,7 +90,7 @@ class OnnxSession:
             raise ConfigError(
                 f"the model takes an input {error} that the handler does not make; it makes: {', '.join(arrays)}"
             ) from error
-        session = self._single_threaded if num_parallel >= self._threads else self._session
+        session = self._session if num_parallel < 2 or self._single_threaded is None else self._single_threaded
         outputs = session.run(self._output_names, feed)
         return {
             name: array.astype(np.float32, copy=False) if np.issubdtype(array.dtype, np.floating) else array
@@ -103,46 +102,53 @@ class OnnxSession:
 
         Only on the CPU, and only where there is memory for all workers to do so at once; else it keeps its threads.
         """
-        if share.threads == self._threads:
+        if (share.threads, share.is_exclusive) == (self._share.threads, self._share.is_exclusive):
             return
-        reason = "it is on a GPU" if not self._is_on_cpu else self._too_large(share)
+        if share.threads == 1 and self._single_threaded is not None:
+            self._session, self._single_threaded, self._share = self._single_threaded, None, share
+            return
+        reason = self._too_large(share) if self._is_on_cpu else f"it runs on {', '.join(self.providers)}"
         if not reason:
             try:
-                self._session, self._threads = self._open(share, share.threads), share.threads
-                self._single_threaded = self._open_single_threaded(share)
+                self._session, self._single_threaded = (
+                    self._open(share, share.threads),
+                    self._open_single_threaded(share),
+                )
+                self._share = share
             except ConfigError as error:  # the unpacked archive is gone, say: what is loaded still works
                 reason = str(error)
             else:
                 return
         logger.warning(
             "ts_handlers: the ONNX session keeps %d threads, though %d fit now: %s; restart the worker to change them",
-            self._threads,
+            self._share.threads,
             share.threads,
             reason,
         )
 
     def describe(self) -> str:
         """Say the version, the providers and the precision."""
-        twice = ", a session for calls side by side" if self._single_threaded is not self._session else ""
+        twice = ", a session for calls side by side" if self._single_threaded is not None else ""
         return f"onnxruntime {ort.__version__} on {', '.join(self.providers)}, {self._config.precision}{twice}"
 
     @property
     def _is_on_cpu(self) -> bool:
         return self.providers == (_CPU,)
 
-    def _open_single_threaded(self, share: CpuShare) -> ort.InferenceSession:
-        """Open the session for calls side by side; the one there is, where that has one thread or memory is short."""
-        if self._threads == 1 or not self._is_on_cpu:
-            return self._session
+    def _open_single_threaded(self, share: CpuShare) -> ort.InferenceSession | None:
+        """Open the session for calls side by side; none where there is one thread, another provider, or little memory."""
+        if share.threads == 1 or not self._is_on_cpu:
+            return None
         reason = self._too_large(share)
-        if not reason:
-            return self._open(share, 1)
-        logger.warning("ts_handlers: calls side by side share one pool of %d threads: %s", self._threads, reason)
-        return self._session
+        if reason:
+            logger.warning("ts_handlers: calls are made one by one on %d threads: %s", share.threads, reason)
+            return None
+        return self._open(share, 1)
 
     def _too_large(self, share: CpuShare) -> str:
-        size = self._path.stat().st_size if self._path.exists() else 0
-        needed = share.num_workers * _MEMORY_OF_FILE * size
+        """Say why the model cannot be opened once more by all workers; weights may lie in files beside it."""
+        beside = [file for file in self._path.parent.glob("*") if file.is_file()] if self._path.exists() else []
+        needed = share.num_workers * _MEMORY_OF_FILE * sum(file.stat().st_size for file in beside)
         free = available_memory()
         return f"{share.num_workers} workers would need {needed} bytes and {free} are free" if needed > free else ""
 

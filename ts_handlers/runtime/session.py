@@ -31,7 +31,7 @@ class Session(Protocol):
         """
 
     def resize(self, share: CpuShare) -> None:
-        """Take another share of the CPUs between two batches; where the engine cannot, log why once and go on as before."""
+        """Take another share of the CPUs between two batches; where the engine cannot, log why and go on as before."""
 
     def describe(self) -> str:
         """Say engine, device and precision in a few words, as read from the loaded model."""

@@ -144,6 +144,7 @@ def test_a_worker_alone_has_everything_once_its_neighbour_is_gone(start: Start) 
     first.told()
     second.process.kill()
     second.process.wait()
+    first.told(seconds=1)
     shown = first.told(seconds=3)
     assert (shown["cpus"], shown["threads"], shown["workers"]) == (CPUS, len(CPUS), 1)
 
@@ -179,6 +180,15 @@ def test_cpus_that_somebody_changes_later_are_left_so(start: Start) -> None:
     assert shown["cpus"] == CPUS[:1]
     assert shown["threads"] == 1
     assert any("changed" in line and "left so" in line for line in worker.log)
+
+
+@TWO
+def test_a_kernel_that_gives_all_cpus_back_is_told_again(start: Start) -> None:
+    """What Linux before 6.2 does to every process of a cpuset that is written."""
+    first, second = start(), start()
+    shown = first.told(bind=CPUS)
+    assert shown["cpus"] == first.first["cpus"]
+    assert second.told()["workers"] == 2
 
 
 @TWO
@@ -238,14 +248,19 @@ def test_where_workers_cannot_see_each_other_none_is_bound(
 def test_where_the_kernel_refuses_the_reason_is_logged(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def refuse(_: object) -> None:
+    tried: list[object] = []
+
+    def refuse(cpus: object) -> None:
+        tried.append(cpus)
         raise PermissionError("not in this sandbox")
 
     monkeypatch.setattr("ts_handlers.cpu.placement.bind_threads", refuse)
     placement = Placement("a 1.0", Declared(2, "the test"), monotonic=itertools.count(0, 2).__next__)
     assert placement.follow() is None
-    assert "are not bound to CPUs" in caplog.text
+    assert len(tried) == 2, "at the next look it is tried again"
+    assert caplog.text.count("are not bound to CPUs") == 1
     assert "changed" not in caplog.text
+    assert "threads are not bound to them" in placement.describe()
     assert placement._roster is not None
     placement._roster._membership.leave()
 

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from ts_handlers.cpu.membership import Membership, machine_scope
+from ts_handlers.cpu.membership import Announcement, Membership, digest, machine_scope
 from ts_handlers.cpu.roster import ABSENCE_S, STARTUP_S, Roster
 from ts_handlers.errors import ConfigError
 
 NOW_S = 5000
+SOMEBODY = Announcement("a", 1, 0, is_of_model=False, expected=0, started_s=0)
 Join = Callable[..., Membership]
 
 
@@ -31,7 +32,7 @@ class Clock:
 
 @pytest.fixture
 def scope() -> str:
-    return f"test-{uuid.uuid4().hex[:12]}"
+    return digest(uuid.uuid4().hex)
 
 
 @pytest.fixture
@@ -39,8 +40,8 @@ def join(scope: str) -> Iterator[Join]:
     """Workers in this process, who leave at the end."""
     with ExitStack() as stack:
 
-        def member(group: str = "server", expected: int = 0, model: str = "a") -> Membership:
-            joined = Membership(model, group, expected, NOW_S, scope)
+        def member(server: int = 1, expected: int = 0, model: str = "a", *, of_model: bool = False) -> Membership:
+            joined = Membership(Announcement(model, server, 0, of_model, expected, NOW_S), scope)
             stack.callback(joined.leave)
             return joined
 
@@ -77,6 +78,8 @@ def test_nobody_moves_while_a_worker_is_restarted(join: Join, clock: Clock) -> N
     rosters = [roster(each, clock) for each in memberships]
     looks(rosters)
     memberships[1].leave()
+    clock.now += 100 * ABSENCE_S  # an idle worker does not look for long: it counts from when it misses somebody
+    assert [rosters[0].look(), rosters[2].look()] == [(0, 3), (2, 3)]
     clock.now += ABSENCE_S - 1
     assert [rosters[0].look(), rosters[2].look()] == [(0, 3), (2, 3)]
     again = roster(join(), clock)
@@ -113,6 +116,7 @@ def test_a_server_scaled_down_at_once_is_not_waited_for(join: Join, clock: Clock
     first = roster(memberships[0], clock)
     assert first.look() == (0, 2)
     memberships[1].leave()
+    assert first.look() == (0, 2)
     clock.now += ABSENCE_S
     assert first.look() == (0, 1)
 
@@ -123,8 +127,8 @@ def test_more_workers_than_declared_count(join: Join, clock: Clock) -> None:
 
 
 def test_two_servers_add_up(join: Join, clock: Clock) -> None:
-    ours = [roster(join("one", 2), clock) for _ in range(2)]
-    theirs = roster(join("two", 3), clock)
+    ours = [roster(join(1, 2), clock) for _ in range(2)]
+    theirs = roster(join(2, 3), clock)
     assert looks([*ours, theirs]) == [(0, 5), (1, 5), (2, 5)]
 
 
@@ -133,9 +137,26 @@ def test_the_workers_of_a_model_have_neighbouring_places(join: Join, clock: Cloc
     assert {name: each.look()[0] for name, each in rosters.items()} == {"a1": 0, "a2": 1, "b1": 2, "b2": 3}
 
 
+def test_a_model_that_is_registered_later_is_waited_for_as_well(join: Join, clock: Clock) -> None:
+    early = roster(join(1, 1, model="a", of_model=True), clock)
+    clock.now += 10 * STARTUP_S
+    late = Membership(Announcement("b", 1, 0, True, 3, int(clock())), join().__dict__["_scope"])
+    try:
+        assert roster(late, clock).look()[1] == 2 + 3
+        assert early.look()[1] == 2 + 3
+    finally:
+        late.leave()
+
+
+def test_who_is_on_other_cpus_is_not_counted(join: Join, clock: Clock) -> None:
+    mine = join(1)
+    join(2)
+    assert Roster(mine, counts=lambda member: member.announced.parent_pid == 1).look() == (0, 1)
+
+
 def test_another_scope_is_not_counted(join: Join, clock: Clock, scope: str) -> None:
     mine = roster(join(), clock)
-    other = Membership("a", "server", 0, NOW_S, f"{scope}.other")
+    other = Membership(SOMEBODY, digest("another"))
     try:
         assert other.member.slot == 0
         assert mine.look() == (0, 1)
@@ -145,8 +166,8 @@ def test_another_scope_is_not_counted(join: Join, clock: Clock, scope: str) -> N
 
 JOIN = """
 import sys
-from ts_handlers.cpu.membership import Membership
-joined = Membership("a", "server", 0, 0, sys.argv[1])
+from ts_handlers.cpu.membership import Announcement, Membership
+joined = Membership(Announcement("a", 1, 0, False, 0, 0), sys.argv[1])
 print(joined.member.slot, flush=True)
 sys.stdin.read()
 """
@@ -157,7 +178,7 @@ def test_a_killed_process_leaves_nothing(scope: str, clock: Clock) -> None:
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as worker:
         assert worker.stdout is not None
         assert worker.stdout.readline() == "0\n"
-        mine = Membership("a", "server", 0, 0, scope)
+        mine = Membership(SOMEBODY, scope)
         assert (mine.member.slot, len(mine.members())) == (1, 2)
         worker.kill()
         worker.wait()
@@ -189,12 +210,24 @@ def test_other_sockets_are_passed_over(join: Join, scope: str) -> None:
 
 def test_the_scope_is_the_container_s_unless_it_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert machine_scope() == machine_scope()
-    assert machine_scope(tmp_path) == "0-0"
+    assert machine_scope(tmp_path) == digest("0\n0")
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_text("0::/system.slice/one.service\n")
+    assert machine_scope(tmp_path) not in (machine_scope(), digest("0\n0"))
     monkeypatch.setenv("TS_HANDLERS_SCOPE", "pod-7")
-    assert machine_scope() == "pod-7"
+    assert machine_scope() == digest("pod-7")
 
 
-@pytest.mark.parametrize("name", ["", "a/b", "x" * 41, "ä"])
+def test_the_longest_name_fits() -> None:
+    largest = Announcement(digest("a"), 2**22, 10**9, is_of_model=True, expected=10**6, started_s=10**9)
+    membership = Membership(largest, digest(uuid.uuid4().hex))
+    try:
+        assert membership.members() == {membership.member}
+    finally:
+        membership.leave()
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "x" * 65, "ä"])
 def test_a_scope_that_is_no_name_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TS_HANDLERS_SCOPE", name)
     with pytest.raises(ConfigError, match="TS_HANDLERS_SCOPE is"):

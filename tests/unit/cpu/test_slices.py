@@ -12,7 +12,7 @@ from ts_handlers.cpu.topology import Core, format_cpu_list, parse_cpu_list, read
 
 ALL = "0-15"
 
-# machine, cpuset, workers, threads of each -> the slice of each worker, in order of their places
+# machine, cpuset, workers, threads the arithmetic gives each -> the slice of each worker, in order of their places
 CASES: dict[str, tuple[Machine, str, int, int, list[str]]] = {
     "one worker has everything": (DESKTOP, "0-3", 1, 4, ["0-3"]),
     "two workers": (DESKTOP, "0-3", 2, 2, ["0-1", "2-3"]),
@@ -69,8 +69,6 @@ CASES: dict[str, tuple[Machine, str, int, int, list[str]]] = {
         1,
         ["0-3,8-11", "4-7,12-15"],
     ),
-    "more threads than the slice has, asked for by the operator": (DESKTOP, "0-1", 2, 2, ["0-1", "0-1"]),
-    "the same on two sockets: the rest of the node first": (TWO_SOCKETS, "0-7", 4, 4, ["0-3", "4-7", "0-3", "4-7"]),
 }
 
 
@@ -80,6 +78,22 @@ def test_slices(case: str, tmp_path: Path) -> None:
     cores = read_topology(parse_cpu_list(cpuset), write_sysfs(tmp_path, machine))
     slices = [format_cpu_list(slice_cpus(cores, place, num_workers, threads)) for place in range(num_workers)]
     assert slices == expected
+
+
+@pytest.mark.parametrize(
+    ("machine", "cpuset", "workers", "own_threads", "expected"),
+    [
+        (DESKTOP, "0-1", 2, 2, ["0-1", "0-1"]),
+        (TWO_SOCKETS, "0-7", 4, 4, ["0-3", "4-7", "0-3", "4-7"]),
+        (TWO_SOCKETS, "0-7", 4, 6, ["0-7"] * 4),
+    ],
+)
+def test_more_threads_than_the_slice_has_get_room_in_the_node_first(
+    machine: Machine, cpuset: str, workers: int, own_threads: int, expected: list[str], tmp_path: Path
+) -> None:
+    cores = read_topology(parse_cpu_list(cpuset), write_sysfs(tmp_path, machine))
+    slices = [slice_cpus(cores, place, workers, 1, own_threads) for place in range(workers)]
+    assert [format_cpu_list(cpus) for cpus in slices] == expected
 
 
 def test_sysfs_before_linux_5_3(tmp_path: Path) -> None:
