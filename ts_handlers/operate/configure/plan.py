@@ -226,6 +226,7 @@ def _load_order(archives: Sequence[Archive]) -> list[Archive]:
 
 
 def _version_key(version: str) -> tuple[tuple[int, int, str], ...]:
-    """Order versions as people do: 1.10 is after 1.9."""
-    parts = re.findall(r"\d+|[^\d.]+", version)
-    return tuple((1, int(part), "") if part.isdigit() else (0, 0, part) for part in parts)
+    """Order versions as people do: 1.10 is after 1.9, and 1.0 between 1.0rc1 and 1.0.1."""
+    parts = re.findall(r"\d+|[^\W\d_]+", version)
+    keys = [(2, int(part), "") if part.isdecimal() else (0, 0, part.lower()) for part in parts]
+    return (*keys, (1, 0, ""))  # the end: after a word that makes it a pre-release, before one more number

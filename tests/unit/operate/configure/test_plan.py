@@ -119,6 +119,14 @@ def test_the_newest_version_is_loaded_first_and_is_the_default() -> None:
     assert [model.is_default for model in decided.models] == [True, False, False, True]
 
 
+def test_a_pre_release_is_older_than_its_release_and_a_patch_is_newer() -> None:
+    versions = ["1.0", "1.0-beta", "1.0.1", "1.0rc1", "1.0rc2", "1.1.dev", "1.0.0"]
+    decided = plan(*(archive("a", version) for version in versions))
+
+    newest_first = ["1.1.dev", "1.0.1", "1.0.0", "1.0", "1.0rc2", "1.0rc1", "1.0-beta"]
+    assert [model.version for model in decided.models] == newest_first
+
+
 @pytest.mark.parametrize(("cpus", "expected"), [(1, 100), (4, 100), (16, 256)])
 def test_the_queue_holds_two_batches_for_each_worker(cpus: float, expected: int) -> None:
     assert plan(archive("a"), cpus=cpus).job_queue_size == expected
