@@ -67,8 +67,9 @@ def _configure(args: argparse.Namespace) -> int:
     _check_ours(output, HEADER, force=args.force)
     _check_ours(layout.metrics_config, METRICS_HEADER, force=args.force)
     text = properties.render(make_entries(plan, layout, launch=launch, preload=preload), header=HEADER)
-    write_text(layout.metrics_config, metrics_yaml())
-    findings = _own_findings(output, text, _machine(args, budget, memory_bytes))
+    metrics_text = metrics_yaml()
+    findings = _own_findings(output, text, metrics_text, _machine(args, budget, memory_bytes))
+    write_text(layout.metrics_config, metrics_text)
     write_text(output, text)
     print(f"budget: {budget.describe() if args.cpus is None else f'{args.cpus:g} CPUs (given)'}")
     print(f"memory: {memory_bytes / MIB:.0f} MiB{'' if args.memory_mb is None else ' (given)'}")
@@ -92,10 +93,14 @@ def write_text(file: Path, text: str) -> None:
         with tempfile.NamedTemporaryFile(
             "w", encoding=properties.ENCODING, dir=file.parent, prefix=f".{file.name}.", delete=False
         ) as temporary:
-            temporary.write(text)
-        mode = 0o666 & ~_umask()
-        Path(temporary.name).chmod(mode)
-        Path(temporary.name).replace(file)
+            unfinished = Path(temporary.name)
+            try:
+                temporary.write(text)
+                temporary.flush()
+                unfinished.chmod(0o666 & ~_umask())
+                unfinished.replace(file)
+            finally:
+                unfinished.unlink(missing_ok=True)
     except OSError as error:
         raise OperatorError(
             f"cannot write {file}: {error.strerror or error}; choose another place with --output"
@@ -117,15 +122,19 @@ def _check(args: argparse.Namespace) -> int:
     return 1 if problems else 0
 
 
-def _own_findings(output: Path, text: str, machine: Machine) -> list[Finding]:
+def _own_findings(output: Path, text: str, metrics_text: str, machine: Machine) -> list[Finding]:
     """Read back what would be written; return what is worth a warning.
 
     Raises:
-        OperatorError: It has a problem: a bug of this command.
+        OperatorError: It has a problem: of an archive, or else a bug of this command.
     """
     environ = {name: value for name, value in os.environ.items() if name != "TS_CONFIG_FILE"}  # serve leaves it out
-    findings = find_traps(gather_text(output, text, environ, machine))
+    subject = gather_text(output, text, environ, machine, metrics_text=metrics_text)
+    findings = find_traps(subject)
     problems = [finding for finding in findings if finding.severity == "problem"]
+    for problem in problems:
+        if problem.key in subject.store.archives:
+            raise OperatorError(f"{problem.key}: {problem.seen}: {problem.why}; {problem.remedy}")
     if problems:
         raise OperatorError(
             f"what configure decided does not pass its own check ({problems[0].describe()}): this is a bug of "

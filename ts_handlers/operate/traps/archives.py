@@ -49,6 +49,12 @@ _INTEGERS = (
     "jobQueueSize",
 )
 
+_WORKER_MODULES = ("utils", "service", "metrics", "context")
+"""Modules beside the worker script, whose folder comes before the model's on the path."""
+
+_HIDDEN_PACKAGES = ("ts_handlers", "tokenizers")
+"""Packages the handlers import; the model's folder comes before site-packages on the path."""
+
 
 def check_archives(subject: Subject) -> Iterator[Finding]:
     """Check the archives themselves, and where they overrule the file."""
@@ -78,6 +84,7 @@ def check_archives(subject: Subject) -> Iterator[Finding]:
             yield from _yaml(model.archive)
             yield from _overruled(model)
         yield from _requirements(subject, model)
+        yield from _imports(subject, model.archive.path.name)
 
 
 def _yaml(archive: Archive) -> Iterator[Finding]:
@@ -147,3 +154,25 @@ def _requirements(subject: Subject, model: LoadedModel) -> Iterator[Finding]:
             "install_py_dep_per_model is off, so nothing is installed when it is loaded",
             "install these packages in the serving image",
         )
+
+
+def _imports(subject: Subject, file: str) -> Iterator[Finding]:
+    contents = subject.store.contents[file]
+    module = contents.handler_module
+    if module in _WORKER_MODULES:
+        yield Finding(
+            "problem",
+            file,
+            f"its handler is {contents.handler}",
+            f"a worker imports TorchServe's own {module} instead, and the model is not loaded",
+            "give the handler's file another name, and build it again",
+        )
+    for package in _HIDDEN_PACKAGES:
+        if f"{package}.py" in contents.members:
+            yield Finding(
+                "problem",
+                file,
+                f"it brings {package}.py",
+                f"it hides the installed package {package} from the handler",
+                "give that file another name, and build it again",
+            )

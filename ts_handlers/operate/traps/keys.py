@@ -126,12 +126,11 @@ def _variables(subject: Subject) -> Iterator[Finding]:
             "these variables go before the file",
             "unset them, or set enable_envvars_config=false",
         )
-    other = environ.get("TS_CONFIG_FILE")
-    if other and other != str(subject.path):
+    if subject.other_config:
         yield Finding(
             "warning",
             "TS_CONFIG_FILE",
-            other,
+            subject.other_config,
             "`torchserve` reads the file this variable names, not this one",
             "unset it, or start with ts-handlers serve, which leaves it out",
         )

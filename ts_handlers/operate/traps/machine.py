@@ -65,7 +65,7 @@ def _threads(subject: Subject, loaded: Sequence[LoadedModel]) -> Iterator[Findin
                 name,
                 text,
                 f"{count} workers with {text} threads are more than {cpus:g} CPUs",
-                f"unset {name}, or start with ts-handlers serve",
+                "unset it",
             )
     netty = subject.number("number_of_netty_threads", 0)
     if netty == 0:

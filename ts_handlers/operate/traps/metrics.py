@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ts_handlers.config import HandlerConfig
 from ts_handlers.metrics import CATALOGUE
 from ts_handlers.operate.traps.finding import Finding
 from ts_handlers.operate.traps.loaded import loaded_models
 from ts_handlers.operate.traps.subject import Subject
 
 _COMMON = ["ModelName", "Level"]
+_OUR_SETTINGS = {setting.name for setting in dataclasses.fields(HandlerConfig)}
 _REMEDY = "take the metrics.yaml that ts-handlers configure writes"
 
 
@@ -25,7 +28,7 @@ def check_metrics(subject: Subject) -> Iterator[Finding]:
             "metrics go to the logs only, and the metrics address has none of them",
             "write metrics_mode=prometheus",
         )
-    is_ours = any("handler" in (model.archive.settings or {}) for model in loaded_models(subject))
+    is_ours = any(_has_our_handler(model.archive.settings) for model in loaded_models(subject))
     is_detecting = subject.is_true("model_metrics_auto_detect")
     named = subject.values.get("metrics_config")
     if subject.metrics is None or named is None:
@@ -56,6 +59,12 @@ def check_metrics(subject: Subject) -> Iterator[Finding]:
         )
         return
     yield from _catalogue(named, subject.metrics.content, is_ours=is_ours, is_detecting=is_detecting)
+
+
+def _has_our_handler(settings: Mapping[str, Any] | None) -> bool:
+    """Tell our `handler:` table from one of TorchServe's own examples, as `handler: {max_length: 50}`."""
+    handler = (settings or {}).get("handler")
+    return isinstance(handler, dict) and set(handler) <= _OUR_SETTINGS
 
 
 def _catalogue(named: str, content: Mapping[str, Any], *, is_ours: bool, is_detecting: bool) -> Iterator[Finding]:

@@ -50,10 +50,10 @@ def _load_models(subject: Subject) -> Iterator[Finding]:
     if not text:
         if "models" in subject.values:
             yield Finding(
-                "problem",
+                "warning",
                 "load_models",
                 "not set",
-                "models= only describes models: none is loaded",
+                "models= only describes models: unless torchserve --models names them, none is loaded",
                 "list their files, or write load_models=all",
             )
         return
@@ -99,11 +99,21 @@ def _match(
     subject: Subject, models: Mapping[str, Mapping[str, Any]], loaded: Sequence[LoadedModel]
 ) -> Iterator[Finding]:
     known = {(model.name, model.version) for model in loaded}
-    if not subject.store.archives:
+    if not subject.store.archives or not subject.values.get("load_models"):
         return
+    unread = _unread(subject)
     for name, versions in models.items():
         for version in versions:
             if (name, version) in known:
+                continue
+            if unread:
+                yield Finding(
+                    "hint",
+                    "models",
+                    f"{name} {version}",
+                    f"no archive that was read has this name and version, and {', '.join(unread[:3])} was not read",
+                    "compare them with the manifest there",
+                )
                 continue
             labels = [model.label for model in loaded]
             near = nearest(f"{name} {version}", labels)
@@ -114,6 +124,15 @@ def _match(
                 "no archive that is loaded has this name and version in its manifest, so the entry is for nothing",
                 f"write {near}" if near else f"there are: {', '.join(labels) or 'none'}",
             )
+
+
+def _unread(subject: Subject) -> list[str]:
+    """Return what is loaded without having been read: its name and version are unknown."""
+    store = subject.store
+    files = [file for _, file in load_entries(subject)]
+    if subject.values["load_models"].upper() == "ALL":
+        files += store.others
+    return [file for file in files if "://" in file or file in store.others or file in store.broken]
 
 
 def _entry(label: str, entry: Mapping[str, Any]) -> Iterator[Finding]:

@@ -21,6 +21,7 @@ from ts_handlers.operate import properties
 from ts_handlers.operate.archives import Archive, read_archive
 from ts_handlers.operate.configure.build_report import BuildReport, read_reports
 from ts_handlers.operate.configure.shares import MIB
+from ts_handlers.operate.traps.contents import Contents, read_contents
 from ts_handlers.operate.traps.known_keys import KNOWN
 
 _VARIABLE = re.compile(r"\$\$([^$]+[^$])\$\$")
@@ -55,6 +56,7 @@ class Store:
         broken: Why the others cannot, by file name.
         others: What else TorchServe would load with load_models=all.
         reports: What builds measured, by (model name, version).
+        contents: What is in the archives that can be read, by file name.
     """
 
     folder: Path | None = None
@@ -63,6 +65,7 @@ class Store:
     broken: Mapping[str, str] = field(default_factory=dict)
     others: tuple[str, ...] = ()
     reports: Mapping[tuple[str, str], BuildReport] = field(default_factory=dict)
+    contents: Mapping[str, Contents] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +95,7 @@ class Subject:
         metrics: The metrics.yaml; None where the file names none.
         machine: The machine.
         environ: The environment TorchServe would be started in.
+        other_config: What TS_CONFIG_FILE names there; None where it is this file or not set.
     """
 
     path: Path
@@ -101,6 +105,7 @@ class Subject:
     metrics: MetricsFile | None
     machine: Machine
     environ: Mapping[str, str]
+    other_config: str | None = None
 
     def is_true(self, key: str, *, default: bool = False) -> bool:
         """Read a switch as Java's parseBoolean does: everything but "true" is false."""
@@ -138,9 +143,21 @@ def gather(path: Path, environ: Mapping[str, str] = os.environ, machine: Machine
 
 
 def gather_text(
-    path: Path, text: str, environ: Mapping[str, str] = os.environ, machine: Machine | None = None
+    path: Path,
+    text: str,
+    environ: Mapping[str, str] = os.environ,
+    machine: Machine | None = None,
+    *,
+    metrics_text: str | None = None,
 ) -> Subject:
     """Take a text for the content of `path`, which need not exist.
+
+    Args:
+        path: Where the text would be.
+        text: The properties.
+        environ: The environment TorchServe would be started in.
+        machine: The machine that serves; None for this one.
+        metrics_text: Content of the metrics.yaml it names, which need not exist either; None to read that file.
 
     Raises:
         ConfigError: It is no .properties text.
@@ -153,10 +170,16 @@ def gather_text(
         lines=lines,
         values=values,
         store=_read_store(values.get("model_store"), path.parent),
-        metrics=_read_metrics(path.parent / named) if named else None,
+        metrics=_read_metrics(path.parent / named, metrics_text) if named else None,
         machine=machine or this_machine(environ),
         environ=environ,
+        other_config=_other_config(path, environ),
     )
+
+
+def _other_config(path: Path, environ: Mapping[str, str]) -> str | None:
+    named = environ.get("TS_CONFIG_FILE")
+    return named if named and Path(named).resolve() != path.resolve() else None
 
 
 def effective(values: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:
@@ -200,6 +223,7 @@ def _read_store(named: str | None, base: Path) -> Store:
     if not folder.is_dir():
         return Store(folder)
     archives: dict[str, Archive] = {}
+    contents: dict[str, Contents] = {}
     broken: dict[str, str] = {}
     others = []
     for path in sorted(folder.iterdir()):
@@ -209,7 +233,9 @@ def _read_store(named: str | None, base: Path) -> Store:
             others += [path.name] if path.is_dir() or path.name.endswith((".model", ".tar.gz")) else []
             continue
         try:
-            archives[path.name] = read_archive(path)
+            archive = read_archive(path)
+            contents[path.name] = read_contents(path)
+            archives[path.name] = archive
         except OperatorError as error:
             broken[path.name] = str(error)
     try:
@@ -217,12 +243,12 @@ def _read_store(named: str | None, base: Path) -> Store:
     except OperatorError as error:
         broken["build reports"] = str(error)
         reports = {}
-    return Store(folder, True, archives, broken, tuple(others), reports)
+    return Store(folder, True, archives, broken, tuple(others), reports, contents)
 
 
-def _read_metrics(path: Path) -> MetricsFile:
+def _read_metrics(path: Path, text: str | None) -> MetricsFile:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.safe_load(path.read_text(encoding="utf-8") if text is None else text)
     except OSError as error:
         return MetricsFile(path, error=error.strerror or str(error))
     except (yaml.YAMLError, ValueError) as error:

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from ts_handlers.cli import main
+from ts_handlers.errors import OperatorError
 from ts_handlers.metrics import CATALOGUE
 from ts_handlers.operate import properties
 from ts_handlers.operate.configure import command as configure
@@ -332,11 +333,47 @@ def test_a_plan_that_fails_its_own_check_is_our_bug_and_nothing_is_replaced(
     store = write_mar("mini").parent
     configured(store)
     before = (store / "config.properties").read_text()
+    metrics = store / "metrics.yaml"
+    metrics.write_text(metrics.read_text() + "# an older one\n")
     monkeypatch.setattr(configure, "make_entries", lambda *_, **__: [properties.Entry("job_queue_size", "0")])
 
     assert main(["configure", str(store)]) == 2
     assert "this is a bug of ts-handlers" in capsys.readouterr().err
     assert (store / "config.properties").read_text() == before
+    assert metrics.read_text().endswith("# an older one\n")
+
+
+def test_an_archive_that_cannot_be_loaded_is_refused_and_nothing_is_written(
+    write_mar: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = write_mar("mini", **{"tokenizers.py": ""}).parent
+
+    assert main(["configure", str(store)]) == 2
+    error = capsys.readouterr().err
+    assert "mini-1.0.mar: it brings tokenizers.py" in error
+    assert "bug of ts-handlers" not in error
+    assert [path.name for path in store.iterdir()] == ["mini-1.0.mar"]
+
+
+def test_a_file_that_cannot_be_replaced_leaves_nothing_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+
+    with pytest.raises(OperatorError, match="cannot write"):
+        configure.write_text(tmp_path / "folder", "text")
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_ctrl_c_while_writing_leaves_nothing_and_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "config.properties"
+    file.write_text("old")
+
+    def interrupt() -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(configure, "_umask", interrupt)  # the signal, at a moment that a test can choose
+    with pytest.raises(KeyboardInterrupt):
+        configure.write_text(file, "new")
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
 
 
 def test_more_workers_than_cpus_are_written_with_a_warning(

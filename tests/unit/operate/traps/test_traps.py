@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from ts_handlers.cli import main
 from ts_handlers.cpu import CpuBudget
-from ts_handlers.errors import ConfigError
+from ts_handlers.errors import ConfigError, OperatorError
 from ts_handlers.operate import properties
 from ts_handlers.operate.traps.check import find_traps
+from ts_handlers.operate.traps.contents import read_contents
 from ts_handlers.operate.traps.finding import Finding
 from ts_handlers.operate.traps.known_keys import KNOWN
 from ts_handlers.operate.traps.subject import Machine, gather, gather_text, this_machine
@@ -104,7 +105,7 @@ VALUES: list[tuple[Mapping[str, str | None], str, str, str]] = [
     ),
     ({"min_workers": "4"}, "warning", "min_workers", "set minWorkers for each model, in models="),
     ({"model_store": "$$STORE$$"}, "problem", "model_store", "STORE is not set"),
-    ({"load_models": None}, "problem", "load_models", "none is loaded"),
+    ({"load_models": None}, "warning", "load_models", "unless torchserve --models names them, none is loaded"),
     ({"load_models": "mini-1.0.mar, x.mar"}, "problem", "load_models", "blanks belong to the file's name"),
     ({"load_models": "mini-1.0.mar,x.mar"}, "problem", "load_models", "it is not in"),
     ({"load_models": "mini-1.0.mar,http://x/y.mar"}, "hint", "load_models", "was not checked"),
@@ -248,7 +249,7 @@ def test_a_line(site: Site, tail: str, severity: str, key: str, words: str) -> N
     ("environ", "changes", "severity", "key", "words"),
     [
         ({"TS_CONFIG_FILE": "/x"}, {}, "warning", "TS_CONFIG_FILE", "not this one"),
-        ({"OMP_NUM_THREADS": "8"}, {}, "warning", "OMP_NUM_THREADS", "2 workers with 8 threads"),
+        ({"OMP_NUM_THREADS": "8"}, {}, "warning", "OMP_NUM_THREADS", "are more than 2 CPUs; unset it"),
         (
             {"TS_JOB_QUEUE_SIZE": "1"},
             {"enable_envvars_config": "true"},
@@ -404,6 +405,74 @@ def test_everything_of_a_store_is_loaded_folders_too(site: Site) -> None:
     expect(site, "warning", "load_models", "unpacked in the model store")
 
 
+OTHER = '{"other": {"1.0": {}}}'
+
+
+def test_a_model_behind_a_url_is_not_taken_for_unmatched(site: Site) -> None:
+    site.values |= {"models": OTHER, "load_models": "mini-1.0.mar,https://h/other.mar"}
+    expect(site, "hint", "models", "https://h/other.mar was not read")
+
+
+@pytest.mark.parametrize("load_models", ["all", "mini-1.0.mar,unpacked"])
+def test_a_model_in_a_folder_is_not_taken_for_unmatched(site: Site, load_models: str) -> None:
+    (site.store / "unpacked").mkdir()
+    site.values |= {"models": OTHER, "load_models": load_models}
+    expect(site, "hint", "models", "unpacked was not read")
+
+
+def test_a_model_in_a_broken_archive_is_not_taken_for_unmatched(site: Site) -> None:
+    (site.store / "other.mar").write_bytes(b"no zip")
+    site.values |= {"models": OTHER, "load_models": "mini-1.0.mar,other.mar"}
+    expect(site, "hint", "models", "other.mar was not read")
+
+
+def test_models_of_the_command_line_are_described_without_a_problem(site: Site) -> None:
+    site.values["load_models"] = None
+
+    assert [one.key for one in site.findings() if one.severity != "hint"] == ["load_models"]
+
+
+def test_the_file_that_ts_config_file_names_by_another_path_is_this_one(site: Site) -> None:
+    link = site.store / "link.properties"
+    link.symlink_to(site.store / "config.properties")
+    site.environ = {"TS_CONFIG_FILE": str(link)}
+
+    assert site.findings() == []
+
+
+def write_handler(path: Path, handler: object, **files: str) -> None:
+    """Write an archive that names another handler in its manifest."""
+    model = {"modelName": "mini", "modelVersion": "1.0", "handler": handler}
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("MAR-INF/MANIFEST.json", json.dumps({"model": model}))
+        for name, text in files.items():
+            archive.writestr(name, text)
+
+
+@pytest.mark.parametrize("module", ["utils", "service", "metrics", "context"])
+@pytest.mark.parametrize("form", ["{}.py", "{}", "{}.py:handle", "folder/{}.py"])
+def test_a_handler_that_is_called_like_a_module_of_the_worker(site: Site, module: str, form: str) -> None:
+    write_handler(site.store / "mini-1.0.mar", form.format(module))
+    expect(site, "problem", "mini-1.0.mar", f"imports TorchServe's own {module} instead")
+
+
+@pytest.mark.parametrize("handler", ["my_utils.py", "utils.py.d/echo.py", "echo.py:metrics", None])
+def test_a_handler_that_is_not(site: Site, handler: object) -> None:
+    write_handler(site.store / "mini-1.0.mar", handler, **{"utils.py": "", "tokenizers/x.json": ""})
+    assert site.findings() == []
+
+
+@pytest.mark.parametrize("package", ["ts_handlers", "tokenizers"])
+def test_a_member_that_hides_an_installed_package(site: Site, package: str) -> None:
+    write_handler(site.store / "mini-1.0.mar", "echo.py", **{f"{package}.py": ""})
+    expect(site, "problem", "mini-1.0.mar", f"hides the installed package {package}")
+
+
+def test_an_archive_that_goes_while_it_is_read(tmp_path: Path) -> None:
+    with pytest.raises(OperatorError, match="changed while it was read"):
+        read_contents(tmp_path / "gone.mar")
+
+
 def test_open_management_with_the_model_api_and_no_token(site: Site) -> None:
     site.values |= {"management_address": "http://0.0.0.0:8081", "disable_token_authorization": "true"}
     expect(site, "warning", "management_address", "without any token")
@@ -444,6 +513,15 @@ def test_metrics_of_others_are_theirs(site: Site, write_mar: Callable[..., Path]
 
     site.values["metrics_config"] = None
     assert site.findings() == []
+
+
+def test_a_handler_table_of_torchserves_examples_is_not_ours(site: Site, write_mar: Callable[..., Path]) -> None:
+    (site.store / "metrics.yaml").write_text("model_metrics: {counter: [{name: x}]}\n")
+    write_mar("mini", "1.0", config=YAML.replace("task: text-classification", "max_length: 50"))
+    assert site.findings() == []
+
+    write_mar("mini", "1.0", config=YAML)
+    expect(site, "warning", "metrics_config", "drops metrics it does not name")
 
 
 @given(st.dictionaries(st.sampled_from([*KNOWN, "x"]), st.text(max_size=12) | st.sampled_from(["true", "0", "1"])))
