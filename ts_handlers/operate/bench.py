@@ -93,17 +93,23 @@ def run(args: argparse.Namespace) -> int:
     spec = _spec(args)
     with _progress(spec.warmup_s + spec.duration_s) as on_progress:
         result, is_interrupted = asyncio.run(_load_until_interrupted(spec, on_progress))
+    # the figures first: a page that cannot be written must not lose them
+    print(json.dumps(_to_json(spec, args.payloads, result)) if args.json else _to_text(spec, args.payloads, result))
+    sys.stdout.flush()
     if args.plot:
-        args.plot.write_text(latency_page(result, f"{spec.url}, {args.payloads.name}"), encoding="utf-8")
-    if args.json:
-        print(json.dumps(_to_json(spec, args.payloads, result)), flush=True)
-    else:
-        print(_to_text(spec, args.payloads, result))
-        if args.plot:
+        _write_plot(args.plot, latency_page(result, f"{spec.url}, {args.payloads.name}"))
+        if not args.json:
             print(f"written: {args.plot}")
     if is_interrupted:
         return EXIT_INTERRUPTED
     return 0 if result.num_ok else EXIT_NONE_SUCCEEDED
+
+
+def _write_plot(path: Path, page: str) -> None:
+    try:
+        path.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise OperatorError(f"--plot {path} cannot be written: {error.strerror or error}; give another file") from error
 
 
 def _spec(args: argparse.Namespace) -> LoadSpec:

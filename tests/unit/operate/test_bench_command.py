@@ -139,6 +139,19 @@ def test_a_plot_is_written(url: str, texts: Path, tmp_path: Path, capsys: pytest
     assert "p99 of all" in page.read_text(encoding="utf-8")
 
 
+def test_a_plot_that_cannot_be_written_does_not_lose_the_figures(
+    url: str, texts: Path, key_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "latency.html"
+    page.mkdir()
+
+    assert main(["bench", url, *options(texts, "--token-file", key_file, "--plot", page, "--json")]) == 2
+
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["result"]
+    assert f"--plot {page} cannot be written" in captured.err
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
