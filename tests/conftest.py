@@ -5,9 +5,13 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from tests.model_dirs import ModelDirs
+
+settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared machine")
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # the tests have their models; nothing is to be fetched
 os.environ["TQDM_DISABLE"] = "1"

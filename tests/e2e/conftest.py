@@ -71,7 +71,9 @@ def server(store: Path) -> Iterator[BackgroundServer]:
     run_cli("configure", store, "--batch-size", 16, "--max-batch-delay-ms", 400, *free_port_options())
     with (
         tempfile.TemporaryDirectory(prefix="ts-") as temporary,  # short: worker sockets are in it
-        BackgroundServer(store, environ={**os.environ, "TEMP": temporary}) as running,
+        BackgroundServer(
+            store, environ={**os.environ, "TEMP": temporary, "TS_HANDLERS_SCOPE": Path(temporary).name}
+        ) as running,
     ):
         yield running
     shutil.rmtree(store)

@@ -29,6 +29,7 @@ from ts_handlers.cpu import placement, roster
 from ts_handlers.cpu.placement import Declared, Placement
 logging.basicConfig(stream=sys.stdout, format="log %(message)s", level=logging.INFO)
 roster.ABSENCE_S = options.get("absence_s", 15)
+roster.STARTUP_S = 10**9  # the parent is a test run, which may be minutes old
 seconds = 0.0
 place = Placement(
     options.get("model", "a 1.0"),
