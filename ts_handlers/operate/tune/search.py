@@ -108,9 +108,8 @@ class Search:
                 chosen = tuple(dict.fromkeys((*chosen, cross(self._default, ranked))))
             self._announce(plan.after(index), len(chosen), rung.seconds)
             measured = self._rung(chosen, index, rung.seconds, plan.after(index))
-            ranked = (
-                rank(measured.items(), self._results.objective) or ranked
-            )  # where all failed, what was known before
+            # where all failed, the order of the round before
+            ranked = rank(measured.items(), self._results.objective) or ranked
         outcome = self._decide(ranked, plan)
         self._results.outcome = outcome
         self._results.write()
