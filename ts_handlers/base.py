@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ts.handler_utils.timer import timed
+from ts.metrics.caching_metric import logger as metric_lines
 from ts.metrics.metric_type_enum import MetricTypes
 from ts.torch_handler.base_handler import BaseHandler
 
@@ -127,11 +128,12 @@ class InferenceHandler(BaseHandler):
         self.model_dir = Path(properties["model_dir"])
         self.config = load_config(context.model_yaml_config, self.output_config)
         self._check_task()
+        owns_process = properties.get("owns_process", True)
         self._placement = startup.take_place(
             self.config.cpu,
             f"{self._model_name} {self.manifest.get('model', {}).get('modelVersion')}",
             context.model_yaml_config or {},
-            owns_process=properties.get("owns_process", True),
+            owns_process=owns_process,
         )
         self.share = self._placement.place.share
         limit_threads(self.share.threads)
@@ -140,6 +142,8 @@ class InferenceHandler(BaseHandler):
         self.session = self.open_session(self._files(properties.get("gpu_id")))
         self._calls = ModelCalls(self.config.bucketing, self.pad_values, self.sequence_outputs)
         self._metrics = metrics.WorkerMetrics(context.metrics, MetricTypes)
+        if owns_process:
+            metrics.OneWrite(metric_lines)
         warmed = startup.warm_up(self.config, self.max_length, self.warmup_input, self._warm_up)
         name = self.task or type(self).__name__
         place = self._placement.describe()

@@ -6,6 +6,7 @@ matches dimensions by position: ours come first, then ModelName and Level.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -73,6 +74,44 @@ class WorkerMetrics:
         started = time.perf_counter()
         yield
         self.observe(spec, round(time.perf_counter() - started, 6))
+
+
+class OneWrite(logging.Handler):
+    """Writes the metric lines of a batch together.
+
+    TorchServe's worker prints a line for each value, and each wakes a thread of the frontend, on CPUs that the workers
+    want. Here they wait for the one that TorchServe prints last for a batch; the frontend reads the same lines.
+
+    Args:
+        source: The logger whose records are the lines.
+        last: What only the last line of a batch holds.
+    """
+
+    def __init__(self, source: logging.Logger, last: str = "[METRICS]PredictionTime.") -> None:
+        super().__init__()
+        self._source, self._last = source, last
+        self._lines: list[str] = []
+        source.addHandler(self)
+        source.propagate = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep a line; write all with the last."""
+        self._lines.append(record.getMessage())
+        if self._last in self._lines[-1]:
+            self.write()
+
+    def write(self) -> None:
+        """Write what is kept, as one record of the loggers above."""
+        if self._lines and self._source.parent is not None:
+            lines, self._lines = self._lines, []
+            self._source.parent.info("%s", "\n".join(lines))
+
+    def close(self) -> None:
+        """Write what is kept and let the source print by itself again."""
+        self.write()
+        self._source.removeHandler(self)
+        self._source.propagate = True
+        super().close()
 
 
 def _register(cache: Any, spec: MetricSpec, kind: Any) -> Any:
