@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from ts_handlers.cli import main
-from ts_handlers.cpu import cpu_budget
+from ts_handlers.cpu import POOL_ENV, cpu_budget
 from ts_handlers.operate.background import BackgroundServer
 from ts_handlers.operate.ports import free_port_options
 
@@ -36,6 +36,8 @@ def handle(rows, context):
 def serve(write_mar: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., BackgroundServer]]:
     """Configure a store with one model and these options; the environment's own `python` is first on PATH."""
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    for name in POOL_ENV:  # what a handler that was loaded in this process may have set
+        monkeypatch.delenv(name, raising=False)
     with tempfile.TemporaryDirectory(prefix="ts-") as folder:
         monkeypatch.setenv("TEMP", folder)
 
