@@ -76,6 +76,10 @@ class WorkerMetrics:
         self.observe(spec, round(time.perf_counter() - started, 6))
 
 
+_MOST_LINES = 100
+"""More than a batch has: without the last line they are written all the same."""
+
+
 class OneWrite(logging.Handler):
     """Writes the metric lines of a batch together.
 
@@ -95,9 +99,9 @@ class OneWrite(logging.Handler):
         source.propagate = False
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep a line; write all with the last."""
+        """Keep a line; write all with the last, or when they are many."""
         self._lines.append(record.getMessage())
-        if self._last in self._lines[-1]:
+        if self._last in self._lines[-1] or len(self._lines) >= _MOST_LINES:
             self.write()
 
     def write(self) -> None:
