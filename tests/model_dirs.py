@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tests.models import MINILM, write_model
 from ts_handlers.build import archive
-from ts_handlers.build.pipeline import BuildRequest, make_engine, make_handler_section
+from ts_handlers.build.candidates import candidates
+from ts_handlers.build.check import SAMPLE_TEXTS
+from ts_handlers.build.engine import Material
+from ts_handlers.build.request import BuildRequest
+from ts_handlers.build.samples import Dataset
+from ts_handlers.build.sections import handler_section, source_section
 from ts_handlers.build.source import load_source
+from ts_handlers.build.target import target_cpu
 
 TASK_OF = {
     "minilm": "feature-extraction",
@@ -46,13 +53,21 @@ class ModelDirs:
         return folder if folder.exists() else write_model(kind, folder)
 
     def get(
-        self, kind: str, *, precision: str = "fp32", backend: str = "onnx", settings: Mapping[str, Any] | None = None
+        self,
+        kind: str,
+        *,
+        precision: str = "fp32",
+        backend: str = "onnx",
+        quantizer: str | None = None,
+        settings: Mapping[str, Any] | None = None,
     ) -> Path:
         """Return the unpacked archive of a kind."""
-        folder = self._root / f"{kind}-{backend}-{precision}-{len(settings or {})}"
+        folder = self._root / f"{kind}-{backend}-{precision}-{quantizer}-{len(settings or {})}"
         if folder.exists() and not settings:
             return folder
         folder.mkdir(parents=True, exist_ok=True)
+        calibration = folder / "calibration.txt"
+        calibration.write_text("\n".join(text[:100] for text in SAMPLE_TEXTS), encoding="utf-8")
         request = BuildRequest(
             source=str(self.checkpoint(kind)),
             task=TASK_OF[kind],
@@ -61,18 +76,22 @@ class ModelDirs:
             output=folder,
             precision=precision,
             backend=backend,
+            quantizer=quantizer,
+            calibration=calibration,
             settings=settings or {},
         )
         source = load_source(request.source, request.task)
-        engine = make_engine(request, source, folder, progress=lambda _: None)
-        for file in (engine.serialized_file, *engine.extra_files):
-            file.replace(folder / file.name)
+        with tempfile.TemporaryDirectory() as work:
+            dataset = Dataset(source, calibration)
+            material = Material(source, Path(work), target_cpu(request.target_cpu), dataset, progress=lambda _: None)
+            engine = candidates(request).methods[0].make(material, folder)
         archive.write_tokenizer(source, folder)
         archive.write_labels(source, folder)
-        archive.write_model_config(make_handler_section(request, source), folder)
+        archive.write_model_config(handler_section(request, source_section(request, source), engine), folder)
+        (folder / "serialized-file.txt").write_text(engine.serialized_file.name, encoding="utf-8")
         return folder
 
 
-def serialized_file(backend: str) -> str:
-    """Return the name of the model file of a backend's archive."""
-    return "model.onnx" if backend == "onnx" else "model.safetensors"
+def serialized_file(folder: Path) -> str:
+    """Return the name of the model file of an unpacked archive."""
+    return (folder / "serialized-file.txt").read_text(encoding="utf-8")

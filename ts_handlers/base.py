@@ -10,8 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,7 +20,7 @@ from ts.metrics.metric_type_enum import MetricTypes
 from ts.torch_handler.base_handler import BaseHandler
 
 from ts_handlers import metrics, startup
-from ts_handlers.batch import Array, ModelInput, Row
+from ts_handlers.batch import Array, ModelInput
 from ts_handlers.bucketing import BatchPlan, check_boundaries
 from ts_handlers.calls import ModelCalls, padding_ratio
 from ts_handlers.config import HandlerConfig, OutputConfig, load_config
@@ -31,12 +30,12 @@ from ts_handlers.errors import (
     InferenceError,
     OperatorError,
     PayloadTooLargeError,
-    RequestError,
     UnsupportedRequestError,
-    row_error,
 )
 from ts_handlers.payload import JSON_CONTENT_TYPE, body_content_type, encode_json, encode_response, parse_request
+from ts_handlers.row import Row, open_rows
 from ts_handlers.runtime import ModelFiles, Session, open_session
+from ts_handlers.served import ServedModel
 
 logger = logging.getLogger(__name__)
 
@@ -124,25 +123,24 @@ class InferenceHandler(BaseHandler):
     def _initialize(self, context: Any) -> None:
         self.context = context
         self.manifest = context.manifest or {}
-        properties = context.system_properties
-        self.model_dir = Path(properties["model_dir"])
+        self._served = served = ServedModel.of(context)
+        self.model_dir = served.files.model_dir
         self.config = load_config(context.model_yaml_config, self.output_config)
         self._check_task()
-        owns_process = properties.get("owns_process", True)
         self._placement = startup.take_place(
             self.config.cpu,
-            f"{self._model_name} {self.manifest.get('model', {}).get('modelVersion')}",
+            f"{served.name} {served.version}",
             context.model_yaml_config or {},
-            owns_process=owns_process,
+            owns_process=served.owns_process,
         )
         self.share = self._placement.place.share
         limit_threads(self.share.threads)
         self.prepare()
         check_boundaries(self.config.bucketing.boundaries, self.max_length)
-        self.session = self.open_session(self._files(properties.get("gpu_id")))
+        self.session = self.open_session(served.files)
         self._calls = ModelCalls(self.config.bucketing, self.pad_values, self.sequence_outputs)
         self._metrics = metrics.WorkerMetrics(context.metrics, MetricTypes)
-        if owns_process:
+        if served.owns_process:
             metrics.OneWrite(metric_lines)
         warmed = startup.warm_up(self.config, self.max_length, self.warmup_input, self._warm_up)
         name = self.task or type(self).__name__
@@ -173,11 +171,11 @@ class InferenceHandler(BaseHandler):
         rows = [Row() for _ in data]
         with self._metrics.timed(metrics.DECODE_SECONDS):
             for index, row in enumerate(rows):
-                with self._row_errors(row):
+                with row.errors_kept():
                     self._decode_row(row, data[index], index)
         with self._metrics.timed(metrics.TRANSFORM_SECONDS):
-            for row in filter(_is_open, rows):
-                with self._row_errors(row):
+            for row in open_rows(rows):
+                with row.errors_kept():
                     self._transform_row(row)
         return rows
 
@@ -192,17 +190,17 @@ class InferenceHandler(BaseHandler):
             outcomes = iter(self._calls.run(self.session, flat, plans))
         self._metrics.observe(metrics.PADDED_TOKENS, round(padding_ratio(flat, plans), 4))
         for row, inputs in places:
-            row.outputs.append([self._output(row, next(outcomes)) for _ in inputs])
+            row.outputs.append([row.take(next(outcomes)) for _ in inputs])
         return data
 
     @timed  # type: ignore[untyped-decorator]
     def postprocess(self, data: list[Row]) -> list[bytes]:
         """Format each row in the protocol of its request, set its status, and count what was rejected."""
         with self._metrics.timed(metrics.FORMAT_SECONDS):
-            for row in filter(_is_open, data):
-                with self._row_errors(row):
+            for row in open_rows(data):
+                with row.errors_kept():
                     self._format_row(row)
-        self._metrics.observe(metrics.BATCH_FILL, round(len(data) / self._batch_size, 4))
+        self._metrics.observe(metrics.BATCH_FILL, round(len(data) / self._served.batch_size, 4))
         return [self._finish_row(row, index) for index, row in enumerate(data)]
 
     # Below: the steps of the above
@@ -229,28 +227,19 @@ class InferenceHandler(BaseHandler):
             raise UnsupportedRequestError("this model gives predictions, not explanations; use /predictions")
         row.request = parse_request(data, body_content_type(headers), max_instances=self.config.limits.max_instances)
         row.examples = [
-            self._per_instance(row, number, self.decode, instance)
-            for number, instance in enumerate(row.request.instances)
+            row.call(number, self.decode, instance) for number, instance in enumerate(row.request.instances)
         ]
 
     def _transform_row(self, row: Row) -> None:
         limit = self.config.limits.max_tokens
         num_tokens = 0
         for index, example in enumerate(row.examples):
-            row.inputs.append(list(self._per_instance(row, index, self.transform, example)))
+            row.inputs.append(list(row.call(index, self.transform, example)))
             num_tokens += sum(item.length for item in row.inputs[-1])
             if num_tokens > limit:
                 raise PayloadTooLargeError(
                     f"the request has more than {limit} tokens; send it in parts", code="too_many_tokens"
                 )
-
-    @staticmethod
-    def _output(row: Row, outcome: dict[str, Array] | Exception) -> dict[str, Array]:
-        """Return the outputs of one input; a failed one ends its row."""
-        if isinstance(outcome, Exception):
-            row.error = row.error or row_error(logger, "the model run", outcome)
-            return {}
-        return outcome
 
     def _warm_up(self, inputs: Sequence[ModelInput], plan: BatchPlan) -> None:
         for num_parallel in {1, self.session.max_parallel}:
@@ -260,14 +249,14 @@ class InferenceHandler(BaseHandler):
         if row.request is None:
             raise InferenceError("the row was not decoded", code="not_decoded")
         predictions = [
-            self._per_instance(row, index, self.format, *parts)
+            row.call(index, self.format, *parts)
             for index, parts in enumerate(zip(row.examples, row.inputs, row.outputs, strict=True))
         ]
         row.response = encode_response(
             row.request,
             predictions,
-            model_name=self._model_name,
-            model_version=self.manifest.get("model", {}).get("modelVersion"),
+            model_name=self._served.name,
+            model_version=self._served.version,
         )
 
     def _finish_row(self, row: Row, index: int) -> bytes:
@@ -277,24 +266,6 @@ class InferenceHandler(BaseHandler):
             self._metrics.observe(metrics.REJECTED_ROWS, 1, row.error.code)
             return encode_json(row.error.body())
         return row.response or b""
-
-    @staticmethod
-    def _per_instance(row: Row, index: int, hook: Any, *arguments: Any) -> Any:
-        """Call a hook on one instance; say which one it was where there are many."""
-        try:
-            return hook(*arguments)
-        except RequestError as error:
-            if row.request is not None and row.request.is_many:
-                raise error.prefixed(f"instance {index}") from error
-            raise
-
-    @contextmanager
-    def _row_errors(self, row: Row) -> Iterator[None]:
-        """Keep what fails in one row with that row."""
-        try:
-            yield
-        except Exception as error:  # noqa: BLE001  # a hook's bug must not fail the other rows
-            row.error = row_error(logger, "a handler hook", error)
 
     @property
     def pad_values(self) -> Mapping[str, int]:
@@ -313,24 +284,8 @@ class InferenceHandler(BaseHandler):
     def _is_explain(self) -> bool:
         return False  # rows are routed one by one, in _decode_row
 
-    @property
-    def _model_name(self) -> str:
-        return str(self.manifest.get("model", {}).get("modelName", self.context.model_name))
-
-    @property
-    def _batch_size(self) -> int:
-        return max(1, int(self.context.system_properties.get("batch_size") or 1))
-
     def _check_task(self) -> None:
         if self.task is not None and self.config.task not in (None, self.task):
             raise ConfigError(
                 f"handler.task is {self.config.task} and {type(self).__name__} serves {self.task}; use the task's handler"
             )
-
-    def _files(self, gpu_id: int | None) -> ModelFiles:
-        model = self.manifest.get("model", {})
-        return ModelFiles(self.model_dir, model.get("serializedFile"), model.get("modelFile"), gpu_id)
-
-
-def _is_open(row: Row) -> bool:
-    return row.is_open

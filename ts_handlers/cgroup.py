@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +52,12 @@ def cgroup_folders(controller: str, root: Path = Path("/")) -> Iterator[CgroupFo
             yield CgroupFolder(root / mount.point.lstrip("/") / folder, mount.version)
 
 
-def mounted_versions(root: Path = Path("/")) -> frozenset[int]:
-    """Say which versions are mounted."""
-    return frozenset(mount.version for mount in _mounts(root))
+def cgroup_version(root: Path = Path("/")) -> Literal["v1", "v2", "v1 and v2", "none"]:
+    """Say which control groups are mounted."""
+    versions = {mount.version for mount in _mounts(root)}
+    if versions == {1, 2}:
+        return "v1 and v2"
+    return "v2" if 2 in versions else "v1" if versions else "none"
 
 
 def read_lines(file: Path) -> list[str]:

@@ -31,6 +31,9 @@ class RuntimeConfig:
         backend: Engine.
         file: Model file in the archive; by default the archive's serialized file.
         precision: What the model was built as; the torch backend casts to it (fp32 or bf16).
+        target_cpu: CPU the build chose its integer types for, as `--target-cpu` has it; a worker on one that they are wrong
+            for says so.
+        max_memory_mb: Most memory the loaded model may take, in MiB, where an engine can choose (openvino's graphs).
         providers: ONNX Runtime execution providers in order of preference. `auto` takes CUDA on a worker that was given
             a GPU and the CPU elsewhere; a provider named here and not available is an error.
         provider_options: One mapping for each provider, in the same order.
@@ -39,9 +42,11 @@ class RuntimeConfig:
         output_names: Names for the outputs of a model that returns a tensor or a tuple (torch backend).
     """
 
-    backend: Literal["onnx", "torch"] = "onnx"
+    backend: Literal["onnx", "torch", "openvino", "ipex"] = "onnx"
     file: str | None = None
     precision: Literal["fp32", "bf16", "fp16", "int8"] = "fp32"
+    target_cpu: str | None = None
+    max_memory_mb: int | None = setting(None, minimum=1)
     providers: Literal["auto"] | tuple[str, ...] = "auto"
     provider_options: tuple[Mapping[str, str], ...] = ()
     graph_optimization_level: Literal["disable", "basic", "extended", "all"] = "all"

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.result import Ratio, Summary, ratio, summarize
+from ts_handlers.cpu.features import parse_cpuinfo
 from ts_handlers.operate.load.result import LoadResult
 from ts_handlers.operate.load.text import describe_errors
-from ts_handlers.operate.machine import parse_cpuinfo
 
 
 @dataclass(frozen=True, slots=True)

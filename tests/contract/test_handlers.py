@@ -40,7 +40,7 @@ def make(model_dirs: ModelDirs) -> Make:
         for name, section in sections.items():
             config["handler"][name] = {**config["handler"].get(name, {}), **section}
         handler_class = getattr(ts_handlers, TASKS[TASK_OF[kind]].handler)
-        return load_handler(handler_class, folder, config, serialized_file=serialized_file(backend))
+        return load_handler(handler_class, folder, config, serialized_file=serialized_file(folder))
 
     return make_handler
 

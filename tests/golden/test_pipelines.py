@@ -69,7 +69,7 @@ def handlers(
     ):
         config["handler"]["bucketing"] = bucketing
         handler_class = getattr(ts_handlers, TASKS[TASK_OF[kind]].handler)
-        loaded.append(load_handler(handler_class, folder, config, serialized_file=serialized_file(backend)))
+        loaded.append(load_handler(handler_class, folder, config, serialized_file=serialized_file(folder)))
     return loaded
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from ts_handlers.build import reproducible
 from ts_handlers.build.source import Source
 from ts_handlers.errors import OperatorError
 from ts_handlers.tasks import TASKS
@@ -98,12 +99,13 @@ def run_archiver(
     extra_files: list[Path],
     export_path: Path,
 ) -> Path:
-    """Run torch-model-archiver; return the .mar.
+    """Run torch-model-archiver; return the .mar, the same bytes for the same files.
 
-    It works in a folder of its own: the archiver empties TMPDIR/NAME, so two builds of one name would meet there.
+    It works in a folder of its own: the archiver empties TMPDIR/NAME, so two builds of one name would meet there. It
+    only packs: what it writes is compressed when it is written anew.
 
     Raises:
-        OperatorError: It failed, with what it said.
+        OperatorError: It failed, with what it said; or SOURCE_DATE_EPOCH is no date.
     """
     scratch = export_path / "archiver"
     scratch.mkdir()
@@ -111,7 +113,7 @@ def run_archiver(
         *(sys.executable, "-m", "model_archiver.model_packaging"),
         *("--model-name", name, "--version", version),
         *("--serialized-file", str(serialized_file), "--handler", str(handler_file)),
-        *("--config-file", str(config_file), "--export-path", str(export_path)),
+        *("--config-file", str(config_file), "--export-path", str(export_path), "--archive-format", "zip-store"),
     ]
     if extra_files:
         command += ["--extra-files", ",".join(map(str, extra_files))]
@@ -121,4 +123,5 @@ def run_archiver(
     if result.returncode != 0 or not mar.is_file():
         lines = (result.stderr or result.stdout).strip().splitlines()
         raise OperatorError(f"torch-model-archiver failed: {lines[-1] if lines else result.returncode}")
+    reproducible.rewrite(mar)
     return mar

@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from ts_handlers.cpu.features import TARGETS
 from ts_handlers.errors import OperatorError
 from ts_handlers.tasks import NAME_PATTERN, TASKS
 
@@ -28,10 +29,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output", required=True, type=Path, metavar="DIR", help="folder for the .mar, the model store"
     )
     parser.add_argument("--version", default="1.0", help="model version (default: %(default)s)")
-    parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16", "int8"), help="default: %(default)s")
     parser.add_argument(
-        "--backend", default="auto", choices=("auto", "onnx", "torch"), help="auto: onnx, or torch for bf16 (default)"
+        "--precision",
+        default="fp32",
+        choices=("fp32", "bf16", "int8", "auto"),
+        help="auto: the fastest that passes the gate, measured here (default: %(default)s)",
     )
+    parser.add_argument(
+        "--backend",
+        choices=("onnx", "torch", "openvino", "ipex", "auto"),
+        help="engine (default: onnx, or torch for bf16); auto: the fastest of those installed that passes the gate",
+    )
+    _add_gate_arguments(parser)
     parser.add_argument("--handler", type=Path, metavar="FILE.py", help="your own handler instead of the task's")
     parser.add_argument("--samples", type=Path, metavar="FILE", help="texts to check the build on, one a line")
     parser.add_argument("--tolerance", type=float, metavar="X", help="largest relative error against the source")
@@ -60,6 +69,42 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--force", action="store_true", help="replace an existing archive")
 
 
+def _add_gate_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--quantizer",
+        metavar="METHOD",
+        help="how int8 is made: dynamic, static, blocks, smoothquant, mixed, inc (onnx), nncf (openvino), torchao (torch); "
+        "auto: the fastest of them that passes the gate",
+    )
+    parser.add_argument(
+        "--calibration",
+        type=Path,
+        metavar="FILE",
+        help="typical texts, one a line, to measure activations and agreement on",
+    )
+    parser.add_argument(
+        "--evaluation", type=Path, metavar="FILE", help="label<TAB>text lines the build is judged on, against fp32"
+    )
+    for name, default, what in (
+        ("--max-accuracy-drop", 0.5, "points of accuracy that may be lost"),
+        ("--min-mean-cosine", 0.998, "without labels: least mean cosine with fp32's answers"),
+        ("--min-cosine", 0.99, "without labels: least cosine of a sample"),
+    ):
+        parser.add_argument(name, type=float, default=default, metavar="X", help=f"{what} (default: %(default)g)")
+    parser.add_argument(
+        "--target-cpu",
+        default="native",
+        metavar="CPU",
+        help=f"the serving CPU's instructions: native (default), {', '.join(TARGETS)}",
+    )
+    parser.add_argument(
+        "--max-memory-mb",
+        type=int,
+        metavar="MB",
+        help="most memory a worker's model may take, where an engine can choose",
+    )
+
+
 def run(args: argparse.Namespace) -> int:
     """Build, and say what was made and what comes next."""
     for option, value in (("--name", args.name), ("--version", args.version)):
@@ -70,10 +115,11 @@ def run(args: argparse.Namespace) -> int:
         raise OperatorError(f"{mar} exists; replace it with --force, or choose another --name")
     settings = parse_settings(args.settings)
     try:
-        from ts_handlers.build.pipeline import BuildRequest, build
+        from ts_handlers.build.gate import Limits
+        from ts_handlers.build.pipeline import build
+        from ts_handlers.build.request import BuildRequest
     except ImportError as error:
         raise OperatorError(f"{error.name} is not installed; install ts_handlers[build]") from error
-    backend = args.backend if args.backend != "auto" else ("torch" if args.precision == "bf16" else "onnx")
     request = BuildRequest(
         source=args.source,
         task=args.task,
@@ -81,7 +127,13 @@ def run(args: argparse.Namespace) -> int:
         version=args.version,
         output=args.output.resolve(),
         precision=args.precision,
-        backend=backend,
+        backend=args.backend or ("torch" if args.precision == "bf16" else "onnx"),
+        quantizer=args.quantizer,
+        target_cpu=args.target_cpu,
+        calibration=args.calibration,
+        evaluation=args.evaluation,
+        limits=Limits(args.max_accuracy_drop, args.min_mean_cosine, args.min_cosine),
+        max_memory_mb=args.max_memory_mb,
         handler=args.handler and args.handler.resolve(),
         samples=args.samples,
         tolerance=args.tolerance,

@@ -13,12 +13,14 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from ts_handlers.errors import OperatorError, RuntimeUnavailableError
+from ts_handlers.errors import OperatorError
+from ts_handlers.operate.arguments import whole
 from ts_handlers.operate.load.generator import LoadSpec, generate_load
 from ts_handlers.operate.load.payloads import read_payloads
 from ts_handlers.operate.load.plot import import_plotly, latency_page
 from ts_handlers.operate.load.result import LoadResult
 from ts_handlers.operate.load.text import describe_loop, describe_result
+from ts_handlers.optional import import_optional
 
 HELP = "load a server, closed or open loop, and report rate, latencies and errors"
 
@@ -53,11 +55,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EPILOG
     parser.add_argument("url", metavar="URL", help="where to POST: http://127.0.0.1:8080/predictions/NAME")
     parser.add_argument("--payloads", metavar="FILE", type=Path, required=True, help="request bodies; see below")
-    parser.add_argument("--limit", metavar="N", type=_positive, help="read the first N payloads only")
+    parser.add_argument("--limit", metavar="N", type=whole(1), help="read the first N payloads only")
     parser.add_argument(
         *("--concurrency",),
         metavar="N",
-        type=_positive,
+        type=whole(1),
         help=f"requests in flight (default: {DEFAULT_CONCURRENCY}); with --rate, the most (default: "
         f"{DEFAULT_MAX_IN_FLIGHT}; what is due and finds no room is sent late, and counted)",
     )
@@ -173,12 +175,7 @@ def _progress(total_s: float) -> Iterator[Callable[[float], None] | None]:
 def _open_bar(total_s: float) -> Any:
     if not sys.stderr.isatty():
         return nullcontext()
-    try:
-        from tqdm import tqdm
-    except ImportError as error:
-        raise RuntimeUnavailableError(
-            f"progress is shown with tqdm, which cannot be imported ({error}): pip install 'ts_handlers[operate]'"
-        ) from error
+    tqdm = import_optional("tqdm", "progress is shown with tqdm", extra="operate").tqdm
     return tqdm(total=round(total_s, 1), unit="s", leave=False, bar_format="{l_bar}{bar}| {n:.0f}/{total:.0f} s")
 
 
@@ -203,13 +200,6 @@ def _to_text(spec: LoadSpec, payloads: Path, result: LoadResult) -> str:
         f"{len(spec.payloads)} payloads of {payloads.name}"
     )
     return "\n  ".join([head, *describe_result(result)])
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is below 1")
-    return number
 
 
 def _header(text: str) -> tuple[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ts_handlers.config import RuntimeConfig
 from ts_handlers.cpu import CpuShare
 from ts_handlers.runtime.session import ModelFiles, Session
+from ts_handlers.runtime.target import check_target
 
 
 def open_session(config: RuntimeConfig, files: ModelFiles, share: CpuShare) -> Session:
@@ -14,10 +15,19 @@ def open_session(config: RuntimeConfig, files: ModelFiles, share: CpuShare) -> S
         ConfigError: Settings that this engine cannot serve.
         RuntimeUnavailableError: The engine, or a provider that was asked for, is not there.
     """
+    check_target(config)
     if config.backend == "onnx":
         from ts_handlers.runtime.onnx import OnnxSession  # an engine is imported by those who use it
 
         return OnnxSession(config, files, share)
+    if config.backend == "openvino":
+        from ts_handlers.runtime.openvino import OpenvinoSession
+
+        return OpenvinoSession(config, files, share)
+    if config.backend == "ipex":
+        from ts_handlers.runtime.ipex import IpexSession
+
+        return IpexSession(config, files)
     from ts_handlers.runtime.torch import TorchSession
 
     return TorchSession(config, files)

@@ -33,3 +33,13 @@ def write_mar(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture
+def write_config(tmp_path: Path) -> Callable[[str], Path]:
+    def write(text: str) -> Path:
+        path = tmp_path / "config.properties"
+        path.write_text(text)
+        return path
+
+    return write

@@ -38,12 +38,12 @@ def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 @pytest.fixture
-def configured(write_mar: Callable[..., Path], temporary: Path) -> Callable[[str], BackgroundServer]:
+def configured(write_mar: Callable[..., Path], temporary: Path) -> Callable[..., BackgroundServer]:
     """Configure a store with one model on free ports."""
 
-    def configure(handler: str) -> BackgroundServer:
+    def configure(handler: str, *, workers: int = 1) -> BackgroundServer:
         store = write_mar("echo", "1.0", **{"echo_handler.py": handler}).parent
-        assert main(["configure", str(store), "--cpus", "2", *free_port_options()]) == 0
+        assert main(["configure", str(store), "--cpus", str(workers), *free_port_options()]) == 0
         return BackgroundServer(store)
 
     return configure
@@ -70,8 +70,10 @@ def assert_nothing_is_left(server: BackgroundServer, children: list[psutil.Proce
     assert not any(worker_socket(folder, port).exists() for port in server.config.worker_ports)
 
 
-def test_it_serves_with_tokens_and_leaves_nothing_behind(configured: Callable[[str], BackgroundServer]) -> None:
-    server = configured(ECHO)
+def test_it_serves_with_tokens_lets_no_other_in_and_leaves_nothing_behind(
+    configured: Callable[..., BackgroundServer],
+) -> None:
+    server = configured(ECHO, workers=2)
     server.run_dir.mkdir()
     (server.run_dir / "key_file.json").write_text('{"management": {"key": "stale"}, "inference": {"key": "stale"}}')
     server.start()
@@ -90,6 +92,11 @@ def test_it_serves_with_tokens_and_leaves_nothing_behind(configured: Callable[[s
             "/models/echo"
         )
         assert (status, models[0]["maxBatchDelay"], models[0]["batchSize"]) == (200, 1, 8)
+
+        second = BackgroundServer(server.config.path.parent, run_dir=server.run_dir.with_name("second"))
+        with pytest.raises(WorkerFailedError, match="is in use"), second:
+            pass
+        assert ask(server, "GET", "/ping", token=token)[0] == 200
     finally:
         code = server.stop(signal.SIGTERM)
 
@@ -101,7 +108,9 @@ def test_it_serves_with_tokens_and_leaves_nothing_behind(configured: Callable[[s
     assert (server.run_dir / "logs" / "ts_log.log").stat().st_size > 0
 
 
-def test_a_server_that_is_killed_leaves_no_java_and_no_worker(configured: Callable[[str], BackgroundServer]) -> None:
+def test_whichever_process_is_killed_the_others_go_too_and_the_next_server_starts(
+    configured: Callable[..., BackgroundServer],
+) -> None:
     server = configured(ECHO)
     with server:
         children = psutil.Process(server.pid).children(recursive=True)
@@ -110,10 +119,16 @@ def test_a_server_that_is_killed_leaves_no_java_and_no_worker(configured: Callab
 
     with server:  # what was left does not keep the next one from starting
         assert ask(server, "GET", "/ping", token=server.token())[0] == 200
+        children = psutil.Process(server.pid).children(recursive=True)
+        java = next(child for child in children if "java" in child.name())
+        java.kill()
+        assert server.wait(20) == 128 + signal.SIGKILL
+
+    assert_nothing_is_left(server, children, 1)
 
 
 def test_a_model_that_cannot_be_loaded_is_reported_and_not_waited_for(
-    configured: Callable[[str], BackgroundServer],
+    configured: Callable[..., BackgroundServer],
 ) -> None:
     server = configured("import nowhere_to_be_found\n")
     start = time.monotonic()
@@ -123,25 +138,3 @@ def test_a_model_that_cannot_be_loaded_is_reported_and_not_waited_for(
 
     assert "model_log.log" in str(caught.value)
     assert time.monotonic() - start < 90
-
-
-def test_a_frontend_that_dies_takes_its_workers_and_its_code_is_ours(
-    configured: Callable[[str], BackgroundServer],
-) -> None:
-    server = configured(ECHO)
-    with server:
-        children = psutil.Process(server.pid).children(recursive=True)
-        java = next(child for child in children if "java" in child.name())
-        java.kill()
-        assert server.wait(20) == 137
-
-    assert_nothing_is_left(server, children, 1)
-
-
-def test_a_second_server_on_the_same_sockets_is_refused(configured: Callable[[str], BackgroundServer]) -> None:
-    server = configured(ECHO)
-    with server:
-        second = BackgroundServer(server.config.path.parent, run_dir=server.run_dir.with_name("second"))
-        with pytest.raises(WorkerFailedError, match="is in use"), second:
-            pass
-        assert ask(server, "GET", "/ping", token=server.token())[0] == 200

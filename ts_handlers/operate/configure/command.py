@@ -6,7 +6,6 @@ import argparse
 import json
 import math
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +16,7 @@ from ts_handlers.errors import OperatorError
 from ts_handlers.memory import memory_limit
 from ts_handlers.operate import properties
 from ts_handlers.operate.archives import Archive, read_archives
+from ts_handlers.operate.arguments import from_arguments
 from ts_handlers.operate.configure.allocators import Preloads, advice, find_preloads
 from ts_handlers.operate.configure.build_report import read_reports
 from ts_handlers.operate.configure.config_file import CONFIG_NAME, HEADER, METRICS_NAME, Layout, make_entries
@@ -25,11 +25,12 @@ from ts_handlers.operate.configure.options import add_arguments
 from ts_handlers.operate.configure.plan import Options, Plan, make_plan
 from ts_handlers.operate.configure.shares import MIB
 from ts_handlers.operate.metrics_config import METRICS_HEADER, metrics_yaml
+from ts_handlers.operate.replacing import replacing
 from ts_handlers.operate.traps.check import find_traps
 from ts_handlers.operate.traps.finding import Finding
 from ts_handlers.operate.traps.subject import Machine, gather, gather_text
 
-__all__ = ["HELP", "add_arguments", "run", "write_text"]
+__all__ = ["HELP", "add_arguments", "run"]
 
 HELP = "write config.properties and metrics.yaml for every .mar in a folder, or check such a file"
 
@@ -54,11 +55,17 @@ def _configure(args: argparse.Namespace) -> int:
     plan = make_plan(
         archives,
         budget.cpus if args.cpus is None else args.cpus,
-        _options(args),
+        from_arguments(Options, args),
         memory_bytes=memory_bytes,
         reports=read_reports(directory, archives),
     )
-    layout = _layout(args, directory, output.parent / METRICS_NAME)
+    layout = from_arguments(
+        Layout,
+        args,
+        model_store=directory,
+        metrics_config=output.parent / METRICS_NAME,
+        is_token_required=not args.disable_token_authorization,
+    )
     _check_ports(layout, plan)
     cores = read_topology(budget.affinity)
     preloads = find_preloads({core.node for core in cores})
@@ -69,8 +76,9 @@ def _configure(args: argparse.Namespace) -> int:
     text = properties.render(make_entries(plan, layout, launch=launch, preload=preload), header=HEADER)
     metrics_text = metrics_yaml()
     findings = _own_findings(output, text, metrics_text, _machine(args, budget, memory_bytes))
-    write_text(layout.metrics_config, metrics_text)
-    write_text(output, text)
+    for file, content in ((layout.metrics_config, metrics_text), (output, text)):
+        with replacing(file) as part:
+            part.write_text(content, encoding=properties.ENCODING)
     print(f"budget: {budget.describe() if args.cpus is None else f'{args.cpus:g} CPUs (given)'}")
     print(f"memory: {memory_bytes / MIB:.0f} MiB{'' if args.memory_mb is None else ' (given)'}")
     _print_plan(plan)
@@ -81,30 +89,6 @@ def _configure(args: argparse.Namespace) -> int:
     print(f"wrote {output} and {layout.metrics_config}")
     print(f"next: ts-handlers serve {args.directory}" + (f" --config {args.output}" if args.output else ""))
     return 0
-
-
-def write_text(file: Path, text: str) -> None:
-    """Replace a file in one step, so that nobody ever reads half of it.
-
-    Raises:
-        OperatorError: Its folder does not exist or may not be written.
-    """
-    try:
-        with tempfile.NamedTemporaryFile(
-            "w", encoding=properties.ENCODING, dir=file.parent, prefix=f".{file.name}.", delete=False
-        ) as temporary:
-            unfinished = Path(temporary.name)
-            try:
-                temporary.write(text)
-                temporary.flush()
-                unfinished.chmod(0o666 & ~_umask())
-                unfinished.replace(file)
-            finally:
-                unfinished.unlink(missing_ok=True)
-    except OSError as error:
-        raise OperatorError(
-            f"cannot write {file}: {error.strerror or error}; choose another place with --output"
-        ) from error
 
 
 def _check(args: argparse.Namespace) -> int:
@@ -143,18 +127,6 @@ def _own_findings(output: Path, text: str, metrics_text: str, machine: Machine) 
     return [finding for finding in findings if finding.severity == "warning"]
 
 
-def _options(args: argparse.Namespace) -> Options:
-    return Options(
-        profile=args.profile,
-        workers=args.workers,
-        batch_size=args.batch_size,
-        max_batch_delay_ms=args.max_batch_delay_ms,
-        response_timeout_s=args.response_timeout_s,
-        startup_timeout_s=args.startup_timeout_s,
-        gpus=args.gpus,
-    )
-
-
 def _machine(args: argparse.Namespace, budget: CpuBudget, memory_bytes: int) -> Machine:
     """Return the machine that serves: this one, or what --cpus says of another."""
     if args.cpus is not None and not args.launcher:
@@ -174,24 +146,6 @@ def _is_torch(archives: Sequence[Archive]) -> bool:
     handlers = [(archive.settings or {}).get("handler") for archive in archives]
     runtimes = [handler.get("runtime") for handler in handlers if isinstance(handler, dict)]
     return any(isinstance(runtime, dict) and runtime.get("backend") == "torch" for runtime in runtimes)
-
-
-def _layout(args: argparse.Namespace, directory: Path, metrics_config: Path) -> Layout:
-    return Layout(
-        model_store=directory,
-        metrics_config=metrics_config,
-        inference_host=args.inference_host,
-        management_host=args.management_host,
-        metrics_host=args.metrics_host,
-        inference_port=args.inference_port,
-        management_port=args.management_port,
-        metrics_port=args.metrics_port,
-        grpc_inference_port=args.grpc_inference_port,
-        grpc_management_port=args.grpc_management_port,
-        initial_worker_port=args.initial_worker_port,
-        is_token_required=not args.disable_token_authorization,
-        token_expiration_min=args.token_expiration_min,
-    )
 
 
 def _check_ports(layout: Layout, plan: Plan) -> None:
@@ -244,9 +198,3 @@ def _print_plan(plan: Plan) -> None:
 
 def _count(number: int, noun: str, plural: str | None = None) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {plural or f'{noun}s'}"
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
+from ts_handlers.operate.arguments import whole
 from ts_handlers.operate.configure.config_file import CONFIG_NAME, Layout
 from ts_handlers.operate.configure.plan import BATCH_SIZES, MAX_BATCH_SIZE, Options
 from ts_handlers.operate.configure.workers import MAX_WORKERS, Profile
@@ -110,18 +111,6 @@ def _add_reach_arguments(group: argparse._ArgumentGroup) -> None:
     add("initial-worker-port", "PORT", _port, "number of the first worker's socket, /tmp/.ts.sock.N")
     add("token-expiration-min", "MIN", whole(1, _MAX_TOKEN_MIN), "minutes until a token must be renewed")
     group.add_argument("--disable-token-authorization", action="store_true", help="serve clients without a token")
-
-
-def whole(least: int, most: int) -> Callable[[str], int]:
-    """Return a reader of whole numbers within bounds."""
-
-    def read(text: str) -> int:
-        is_number = text.isascii() and text.isdigit() and len(text) <= 20
-        if not is_number or not least <= int(text) <= most:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, {least} to {most}")
-        return int(text)
-
-    return read
 
 
 def _port(text: str) -> int:

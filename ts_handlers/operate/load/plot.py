@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import html
-import importlib
 from types import ModuleType
 from typing import Any
 
-from ts_handlers.errors import RuntimeUnavailableError
 from ts_handlers.operate.load.result import LoadResult
 from ts_handlers.operate.load.text import describe_loop, describe_result
+from ts_handlers.optional import import_optional
 
 _P50_COLOR, _P90_COLOR, _P99_COLOR, _ERROR_COLOR = "#1f6fb4", "#7a7a7a", "#c8641e", "#c22f3d"
 _DASH = "dot"
@@ -21,13 +20,8 @@ def import_plotly() -> ModuleType:
     Raises:
         RuntimeUnavailableError: plotly is not installed.
     """
-    try:
-        importlib.import_module("plotly.subplots")
-        return importlib.import_module("plotly.graph_objects")
-    except ImportError as error:
-        raise RuntimeUnavailableError(
-            f"pages are drawn with plotly, which cannot be imported ({error}): pip install 'ts_handlers[operate]'"
-        ) from error
+    _import("plotly.subplots")
+    return _import("plotly.graph_objects")
 
 
 def latency_page(result: LoadResult, title: str) -> str:
@@ -41,7 +35,7 @@ def latency_page(result: LoadResult, title: str) -> str:
         RuntimeUnavailableError: plotly is not installed.
     """
     graph_objects = import_plotly()
-    figure = importlib.import_module("plotly.subplots").make_subplots(
+    figure = _import("plotly.subplots").make_subplots(
         rows=2, cols=1, shared_xaxes=True, row_heights=[0.68, 0.32], vertical_spacing=0.06
     )
     figure.add_traces(_latencies(graph_objects, result), rows=1, cols=1)
@@ -106,3 +100,7 @@ def _rates(graph_objects: ModuleType, result: LoadResult) -> list[Any]:
         )
         for name, (counts, color) in bars.items()
     ]
+
+
+def _import(module: str) -> ModuleType:
+    return import_optional(module, "pages are drawn with plotly", extra="operate")

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 import io
 import time
 from collections.abc import Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from ts_handlers.errors import OperatorError, RuntimeUnavailableError
+from ts_handlers.errors import OperatorError
 from ts_handlers.operate.load.payloads import Payload
 from ts_handlers.operate.load.samples import Outcome
+from ts_handlers.optional import import_optional
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession
@@ -25,23 +25,13 @@ _EXCERPT_BYTES = 300
 _STREAMED_FROM_BYTES = 2**20
 
 
-def import_aiohttp() -> ModuleType:
-    """Import aiohttp.
+def open_session(headers: Mapping[str, str], *, verify_tls: bool) -> ClientSession:
+    """Open a session that keeps its connections and adds nothing of its own (no cookies, no proxies).
 
     Raises:
-        RuntimeUnavailableError: It is not installed.
+        RuntimeUnavailableError: aiohttp is not installed.
     """
-    try:
-        return importlib.import_module("aiohttp")
-    except ImportError as error:
-        raise RuntimeUnavailableError(
-            f"load is generated with aiohttp, which cannot be imported ({error}): pip install 'ts_handlers[operate]'"
-        ) from error
-
-
-def open_session(headers: Mapping[str, str], *, verify_tls: bool) -> ClientSession:
-    """Open a session that keeps its connections and adds nothing of its own (no cookies, no proxies)."""
-    aiohttp = import_aiohttp()
+    aiohttp = _import_aiohttp()
     session: ClientSession = aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, ssl=verify_tls),
         cookie_jar=aiohttp.DummyCookieJar(),
@@ -60,7 +50,7 @@ class Sender:
     """
 
     def __init__(self, session: ClientSession, url: str, timeout_s: float) -> None:
-        self._aiohttp = import_aiohttp()
+        self._aiohttp = _import_aiohttp()
         self._session = session
         self._url = url
         self._timeout_s = timeout_s
@@ -112,3 +102,7 @@ class Sender:
             allow_redirects=False,  # a redirect would turn the POST into a GET of another page
         ) as response:
             return response.status, await response.read()
+
+
+def _import_aiohttp() -> ModuleType:
+    return import_optional("aiohttp", "load is generated with aiohttp", extra="operate")

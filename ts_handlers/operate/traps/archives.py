@@ -9,16 +9,11 @@ from ts_handlers.operate.archives import MAX_JAVA_INT, Archive
 from ts_handlers.operate.configure.plan import YAML_TIMEOUT_S
 from ts_handlers.operate.traps.finding import Finding
 from ts_handlers.operate.traps.keys import nearest
-from ts_handlers.operate.traps.loaded import LoadedModel, load_entries, loaded_models, positive
+from ts_handlers.operate.traps.loaded import NUMBERS, LoadedModel, load_entries, loaded_models, positive
 from ts_handlers.operate.traps.subject import Subject
 
 FRONTEND_KEYS = (
-    "minWorkers",
-    "maxWorkers",
-    "batchSize",
-    "maxBatchDelay",
-    "responseTimeout",
-    "startupTimeout",
+    *NUMBERS,
     "deviceType",
     "parallelType",
     "parallelLevel",
@@ -39,15 +34,7 @@ FRONTEND_KEYS = (
 )
 """What the frontend reads from a model-config.yaml; every other key is for the handler."""
 
-_INTEGERS = (
-    "minWorkers",
-    "maxWorkers",
-    "batchSize",
-    "maxBatchDelay",
-    "responseTimeout",
-    "startupTimeout",
-    "jobQueueSize",
-)
+_INTEGERS = (*NUMBERS, "jobQueueSize")
 
 _WORKER_MODULES = ("utils", "service", "metrics", "context")
 """Modules beside the worker script, whose folder comes before the model's on the path."""

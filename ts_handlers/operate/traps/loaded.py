@@ -13,21 +13,12 @@ from ts_handlers.operate.traps.subject import Subject
 DEFAULT_BATCH_SIZE = 1
 DEFAULT_MAX_BATCH_DELAY_MS = 100
 DEFAULT_JOB_QUEUE_SIZE = 100
-MODEL_KEYS = (
-    "defaultVersion",
-    "marName",
-    "minWorkers",
-    "maxWorkers",
-    "batchSize",
-    "maxBatchDelay",
-    "responseTimeout",
-    "startupTimeout",
-    "runtimeType",
-    "parallelLevel",
-)
-"""What an entry of models= may hold."""
 
 NUMBERS = ("minWorkers", "maxWorkers", "batchSize", "maxBatchDelay", "responseTimeout", "startupTimeout")
+"""What an entry of models= and a model-config.yaml may both set."""
+
+MODEL_KEYS = ("defaultVersion", "marName", *NUMBERS, "runtimeType", "parallelLevel")
+"""What an entry of models= may hold."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ts_handlers.operate.arguments import from_arguments, whole
+
 HELP = "search workers, threads, batch size and batch delay of one archive by measuring a real TorchServe"
 
 EPILOG = """\
@@ -52,11 +54,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--concurrency",
         metavar="N",
-        type=_count,
+        type=whole(1),
         help="requests in flight (default: 16); with --rate, at most (default: two seconds' worth, 64 to 1024)",
     )
     parser.add_argument(
-        "--max-settings", metavar="N", type=_count, default=81, help="settings to try, at most (default: %(default)s)"
+        "--max-settings", metavar="N", type=whole(1), default=81, help="settings to try, at most (default: %(default)s)"
     )
     parser.add_argument(
         "--trial-s",
@@ -83,21 +85,8 @@ def run(args: argparse.Namespace) -> int:
     """Search, and write the tuned folder."""
     from ts_handlers.operate.tune.session import Options, tune
 
-    return tune(
-        Options(
-            archive=args.archive,
-            payloads=args.payloads,
-            output=args.output,
-            minutes=args.minutes,
-            slo_p99_ms=args.slo_p99_ms,
-            rate=args.rate,
-            concurrency=args.concurrency or _default_concurrency(args.rate),
-            max_settings=args.max_settings,
-            trial_s=args.trial_s,
-            warmup_s=args.warmup_s,
-            is_forced=args.force,
-        )
-    )
+    concurrency = args.concurrency or _default_concurrency(args.rate)
+    return tune(from_arguments(Options, args, concurrency=concurrency, is_forced=args.force))
 
 
 def _default_concurrency(rate: float | None) -> int:
@@ -119,9 +108,3 @@ def _natural(text: str) -> float:
     if not 0 <= value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number, 0 or more")
     return value
-
-
-def _count(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, 1 or more")
-    return int(text)

@@ -13,7 +13,7 @@ from ts_handlers.operate.archives import Archive, read_archive
 from ts_handlers.operate.configure.build_report import NO_REPORT, read_reports
 from ts_handlers.operate.configure.config_file import CONFIG_NAME, METRICS_NAME
 from ts_handlers.operate.configure.shares import MIB, worker_mb
-from ts_handlers.operate.tune.replacing import part_of
+from ts_handlers.operate.replacing import finished_name
 from ts_handlers.operate.tune.report import REPORT_NAME
 from ts_handlers.operate.tune.results import RESULTS_NAME
 from ts_handlers.operate.tune.space import Setting
@@ -31,11 +31,9 @@ def check_output(output: Path, archive: Archive) -> None:
         raise OperatorError(f"{output} is no folder; choose another --output")
     if not output.exists():
         return
-    names = {path.name for path in output.iterdir()}
+    names = {finished_name(path.name) for path in output.iterdir()}
     ours = {archive.path.name, _build_report(archive).name, CONFIG_NAME, METRICS_NAME, RESULTS_NAME, REPORT_NAME, "run"}
-    strange = sorted(names - ours - {part_of(output / name).name for name in ours}) or (
-        sorted(names) if names and RESULTS_NAME not in names else []
-    )
+    strange = sorted(names - ours) or (sorted(names) if names and RESULTS_NAME not in names else [])
     if strange:
         raise OperatorError(
             f"{output} holds what tune did not write ({', '.join(strange[:3])}), which --force does not overwrite either; "

@@ -2,39 +2,28 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 import time
-from types import ModuleType
 from typing import Any
 
-from ts_handlers.errors import RuntimeUnavailableError
 from ts_handlers.operate.tune.results import Trial
 from ts_handlers.operate.tune.space import Setting
+from ts_handlers.optional import import_optional
 
 _FORMAT = "{l_bar}{bar:20}| {n_fmt}/{total_fmt} trials{postfix}"
 
 
-def import_tqdm() -> ModuleType:
-    """Import tqdm.
+class TrialProgress:
+    """The bar of a search; a context manager that closes it.
 
     Raises:
-        RuntimeUnavailableError: It is not installed.
+        RuntimeUnavailableError: tqdm is not installed.
     """
-    try:
-        return importlib.import_module("tqdm")
-    except ImportError as error:
-        raise RuntimeUnavailableError(
-            f"progress is shown with tqdm, which cannot be imported ({error}): pip install 'ts_handlers[operate]'"
-        ) from error
-
-
-class TrialProgress:
-    """The bar of a search; a context manager that closes it."""
 
     def __init__(self) -> None:
         self._is_terminal = sys.stderr.isatty()
-        self._bar: Any = import_tqdm().tqdm(bar_format=_FORMAT, disable=not self._is_terminal, leave=False)
+        tqdm = import_optional("tqdm", "progress is shown with tqdm", extra="operate").tqdm
+        self._bar: Any = tqdm(bar_format=_FORMAT, disable=not self._is_terminal, leave=False)
         self._num_done = 0
         self._ends_at = time.monotonic()
         self._what = ""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import importlib
 import json
 import string
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,10 +10,10 @@ from importlib.resources import files
 from types import ModuleType
 from typing import Any
 
-from ts_handlers.errors import RuntimeUnavailableError
 from ts_handlers.operate.tune.objective import Measurement, mean
 from ts_handlers.operate.tune.results import Outcome, Results, Trial
 from ts_handlers.operate.tune.space import Setting
+from ts_handlers.optional import import_optional
 
 REPORT_NAME = "report.html"
 
@@ -281,9 +280,4 @@ def import_plotly() -> ModuleType:
     Raises:
         RuntimeUnavailableError: plotly is not installed.
     """
-    try:
-        return importlib.import_module("plotly.offline")
-    except ImportError as error:
-        raise RuntimeUnavailableError(
-            f"the report is drawn with plotly, which cannot be imported ({error}): pip install 'ts_handlers[operate]'"
-        ) from error
+    return import_optional("plotly.offline", "the report is drawn with plotly", extra="operate")

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ts_handlers.errors import OperatorError
+from ts_handlers.operate.replacing import replacing
 from ts_handlers.operate.tune.objective import Measurement, Objective, Verdict
-from ts_handlers.operate.tune.replacing import replacing
 from ts_handlers.operate.tune.space import Setting
 
 RESULTS_NAME = "results.json"

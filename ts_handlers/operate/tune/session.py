@@ -16,11 +16,11 @@ from ts_handlers.operate.archives import Archive, read_archive
 from ts_handlers.operate.configure.config_file import CONFIG_NAME, METRICS_NAME
 from ts_handlers.operate.java import find_java
 from ts_handlers.operate.load.payloads import read_payloads
+from ts_handlers.operate.replacing import remove_parts, replacing
 from ts_handlers.operate.tune.folders import Prior, check_output, place_archive, read_prior, write_output
 from ts_handlers.operate.tune.halving import MAX_MEASURED_S, make_plan
 from ts_handlers.operate.tune.objective import MIN_REQUESTS, Objective
 from ts_handlers.operate.tune.progress import TrialProgress
-from ts_handlers.operate.tune.replacing import replacing
 from ts_handlers.operate.tune.report import REPORT_NAME, conclusion, import_plotly, report_page
 from ts_handlers.operate.tune.results import RESULTS_NAME, Outcome, Results, Subject, read_results
 from ts_handlers.operate.tune.search import LEAST_OVERHEAD_S, Limits, Search
@@ -79,6 +79,7 @@ def tune(options: Options) -> int:
     prior = read_prior(archive, budget)
     default = prior.default
     results = _results(options, make_subject(archive, load, budget), default)
+    remove_parts(options.output)
     print(f"machine: {budget.describe()}")
     print(f"looking for {results.objective.describe()}, up to {options.minutes:g} min; default: {default.describe()}")
     _say_known(results)

@@ -16,7 +16,7 @@ import yaml
 
 from ts_handlers.config import HandlerConfig
 from ts_handlers.operate.archives import Archive
-from ts_handlers.operate.tune.replacing import replacing
+from ts_handlers.operate.replacing import replacing
 
 SERVER_KEYS = ("minWorkers", "maxWorkers", "batchSize", "maxBatchDelay")
 """Keys of model-config.yaml that TorchServe prefers to config.properties."""

@@ -1,32 +1,16 @@
 from __future__ import annotations
 
-import argparse
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
+from tests.unit.operate.configure.written import configured, read
 from ts_handlers.cli import main
-from ts_handlers.errors import OperatorError
-from ts_handlers.metrics import CATALOGUE
-from ts_handlers.operate import properties
-from ts_handlers.operate.configure import command as configure
 from ts_handlers.operate.metrics_config import metrics_yaml
 from ts_handlers.operate.server_config import read_server_config
-
-ROOT = Path(__file__).parents[4]
-
-
-def read(file: Path) -> dict[str, str]:
-    return properties.parse(file.read_text(encoding=properties.ENCODING))
-
-
-def configured(store: Path, *options: str) -> dict[str, str]:
-    assert main(["configure", str(store), *options]) == 0
-    return read(store / "config.properties")
 
 
 def test_it_writes_what_the_server_reads(write_mar: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
@@ -130,45 +114,6 @@ def test_what_a_yaml_decides_is_said(write_mar: Callable[..., Path], capsys: pyt
     assert "4 workers in all (more than the 2 CPUs)" in output
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ("--inference-port 8081", "more than one of the server's addresses"),
-        ("--initial-worker-port 65530 --workers 9", "no room for 9 workers"),
-        ("--cpus 0", "CPU budget is 0"),
-        ("--json", "--json is for --check"),
-        ("--cpus 64 --launcher", "CPU numbers of another machine cannot be known"),
-    ],
-)
-def test_what_cannot_work_is_refused(
-    write_mar: Callable[..., Path], options: str, message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["configure", str(write_mar().parent), *options.split()]) == 2
-    assert message in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        "--workers 1000000000",
-        "--batch-size 10000000",
-        "--max-batch-delay-ms 100000000",
-        "--memory-mb 0",
-        "--memory-mb 99999999999999999999999999",
-        "--profile fast",
-        "--workers 0",
-        "--gpus -1",
-        "--batch-size x",
-        "--inference-port 70000",
-        "--inference-host ::1",
-        "--cpus many",
-    ],
-)
-def test_an_option_that_cannot_be_read_is_refused(write_mar: Callable[..., Path], options: str) -> None:
-    with pytest.raises(SystemExit, match="2"):
-        main(["configure", str(write_mar().parent), *options.split()])
-
-
 def test_the_server_reads_it_back(write_mar: Callable[..., Path]) -> None:
     write_mar("b")
     store = write_mar("a").parent
@@ -182,40 +127,6 @@ def test_the_server_reads_it_back(write_mar: Callable[..., Path]) -> None:
     assert [address.port for address in config.addresses] == [8080, 8081, 8082, 7070, 7071]
     assert config.is_token_required
     assert "-XX:ActiveProcessorCount=3" in config.vmargs
-
-
-def test_the_committed_metrics_yaml_is_the_generated_one() -> None:
-    assert (ROOT / "configs" / "metrics.yaml").read_text(encoding="utf-8") == metrics_yaml()
-
-
-def test_metrics_yaml_names_every_metric_with_its_dimensions_in_order() -> None:
-    metrics: Mapping[str, Any] = yaml.safe_load(metrics_yaml())
-    worker = {
-        metric["name"]: (kind, metric["dimensions"]) for kind, of in metrics["model_metrics"].items() for metric in of
-    }
-
-    for spec in CATALOGUE:
-        assert worker[spec.name] == (spec.kind, [*spec.dimensions, "ModelName", "Level"])
-    assert {"HandlerTime", "PredictionTime"} < set(worker)
-
-
-def test_metrics_yaml_names_what_torchserve_looks_for() -> None:
-    package = pytest.importorskip("ts")
-    stock = yaml.safe_load((Path(package.__file__).parent / "configs" / "metrics.yaml").read_text(encoding="utf-8"))
-    ours = yaml.safe_load(metrics_yaml())
-
-    def flat(section: Mapping[str, Any]) -> dict[tuple[str, str], list[str]]:
-        return {(kind, metric["name"]): metric["dimensions"] for kind, of in section.items() for metric in of}
-
-    for section in ("ts_metrics", "model_metrics"):
-        assert flat(stock[section]).items() <= flat(ours[section]).items()
-
-
-def test_its_options_can_be_read_without_a_folder() -> None:
-    parser = argparse.ArgumentParser()
-    configure.add_arguments(parser)
-
-    assert parser.parse_args(["store"]).profile == "throughput"
 
 
 def build_report(store: Path, name: str, **values: Any) -> None:
@@ -276,104 +187,6 @@ def test_an_allocator_is_named_where_this_machine_serves(write_mar: Callable[...
     assert "An allocator that keeps freed memory" in here or "This allocator keeps freed memory" in here
     assert "Intel's OpenMP" in here
     assert "freed memory" not in elsewhere
-
-
-def test_what_it_wrote_passes_the_check(write_mar: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
-    store = write_mar("mini").parent
-    configured(store)
-    capsys.readouterr()
-
-    assert main(["configure", "--check", str(store / "config.properties")]) == 0
-    assert capsys.readouterr().out.endswith("config.properties: 0 problems, 0 warnings and hints\n")
-
-
-def test_a_file_with_problems_fails_the_check(
-    write_mar: Callable[..., Path], capsys: pytest.CaptureFixture[str]
-) -> None:
-    file = write_mar("mini").parent / "foreign.properties"
-    file.write_text(f"model_store={file.parent}\nmodels={{}}\njob_queue_sise=5\n")
-
-    assert main(["configure", "--check", str(file)]) == 1
-    output = capsys.readouterr().out
-    assert "problem: job_queue_sise: no key of TorchServe's: it is ignored" in output
-    assert "write job_queue_size" in output
-
-    assert main(["configure", "--check", str(file), "--json"]) == 1
-    content = json.loads(capsys.readouterr().out)
-    assert content["file"] == str(file)
-    assert set(content["findings"][0]) == {"severity", "key", "seen", "why", "remedy"}
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--check", "gone.properties"], "cannot read gone.properties"),
-        (["store", "--check", "x"], "leave store out"),
-        ([], "no folder is given"),
-    ],
-)
-def test_what_cannot_be_checked_is_a_mistake(
-    options: list[str], message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["configure", *options]) == 2
-    assert message in capsys.readouterr().err
-
-
-def test_an_escape_that_java_refuses_is_a_mistake(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file = tmp_path / "x.properties"
-    file.write_text("model_store=C:\\users\n")
-
-    assert main(["configure", "--check", str(file)]) == 2
-    assert "four hexadecimal digits" in capsys.readouterr().err
-
-
-def test_a_plan_that_fails_its_own_check_is_our_bug_and_nothing_is_replaced(
-    write_mar: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    store = write_mar("mini").parent
-    configured(store)
-    before = (store / "config.properties").read_text()
-    metrics = store / "metrics.yaml"
-    metrics.write_text(metrics.read_text() + "# an older one\n")
-    monkeypatch.setattr(configure, "make_entries", lambda *_, **__: [properties.Entry("job_queue_size", "0")])
-
-    assert main(["configure", str(store)]) == 2
-    assert "this is a bug of ts-handlers" in capsys.readouterr().err
-    assert (store / "config.properties").read_text() == before
-    assert metrics.read_text().endswith("# an older one\n")
-
-
-def test_an_archive_that_cannot_be_loaded_is_refused_and_nothing_is_written(
-    write_mar: Callable[..., Path], capsys: pytest.CaptureFixture[str]
-) -> None:
-    store = write_mar("mini", **{"tokenizers.py": ""}).parent
-
-    assert main(["configure", str(store)]) == 2
-    error = capsys.readouterr().err
-    assert "mini-1.0.mar: it brings tokenizers.py" in error
-    assert "bug of ts-handlers" not in error
-    assert [path.name for path in store.iterdir()] == ["mini-1.0.mar"]
-
-
-def test_a_file_that_cannot_be_replaced_leaves_nothing_beside_it(tmp_path: Path) -> None:
-    (tmp_path / "folder").mkdir()
-
-    with pytest.raises(OperatorError, match="cannot write"):
-        configure.write_text(tmp_path / "folder", "text")
-    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
-
-
-def test_ctrl_c_while_writing_leaves_nothing_and_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = tmp_path / "config.properties"
-    file.write_text("old")
-
-    def interrupt() -> int:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(configure, "_umask", interrupt)  # the signal, at a moment that a test can choose
-    with pytest.raises(KeyboardInterrupt):
-        configure.write_text(file, "new")
-    assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
 
 
 def test_more_workers_than_cpus_are_written_with_a_warning(

@@ -8,7 +8,6 @@ import pytest
 
 from ts_handlers.errors import OperatorError
 from ts_handlers.operate.tune.objective import Measurement, Objective, Verdict
-from ts_handlers.operate.tune.replacing import replacing
 from ts_handlers.operate.tune.results import Outcome, Results, Subject, Trial, read_results
 from ts_handlers.operate.tune.space import Setting
 
@@ -67,26 +66,3 @@ def test_a_field_nobody_knows_is_an_error(tmp_path: Path) -> None:
     path.write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(OperatorError, match="gpus"):
         read_results(path)
-
-
-def test_a_block_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    path.write_text("old", encoding="utf-8")
-
-    def write_half() -> None:
-        with replacing(path) as part:
-            part.write_text("ne", encoding="utf-8")
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        write_half()
-    assert path.read_text(encoding="utf-8") == "old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_place_that_cannot_be_written_is_the_operators_error(tmp_path: Path) -> None:
-    with (
-        pytest.raises(OperatorError, match=r"cannot write .*; choose another --output"),
-        replacing(tmp_path / "none" / "file") as part,
-    ):
-        part.write_text("", encoding="utf-8")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,13 +13,13 @@ import onnx
 
 
 @dataclass(frozen=True, slots=True)
-class Int8Settings:
+class DynamicSettings:
     """How weights are quantized.
 
     Attributes:
         per_channel: One scale for each output channel; with one scale a tensor, sentence embeddings are useless.
-        reduce_range: 7-bit weights. Without VNNI, AVX2 adds pairs of 8-bit products in 16 bits and saturates. The build
-            machine is not the serving one, so this is the default: on VNNI it costs a little accuracy and no time.
+        reduce_range: 7-bit weights, for CPUs that sum two 8-bit products in 16 bits (`TargetCpu.has_vnni`); on others they
+            cost a little accuracy and no time.
         operators: What is quantized.
     """
 
@@ -30,25 +32,31 @@ class Int8Settings:
         return asdict(self)
 
 
-def quantize_int8(path: Path, quantized_path: Path, settings: Int8Settings) -> None:
+def quantize_dynamic(path: Path, quantized_path: Path, settings: DynamicSettings) -> None:
     """Quantize the weights of matrix products and fused attention."""
-    from onnxruntime.quantization import QuantType, quantize_dynamic  # a large import, only where it is used
+    from onnxruntime import quantization  # a large import, only where it is used
 
-    logging.getLogger().addFilter(_no_preprocessing_hint)
-    try:
-        quantize_dynamic(
+    with _no_advice():
+        quantization.quantize_dynamic(
             str(path),
             str(quantized_path),
             op_types_to_quantize=list(settings.operators),
             per_channel=settings.per_channel,
             reduce_range=settings.reduce_range,
-            weight_type=QuantType.QInt8,
+            weight_type=quantization.QuantType.QInt8,
             extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT, "MatMulConstBOnly": True},
         )
+
+
+@contextmanager
+def _no_advice() -> Iterator[None]:
+    logging.getLogger().addFilter(_is_no_advice)
+    try:
+        yield
     finally:
-        logging.getLogger().removeFilter(_no_preprocessing_hint)
+        logging.getLogger().removeFilter(_is_no_advice)
 
 
-def _no_preprocessing_hint(record: logging.LogRecord) -> bool:
+def _is_no_advice(record: logging.LogRecord) -> bool:
     """Drop the quantizer's advice to run shape inference, which cannot see through fused operators."""
     return "pre-processing before quantization" not in record.getMessage()

@@ -1,12 +1,10 @@
-"""What a Linux machine says about itself: CPUs, instruction sets, control groups. Files in, dataclasses out."""
+"""What /proc/cpuinfo says: how many CPUs, and which instruction sets. Text in, a dataclass out."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
-
-from ts_handlers.cgroup import mounted_versions
 
 INSTRUCTION_SETS = {
     "avx2": "AVX2",
@@ -40,6 +38,7 @@ class CpuInfo:
         num_cores: Physical cores.
         flags: The flags of INSTRUCTION_SETS that it has.
         is_virtual: Whether a hypervisor is below.
+        is_arm: Whether it is an ARM CPU, not x86.
     """
 
     model_name: str
@@ -47,6 +46,7 @@ class CpuInfo:
     num_cores: int
     flags: tuple[str, ...]
     is_virtual: bool
+    is_arm: bool = False
 
     @property
     def threads_per_core(self) -> int:
@@ -59,11 +59,29 @@ class CpuInfo:
         return tuple(INSTRUCTION_SETS[flag] for flag in self.flags)
 
     @property
+    def has_vnni(self) -> bool:
+        """Whether one instruction multiplies and adds INT8 in 32 bits; AVX2 without it adds in 16 bits and saturates."""
+        return bool(_VNNI & set(self.flags)) or "amx_int8" in self.flags
+
+    @property
+    def has_bf16(self) -> bool:
+        """Whether the CPU itself multiplies bf16."""
+        return bool({"amx_bf16", "avx512_bf16", "bf16"} & set(self.flags))
+
+    @property
+    def target(self) -> TargetCpu:
+        """The target of `--target-cpu` that says what this CPU can multiply."""
+        has = set(self.flags)
+        return next(
+            TARGETS[name] for name, needs in _TARGET_FLAGS if TARGETS[name].is_arm == self.is_arm and needs <= has
+        )
+
+    @property
     def int8_advice(self) -> str:
         """What INT8 gains here."""
         if "amx_int8" in self.flags:
             return "fast: AMX multiplies INT8 tiles, the largest gain over fp32"
-        if _VNNI & set(self.flags):
+        if self.has_vnni:
             return "fast: one instruction multiplies and adds INT8 (VNNI or its like)"
         if {"avx512f", "avx2"} & set(self.flags):
             return "faster than fp32, but without VNNI sums saturate at 16 bits: check the accuracy after building"
@@ -74,9 +92,58 @@ class CpuInfo:
         """What bf16 gains here."""
         if "amx_bf16" in self.flags:
             return "fast: AMX multiplies bf16 tiles"
-        if {"avx512_bf16", "bf16"} & set(self.flags):
+        if self.has_bf16:
             return "fast: the CPU multiplies bf16"
         return "slower than fp32: the CPU only emulates it"
+
+
+@dataclass(frozen=True, slots=True)
+class TargetCpu:
+    """What a serving CPU can multiply.
+
+    Attributes:
+        name: As `--target-cpu` has it.
+        has_vnni: Whether INT8 products are summed in 32 bits. Without it (SSE4, AVX2 and AVX-512 without VNNI) two
+            products of 8 bits are summed in 16, which saturates, so that weights have to do with 7 bits.
+        has_bf16: Whether it multiplies bf16 itself.
+        is_arm: Whether it is an ARM CPU, which multiplies signed by signed integers; x86 wants unsigned by signed.
+    """
+
+    name: str
+    has_vnni: bool
+    has_bf16: bool
+    is_arm: bool = False
+
+
+TARGETS: Mapping[str, TargetCpu] = {
+    target.name: target
+    for target in (
+        TargetCpu("sse4", has_vnni=False, has_bf16=False),
+        TargetCpu("avx2", has_vnni=False, has_bf16=False),
+        TargetCpu("avx512", has_vnni=False, has_bf16=False),
+        TargetCpu("vnni", has_vnni=True, has_bf16=False),
+        TargetCpu("avx512-bf16", has_vnni=True, has_bf16=True),
+        TargetCpu("amx", has_vnni=True, has_bf16=True),
+        TargetCpu("neon", has_vnni=True, has_bf16=False, is_arm=True),
+        TargetCpu("neon-dotprod", has_vnni=True, has_bf16=False, is_arm=True),
+        TargetCpu("neon-bf16", has_vnni=True, has_bf16=True, is_arm=True),
+    )
+}
+"""CPUs by the newest of their instruction sets that matters here."""
+
+_TARGET_FLAGS: tuple[tuple[str, frozenset[str]], ...] = (
+    ("amx", frozenset({"amx_int8", "amx_bf16"})),
+    ("avx512-bf16", frozenset({"avx512_vnni", "avx512_bf16"})),
+    ("vnni", frozenset({"avx512_vnni"})),
+    ("vnni", frozenset({"avx_vnni"})),
+    ("avx512", frozenset({"avx512f"})),
+    ("avx2", frozenset({"avx2"})),
+    ("sse4", frozenset()),
+    ("neon-bf16", frozenset({"asimddp", "bf16"})),
+    ("neon-dotprod", frozenset({"asimddp"})),
+    ("neon", frozenset()),
+)
+"""Flags that make a target, the best of each architecture first; what has none of them is the last."""
 
 
 def parse_cpuinfo(text: str) -> CpuInfo:
@@ -96,15 +163,13 @@ def parse_cpuinfo(text: str) -> CpuInfo:
         num_cores=len(cores) or len(processors),
         flags=tuple(flag for flag in INSTRUCTION_SETS if flag in has),
         is_virtual="hypervisor" in has,
+        is_arm="Features" in first,
     )
 
 
-def cgroup_version(root: Path = Path("/")) -> Literal["v1", "v2", "v1 and v2", "none"]:
-    """Say which control groups are mounted."""
-    versions = mounted_versions(root)
-    if versions == {1, 2}:
-        return "v1 and v2"
-    return "v2" if 2 in versions else "v1" if versions else "none"
+def read_cpuinfo() -> CpuInfo:
+    """Read this machine's."""
+    return parse_cpuinfo(Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace"))
 
 
 def _fields(block: str) -> dict[str, str]:

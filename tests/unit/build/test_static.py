@@ -1,0 +1,227 @@
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from tests.model_dirs import ModelDirs
+from tests.unit.build.graphs import Graph, cosine, operators_run, product, residual_network, run
+from tests.unit.build.materials import SENTENCES, material
+from ts_handlers.build.methods import onnx_static
+from ts_handlers.build.quantize.attention import split_attention
+from ts_handlers.build.quantize.calibration import Calibration, CalibrationMethod, Feed
+from ts_handlers.build.quantize.static import StaticSettings, quantize_static
+from ts_handlers.build.samples import Dataset, Sample, encode
+from ts_handlers.build.target import TARGETS
+from ts_handlers.errors import OperatorError
+
+METHODS = {method.quantizer: method for method in onnx_static.METHODS}
+
+
+def images(number: int = 8, seed: int = 1) -> Iterator[Feed]:
+    rng = np.random.default_rng(seed)
+    for _ in range(number):
+        yield {"pixels": rng.normal(size=(2, 3, 16, 16)).astype(np.float32)}
+
+
+@pytest.fixture
+def network(tmp_path: Path) -> Path:
+    return residual_network(tmp_path / "fp32.onnx")
+
+
+@pytest.mark.parametrize("method", ["minmax", "percentile", "entropy"])
+def test_a_network_s_answers_stay(method: CalibrationMethod, network: Path, tmp_path: Path) -> None:
+    quantized = tmp_path / "int8.onnx"
+    done = quantize_static(network, quantized, images, StaticSettings(Calibration(method)))
+    assert done["calibration_runs"] == 8
+    [new] = images(1, seed=2)
+    assert cosine(run(quantized, **new), run(network, **new)) > 0.99
+
+
+@pytest.mark.parametrize("reduce_range", [True, False])
+def test_everything_is_fused_into_int8_operators(reduce_range: bool, network: Path, tmp_path: Path) -> None:
+    quantize_static(network, tmp_path / "int8.onnx", images, StaticSettings(reduce_range=reduce_range))
+    assert operators_run(tmp_path / "int8.onnx", tmp_path) == {
+        "QuantizeLinear": 1,
+        "QLinearConv": 3,
+        "MaxPool": 1,
+        "QLinearAdd": 1,
+        "QLinearGlobalAveragePool": 1,
+        "Flatten": 1,
+        "QGemm": 1,
+        "DequantizeLinear": 1,
+    }
+
+
+def weights_of(path: Path) -> dict[str, Any]:
+    return {
+        item.name: onnx.numpy_helper.to_array(item)
+        for item in onnx.load(str(path)).graph.initializer
+        if item.name.endswith("_quantized") and item.data_type == onnx.TensorProto.INT8
+    }
+
+
+def test_weights_have_7_bits_and_a_scale_for_each_channel(network: Path, tmp_path: Path) -> None:
+    quantize_static(network, tmp_path / "int8.onnx", images, StaticSettings())
+    weights = weights_of(tmp_path / "int8.onnx")
+    assert len(weights) == 4
+    for name, array in weights.items():
+        axes = tuple(range(1, array.ndim)) if array.ndim == 4 else 0
+        assert (np.abs(array.astype(int)).max(axis=axes) == 64).all(), name
+
+
+def test_weights_of_full_range_and_one_scale(network: Path, tmp_path: Path) -> None:
+    settings = StaticSettings(per_channel=False, reduce_range=False)
+    quantize_static(network, tmp_path / "int8.onnx", images, settings)
+    for array in weights_of(tmp_path / "int8.onnx").values():
+        assert np.abs(array.astype(int)).max() == 127
+
+
+def test_symmetric_activations_have_their_zero_in_the_middle(network: Path, tmp_path: Path) -> None:
+    quantize_static(network, tmp_path / "int8.onnx", images, StaticSettings(Calibration(is_symmetric=True)))
+    model = onnx.load(str(tmp_path / "int8.onnx"))
+    zeros = {
+        int(onnx.numpy_helper.to_array(item))
+        for item in model.graph.initializer
+        if item.name.endswith("_zero_point") and item.data_type == onnx.TensorProto.UINT8
+    }
+    assert zeros == {128}
+    [new] = images(1, seed=2)
+    assert cosine(run(tmp_path / "int8.onnx", **new), run(network, **new)) > 0.98
+
+
+def test_nodes_can_be_left_in_float(network: Path, tmp_path: Path) -> None:
+    settings = StaticSettings(operators=("Conv", "Relu"))
+    quantize_static(network, tmp_path / "int8.onnx", images, settings)
+    operators = operators_run(tmp_path / "int8.onnx", tmp_path)
+    assert (operators["QLinearConv"], operators["QLinearAdd"], operators["Gemm"]) == (3, 0, 1)
+    names = [node.name for node in onnx.load(str(tmp_path / "int8.onnx")).graph.node if node.op_type == "Conv"]
+    quantize_static(
+        network, tmp_path / "mixed.onnx", images, StaticSettings(operators=("Conv", "Relu"), float_nodes=(names[0],))
+    )
+    assert operators_run(tmp_path / "mixed.onnx", tmp_path)["QLinearConv"] == 2
+
+
+def test_a_graph_without_weights_is_refused(tmp_path: Path) -> None:
+    g = Graph()
+    g.node("Relu", ["x"], "y")
+    path = g.save(tmp_path / "fp32.onnx", {"x": [4]}, {"y": [4]})
+    with pytest.raises(OperatorError, match="nothing to quantize: no Conv or Gemm or MatMul has fixed weights"):
+        quantize_static(path, tmp_path / "int8.onnx", lambda: iter(()), StaticSettings())
+    assert not (tmp_path / "int8.onnx").exists()
+
+
+@pytest.mark.parametrize("quantizer", sorted(METHODS, key=str))
+def test_a_transformer_s_products_take_integers(quantizer: str, model_dirs: ModelDirs, tmp_path: Path) -> None:
+    made_of = material(model_dirs, "minilm", tmp_path, num_samples=12)
+    engine = METHODS[quantizer].make(made_of, tmp_path)
+    assert engine.runtime == {"backend": "onnx", "precision": "int8", "target_cpu": "avx2"}
+    quantization = engine.details["quantization"]
+    assert quantization["calibration"]["method"] == quantizer.removeprefix("static-")
+    assert quantization["quantized_nodes"] == 6 * 4
+    operators = operators_run(engine.serialized_file, tmp_path)
+    assert operators["MatMulIntegerToFloat"] == 6 * 4
+    assert operators["MultiHeadAttention"] == 6
+    assert not {"MatMul", "DequantizeLinear", "Attention"} & set(operators)
+    for sentence in SENTENCES[:3]:
+        item = encode(made_of.source, Sample(sentence))
+        feed = {name: array[None] for name, array in item.arrays.items()}
+        assert cosine(run(engine.serialized_file, **feed), run(made_of.fused, **feed)) > 0.9
+
+
+def test_it_needs_samples(model_dirs: ModelDirs, tmp_path: Path) -> None:
+    assert all(method.needs_calibration for method in onnx_static.METHODS)
+    with pytest.raises(OperatorError, match="give --calibration FILE"):
+        METHODS["static-minmax"].make(material(model_dirs, "tiny-distilbert", tmp_path), tmp_path)
+
+
+def test_an_unfused_architecture_is_quantized_too(model_dirs: ModelDirs, tmp_path: Path) -> None:
+    made_of = material(model_dirs, "tiny-mpnet", tmp_path, TARGETS["neon-dotprod"], num_samples=3)
+    engine = METHODS["static-minmax"].make(made_of, tmp_path)
+    assert engine.details["quantization"]["activations"] == "int8"
+    assert engine.details["quantization"]["quantized_nodes"] == 2 * 6
+
+
+def test_feeds_are_small_batches_of_like_lengths(model_dirs: ModelDirs, tmp_path: Path) -> None:
+    made_of = material(model_dirs, "tiny-distilbert", tmp_path, num_samples=100)
+    assert isinstance(made_of.calibration, Dataset)
+    feeds = list(onnx_static.feeds(made_of.calibration, 1))
+    assert sum(len(feed["input_ids"]) for feed in feeds) == 100
+    for feed in feeds:
+        assert feed["input_ids"].shape == feed["attention_mask"].shape
+        assert len(feed["input_ids"]) <= onnx_static.MAX_BATCH_SIZE
+        assert feed["input_ids"].size <= onnx_static.MAX_PADDED_TOKENS
+    assert len(feeds) < 25
+    padding = sum(int((feed["attention_mask"] == 0).sum()) for feed in feeds)
+    assert padding < 0.15 * sum(feed["input_ids"].size for feed in feeds)
+
+
+def test_split_attention_gives_the_same_answers(model_dirs: ModelDirs, tmp_path: Path) -> None:
+    made_of = material(model_dirs, "minilm", tmp_path)
+    model = onnx.load(str(made_of.fused))
+    assert split_attention(model) == 6
+    onnx.save(model, str(tmp_path / "split.onnx"))
+    items = [encode(made_of.source, Sample(sentence)) for sentence in SENTENCES[:2]]
+    length = max(item.length for item in items)
+    feed = {  # padded on the right, and on the left
+        name: np.stack(
+            [
+                np.pad(items[0].arrays[name], (0, length - items[0].length)),
+                np.pad(items[1].arrays[name], (length - items[1].length, 0)),
+            ]
+        )
+        for name in items[0].arrays
+    }
+    expected, actual = run(made_of.fused, **feed), run(tmp_path / "split.onnx", **feed)
+    mask = feed["attention_mask"].astype(bool)
+    np.testing.assert_allclose(actual[mask], expected[mask], atol=2e-5)
+
+
+TWICE = """
+import sys
+from pathlib import Path
+from tests.unit.build.test_static import images
+from ts_handlers.build.quantize.blocks import BlockSettings, quantize_blocks
+from ts_handlers.build.quantize.calibration import Calibration
+from ts_handlers.build.quantize.dynamic import DynamicSettings, quantize_dynamic
+from ts_handlers.build.quantize.static import StaticSettings, quantize_static
+
+folder, network, transformer = map(Path, sys.argv[1:])
+quantize_static(network, folder / "static.onnx", images, StaticSettings(Calibration("entropy")))
+quantize_dynamic(transformer, folder / "dynamic.onnx", DynamicSettings())
+quantize_blocks(transformer, folder / "blocks.onnx", BlockSettings())
+"""
+
+
+def test_the_same_inputs_give_the_same_bytes(network: Path, model_dirs: ModelDirs, tmp_path: Path) -> None:
+    """In processes whose sets have other orders."""
+    transformer = material(model_dirs, "tiny-distilbert", tmp_path).fused
+    digests = []
+    for seed in ("1", "2"):
+        folder = tmp_path / seed
+        folder.mkdir()
+        environ = os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        subprocess.run(
+            [sys.executable, "-c", TWICE, str(folder), str(network), str(transformer)], check=True, env=environ, timeout=120
+        )
+        digests.append({file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in folder.iterdir()})
+    assert len(digests[0]) == 3
+    assert digests[0] == digests[1]
+
+
+def test_a_product_without_a_name_is_quantized(tmp_path: Path) -> None:
+    path = product(tmp_path / "fp32.onnx", np.ones((8, 8)))
+    model = onnx.load(str(path))
+    model.graph.node[0].name = ""
+    onnx.save(model, str(path))
+    feeds = [{"x": np.ones((1, 8), dtype=np.float32)}]
+    done = quantize_static(path, tmp_path / "int8.onnx", lambda: feeds, StaticSettings(has_float_outputs=True))
+    assert done["quantized_nodes"] == 1

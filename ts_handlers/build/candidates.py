@@ -1,0 +1,65 @@
+"""Which methods a build tries, and why it leaves others out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ts_handlers.build.engine import Method
+from ts_handlers.build.methods.catalogue import METHODS, find_method, missing_packages
+from ts_handlers.build.request import AUTO, BuildRequest
+from ts_handlers.errors import OperatorError
+
+EXTRAS = {"openvino": "openvino", "ipex": "ipex"}
+"""Backends whose packages are an extra of their own, in the serving image too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """What is tried.
+
+    Attributes:
+        methods: The methods, in the catalogue's order.
+        left_out: Name of each method left out -> the reason.
+    """
+
+    methods: tuple[Method, ...]
+    left_out: dict[str, str]
+
+
+def candidates(request: BuildRequest) -> Candidates:
+    """Return the methods that the request leaves open: one, or, with `auto`, many.
+
+    Raises:
+        OperatorError: There is none, or the one that is asked for cannot be had here.
+    """
+    if AUTO not in (request.precision, request.backend, request.quantizer):
+        method = find_method(request.backend, request.precision, request.quantizer)
+        if reason := _reason_against(method, request):
+            raise OperatorError(f"{method.name} {reason}")
+        return Candidates((method,), {})
+    if not request.is_judged:
+        raise OperatorError("auto compares engines on your data; give --evaluation FILE, --calibration FILE, or both")
+    open_to = [method for method in METHODS if method.is_automatic and _matches(method, request)]
+    reasons = {method.name: reason for method in open_to if (reason := _reason_against(method, request))}
+    methods = tuple(method for method in open_to if method.name not in reasons)
+    if not methods:
+        why = "; ".join(f"{name} {reason}" for name, reason in reasons.items()) or "there is no such method"
+        raise OperatorError(f"there is nothing to choose from: {why}")
+    return Candidates(methods, reasons)
+
+
+def _matches(method: Method, request: BuildRequest) -> bool:
+    return (
+        request.precision in (AUTO, method.precision)
+        and request.backend in (AUTO, method.backend)
+        and (request.quantizer in (None, AUTO) or method.quantizer in (None, request.quantizer))
+    )
+
+
+def _reason_against(method: Method, request: BuildRequest) -> str:
+    if missing := missing_packages(method):
+        extra = EXTRAS.get(method.backend) or method.quantizer
+        return f"needs {', '.join(missing)}; install ts_handlers[{extra}]"
+    if method.needs_calibration and request.calibration is None:
+        return "measures activations; give --calibration FILE"
+    return ""

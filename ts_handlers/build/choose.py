@@ -1,0 +1,184 @@
+"""From a request to one engine: made at once, or, where there is data for the gate, measured and chosen."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+
+from ts_handlers.build.candidates import Candidates, candidates
+from ts_handlers.build.engine import Engine, Material, Method
+from ts_handlers.build.gate import Answers, Reference
+from ts_handlers.build.methods.catalogue import find_method
+from ts_handlers.build.reference import SourceSession
+from ts_handlers.build.request import AUTO, BuildRequest
+from ts_handlers.build.samples import Dataset
+from ts_handlers.build.sections import handler_section
+from ts_handlers.build.source import Source
+from ts_handlers.build.steps import step
+from ts_handlers.build.trial import Trial, Trials, fastest
+from ts_handlers.build.trial_table import trial_table
+from ts_handlers.calls import ModelCalls
+from ts_handlers.config import BucketingConfig, load_config
+from ts_handlers.cpu import CpuBudget, cpu_share
+from ts_handlers.errors import OperatorError
+from ts_handlers.outputs import default_function
+from ts_handlers.runtime import ModelFiles, Session, open_session
+from ts_handlers.tasks import TASKS
+
+MAX_SAMPLES = 2000
+"""Samples without labels that engines are compared on, spread over the file; of labelled ones all are taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The engine of a build, and what it was measured against.
+
+    Attributes:
+        method: How it was made.
+        engine: The engine.
+        trials: What was tried; empty where there was no data to judge by.
+        left_out: Methods that were not tried -> why.
+    """
+
+    method: Method
+    engine: Engine
+    trials: tuple[Trial, ...] = ()
+    left_out: Mapping[str, str] | None = None
+
+    def details(self) -> dict[str, Any]:
+        """Return what the build report says of the choice."""
+        if not self.trials:
+            return {}
+        return {"trials": [trial.as_dict() for trial in self.trials], "left_out": dict(self.left_out or {})}
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """What is calibrated on, and what is judged on: never the same samples.
+
+    Attributes:
+        calibration: Samples whose activations may be measured.
+        evaluation: Samples to judge by.
+        is_labelled: Whether accuracy is judged.
+    """
+
+    calibration: Dataset | None
+    evaluation: Dataset | None
+    is_labelled: bool = False
+
+
+def open_data(request: BuildRequest, source: Source) -> Data:
+    """Open the files of samples. From a calibration file alone each fifth sample is kept to judge by.
+
+    Raises:
+        OperatorError: A file cannot be read, or has too few samples.
+    """
+    calibration = request.calibration and Dataset(source, request.calibration)
+    if request.evaluation is not None:
+        return Data(calibration or None, Dataset(source, request.evaluation), _has_one_label(source))
+    if not calibration:
+        return Data(None, None)
+    if len(calibration) < 2:
+        raise OperatorError(f"{request.calibration} has one sample; give more: some calibrate, some judge")
+    return Data(*calibration.split())
+
+
+def choose(request: BuildRequest, material: Material, data: Data, section: Mapping[str, Any]) -> Chosen:
+    """Make the engine.
+
+    Args:
+        request: What was asked for.
+        material: What engines are made from.
+        data: What they are judged by.
+        section: The `handler:` section without the engine's part.
+
+    Raises:
+        OperatorError: No engine can be made, or none passes the gate.
+    """
+    open_to = candidates(request)
+    engines = material.work / "engines"
+    engines.mkdir()
+    if data.evaluation is None:
+        method = open_to.methods[0]
+        return Chosen(method, method.make(material, engines))
+    opener = Opener(request, material.source, section)
+    reference = _reference(material, data, section, opener)
+    trials = Trials(material, reference, request.limits, opener, engines).run(_with_baseline(open_to, request))
+    wanted = [trial for trial in trials if trial.method in open_to.methods]
+    try:
+        best = fastest(wanted)
+    except OperatorError:
+        material.progress(trial_table(trials))
+        raise
+    material.progress(trial_table(trials, best))
+    _say_if_slower(best, trials, material)
+    return _chosen(best, trials, open_to)
+
+
+class Opener:
+    """Opens an engine as a worker with one thread will."""
+
+    def __init__(self, request: BuildRequest, source: Source, section: Mapping[str, Any]) -> None:
+        self._request, self._source, self._section = request, source, section
+
+    def __call__(self, engine: Engine) -> tuple[Session, ModelCalls]:
+        """Return its session, and how sequences share its calls."""
+        whole = handler_section(self._request, self._section, engine)
+        config = load_config({"handler": {name: whole[name] for name in ("runtime", "bucketing") if name in whole}})
+        torch.set_num_threads(1)
+        files = ModelFiles(engine.serialized_file.parent, engine.serialized_file.name)
+        session = open_session(config.runtime, files, cpu_share(CpuBudget((0,)), 1, threads=1))
+        return session, self.calls(config.bucketing)
+
+    def calls(self, bucketing: BucketingConfig) -> ModelCalls:
+        """Return how sequences share calls."""
+        pad_values = {"input_ids": self._source.tokenizer.pad_token_id or 0}
+        return ModelCalls(bucketing, pad_values, self._source.sequence_outputs)
+
+
+def _reference(material: Material, data: Data, section: Mapping[str, Any], opener: Opener) -> Reference:
+    if data.evaluation is None:
+        raise OperatorError("there is nothing to judge by; give --evaluation FILE")
+    source = material.source
+    known = {field.name for field in fields(TASKS[source.task].output_config)}
+    output = {name: value for name, value in section.get("output", {}).items() if name in known}
+    labels = data.evaluation.labels if data.is_labelled else None
+    inputs = list(data.evaluation) if data.is_labelled else data.evaluation.spread(MAX_SAMPLES)
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    with step(material.progress, f"run the source on {len(inputs)} samples"):
+        answers = Answers(source.task, output, len(source.labels))
+        return Reference(answers, inputs, SourceSession(source), opener.calls(BucketingConfig()), labels)
+
+
+def _with_baseline(open_to: Candidates, request: BuildRequest) -> Sequence[Method]:
+    """Add ONNX Runtime in fp32, so that what was asked for is seen beside it."""
+    if AUTO in (request.precision, request.backend, request.quantizer):
+        return open_to.methods
+    baseline = find_method("onnx", "fp32", None)
+    return open_to.methods if baseline in open_to.methods else (*open_to.methods, baseline)
+
+
+def _say_if_slower(best: Trial, trials: Sequence[Trial], material: Material) -> None:
+    """An engine that was asked for by name is built, but not without a word where fp32 is as fast."""
+    for trial in trials:
+        if trial is best or trial.latency is None or best.latency is None or trial.failures:
+            continue
+        if trial.latency.ms_per_sample <= best.latency.ms_per_sample:
+            material.progress(f"note: {best.method.name} is not faster than {trial.method.name} on this machine")
+
+
+def _chosen(best: Trial, trials: Sequence[Trial], open_to: Candidates) -> Chosen:
+    if best.engine is None:
+        raise OperatorError(f"{best.method.name} was not made")
+    return Chosen(best.method, best.engine, tuple(trials), open_to.left_out)
+
+
+def _has_one_label(source: Source) -> bool:
+    """Say whether each sample has one right label: the task's labels, one of them at a time."""
+    if source.task != "text-classification":
+        return False
+    return default_function(source.model.config.problem_type, len(source.labels)) == "softmax"

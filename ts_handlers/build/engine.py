@@ -1,0 +1,111 @@
+"""What a build makes of a model: the files of one engine, what they are made from, and the ways to make them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ts_handlers.build import export
+from ts_handlers.build.samples import Dataset
+from ts_handlers.build.source import Source
+from ts_handlers.build.steps import Progress, step
+from ts_handlers.build.target import TargetCpu
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """The model's files in the archive, and how they are run.
+
+    Attributes:
+        serialized_file: The model.
+        runtime: `handler.runtime` for it: backend, precision and what else the engine needs.
+        extra_files: What it needs beside it.
+        sections: Other sections of `handler` that belong to it (bucketing, say).
+        details: What was done, for the build report.
+    """
+
+    serialized_file: Path
+    runtime: Mapping[str, Any]
+    extra_files: tuple[Path, ...] = ()
+    sections: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Material:
+    """What engines are made from. The graphs are made when first asked for, and shared by all methods.
+
+    Args:
+        source: The checkpoint.
+        work: Folder for what is shared between methods.
+        target: The CPU that will serve.
+        calibration: Inputs whose activations may be measured; None where none were given.
+        max_memory_mb: Most memory a worker's model may take, in MiB; None: no limit.
+        progress: Called with each step.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        work: Path,
+        target: TargetCpu,
+        calibration: Dataset | None = None,
+        max_memory_mb: int | None = None,
+        progress: Progress = print,
+    ) -> None:
+        self.source, self.work, self.target = source, work, target
+        self.calibration, self.max_memory_mb, self.progress = calibration, max_memory_mb, progress
+
+    @cached_property
+    def exported(self) -> Path:
+        """The model as fp32 ONNX of standard operators, with dynamic batch and length."""
+        path = self.work / "exported.onnx"
+        with step(self.progress, "export to ONNX"):
+            export.export_onnx(self.source, path)
+        return path
+
+    @cached_property
+    def fused(self) -> Path:
+        """The exported model with attention, GELU and embedding fused for ONNX Runtime, in fp32."""
+        path = self.work / "fused.onnx"
+        exported = self.exported
+        with step(self.progress, "fuse attention for ONNX Runtime"):
+            self.fused_operators = export.fuse(self.source, exported, path)
+        if not self.fused_operators.get("Attention"):
+            kind = self.source.model.config.model_type
+            self.progress(f"  no attention was fused ({kind}): right, and slower than it could be")
+        return path
+
+    fused_operators: Mapping[str, int] = {}
+    """How many of each operator of ONNX Runtime's own domain `fused` has, once it was made."""
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A way to make an engine.
+
+    Attributes:
+        backend: The engine's, as `--backend` has it.
+        precision: As `--precision` has it.
+        quantizer: As `--quantizer` has it; None where nothing is quantized.
+        make: Writes the engine's files into a folder of its own. Raises OperatorError where the model does not lend
+            itself to it, and ConfigError or RuntimeUnavailableError as engines do.
+        packages: Modules it imports that a plain ts_handlers[build] does not have.
+        needs_calibration: Whether it measures activations.
+        is_automatic: Whether `--precision auto` tries it.
+    """
+
+    backend: str
+    precision: str
+    quantizer: str | None
+    make: Callable[[Material, Path], Engine]
+    packages: tuple[str, ...] = ()
+    needs_calibration: bool = False
+    is_automatic: bool = True
+
+    @property
+    def name(self) -> str:
+        """Backend, precision and quantizer in a few words."""
+        return " ".join(filter(None, (self.backend, self.precision, self.quantizer)))

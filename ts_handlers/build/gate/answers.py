@@ -1,0 +1,56 @@
+"""Model outputs -> the numbers a client sees, and what it would decide by them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ts_handlers.batch import Array, ModelInput
+from ts_handlers.config import from_mapping
+from ts_handlers.outputs import default_function, l2_normalize, pool, sigmoid, softmax
+from ts_handlers.tasks import TASKS
+
+
+class Answers:
+    """What a task's client sees: scores, not logits, and an embedding, not the vectors of its tokens.
+
+    Logits near zero point anywhere, so that their cosine says nothing; scores do not.
+
+    Args:
+        task: Hugging Face task name.
+        output: `handler.output` of the archive.
+        num_labels: Labels the model scores; 0 where the task has none.
+    """
+
+    def __init__(self, task: str, output: Mapping[str, Any], num_labels: int = 0) -> None:
+        self._task = task
+        self._settings: Any = from_mapping(TASKS[task].output_config, output, "handler.output")
+        self._num_labels = num_labels
+
+    def of(self, outputs: Mapping[str, Array], item: ModelInput) -> Array:
+        """Return the answer from one sequence's outputs: `(..., n)` float64, one distribution or vector a row."""
+        if self._task == "feature-extraction":
+            vector = pool(outputs["last_hidden_state"], item.arrays["attention_mask"], self._settings.pooling)
+            return np.asarray(l2_normalize(vector) if self._settings.normalize else vector, dtype=np.float64)[None]
+        if self._task == "question-answering":
+            logits = np.stack([outputs["start_logits"], outputs["end_logits"]]).astype(np.float64)
+            return softmax(logits)
+        logits = np.atleast_2d(outputs["logits"]).astype(np.float64)
+        if self._task == "token-classification":
+            return softmax(logits)
+        function = default_function(self._settings.problem_type, self._num_labels)
+        return logits if function == "none" else softmax(logits) if function == "softmax" else sigmoid(logits)
+
+    def decision(self, answer: Array) -> tuple[int, ...] | None:
+        """Return what is decided by an answer (label indices, or the ends of a span); None where nothing is."""
+        if self._task == "feature-extraction" or answer.shape[-1] == 1:
+            return None
+        if self._task == "text-classification" and self._is_multi_label:
+            return tuple(int(score > 0.5) for score in answer[0])
+        return tuple(int(index) for index in answer.argmax(axis=-1))
+
+    @property
+    def _is_multi_label(self) -> bool:
+        return default_function(self._settings.problem_type, self._num_labels) == "sigmoid"

@@ -1,0 +1,129 @@
+"""How near an engine's answers are to the reference's, and how many of them are right."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from ts_handlers.batch import Array, ModelInput
+from ts_handlers.build.gate.answers import Answers
+from ts_handlers.calls import ModelCalls, Outputs
+from ts_handlers.errors import OperatorError
+from ts_handlers.runtime import Session
+
+GROUP = 8
+"""Samples that are run together: INT8's activations share their scale with their neighbours, as they will in a worker."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """What an engine's answers are worth.
+
+    Attributes:
+        num_samples: Samples compared.
+        mean_cosine: Cosine between the engine's answer and the reference's, mean over samples.
+        min_cosine: Of the worst sample.
+        agreement: Percent of samples with the reference's decision; None where the task decides nothing.
+        accuracy: Percent of samples with the right label; None without labels.
+        reference_accuracy: The reference's.
+    """
+
+    num_samples: int
+    mean_cosine: float
+    min_cosine: float
+    agreement: float | None = None
+    accuracy: float | None = None
+    reference_accuracy: float | None = None
+
+    @property
+    def accuracy_drop(self) -> float | None:
+        """Points of accuracy lost against the reference; negative where some were won."""
+        if self.accuracy is None or self.reference_accuracy is None:
+            return None
+        return self.reference_accuracy - self.accuracy
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it for the build report."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+class Reference:
+    """The answers of the model in fp32 to some samples, to compare engines with.
+
+    Args:
+        answers: How outputs are read.
+        inputs: The samples.
+        session: The fp32 engine.
+        calls: How sequences share its calls.
+        labels: Right label of each sample; None without labels.
+    """
+
+    def __init__(
+        self,
+        answers: Answers,
+        inputs: Iterable[ModelInput],
+        session: Session,
+        calls: ModelCalls,
+        labels: Sequence[int] | None = None,
+    ) -> None:
+        self._answers, self.inputs, self._labels = answers, list(inputs), labels
+        self._expected = self._run(session, calls)
+
+    def quality(self, session: Session, calls: ModelCalls) -> Quality:
+        """Run an engine on the samples and compare it.
+
+        Raises:
+            OperatorError: It fails, or returns numbers that are not finite.
+        """
+        actual = self._run(session, calls)
+        cosines = [_cosine(mine, theirs) for mine, theirs in zip(actual, self._expected, strict=True)]
+        return Quality(
+            num_samples=len(cosines),
+            mean_cosine=float(np.mean(cosines)),
+            min_cosine=float(np.min(cosines)),
+            agreement=self._agreement(actual),
+            accuracy=self._accuracy(actual),
+            reference_accuracy=self._accuracy(self._expected),
+        )
+
+    def _run(self, session: Session, calls: ModelCalls) -> list[Array]:
+        answers: list[Array] = []
+        for start in range(0, len(self.inputs), GROUP):
+            group = self.inputs[start : start + GROUP]
+            outcomes = calls.run(session, group, calls.plan(session, group))
+            answers.extend(self._answer(item, outcome) for item, outcome in zip(group, outcomes, strict=True))
+        return answers
+
+    def _answer(self, item: ModelInput, outcome: Outputs | Exception) -> Array:
+        if isinstance(outcome, Exception):
+            raise OperatorError(f"the engine fails on a sample of {item.length} tokens: {outcome}") from outcome
+        answer = self._answers.of(outcome, item)
+        if not np.isfinite(answer).all():
+            raise OperatorError("the engine returns numbers that are not finite")
+        return answer
+
+    def _agreement(self, actual: Sequence[Array]) -> float | None:
+        pairs = [
+            (self._answers.decision(mine), self._answers.decision(theirs))
+            for mine, theirs in zip(actual, self._expected, strict=True)
+        ]
+        if any(mine is None for mine, _ in pairs):
+            return None
+        return 100.0 * sum(mine == theirs for mine, theirs in pairs) / len(pairs)
+
+    def _accuracy(self, actual: Sequence[Array]) -> float | None:
+        if self._labels is None:
+            return None
+        right = sum(int(answer[0].argmax()) == label for answer, label in zip(actual, self._labels, strict=True))
+        return 100.0 * right / len(self._labels)
+
+
+def _cosine(left: Array, right: Array) -> float:
+    """Return the mean cosine of the rows of two `(rows, n)` answers; 1 where both are zero."""
+    norms = np.linalg.norm(left, axis=-1) * np.linalg.norm(right, axis=-1)
+    products = (left * right).sum(axis=-1)
+    same = (left == right).all(axis=-1)
+    return float(np.where(same, 1.0, products / np.maximum(norms, 1e-12)).mean())

@@ -1,0 +1,1 @@
+"""Ways to make an engine, one file a way; `catalogue` lists them."""

@@ -1,0 +1,71 @@
+"""What to build, as `ts-handlers build` was asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ts_handlers.build.gate import Limits
+from ts_handlers.build.target import NATIVE
+
+AUTO = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class BuildRequest:
+    """What to build.
+
+    Attributes:
+        source: Hugging Face folder or hub id.
+        task: Hugging Face task name.
+        name: Model name.
+        version: Model version.
+        output: Folder for the results.
+        precision: fp32, bf16, int8, or `auto`: the fastest that passes the gate.
+        backend: Engine; `auto`, with precision `auto`: any that is installed.
+        quantizer: How int8 is made; None: the backend's first method.
+        target_cpu: CPU that will serve, as `--target-cpu` has it.
+        calibration: Samples whose activations may be measured.
+        evaluation: Samples to judge the build on; labelled for text-classification.
+        limits: What passes the gate.
+        max_memory_mb: Most memory a worker's model may take, in MiB; None: no limit.
+        handler: A team's own handler file; None: the task's.
+        samples: Texts to check the build on; None: built-in ones.
+        tolerance: Largest relative error against the source; None: the precision's.
+        sample_request: JSON file with a request the finished archive must answer; None: the task's.
+        settings: Overrides of the handler section.
+        response_timeout_s: Seconds a worker may take for a batch.
+        startup_timeout_s: Seconds a worker may take to load the model.
+        weight: Its share of the workers against other models' weights, for `ts-handlers configure`.
+        force: Whether an archive of this name may be replaced.
+    """
+
+    source: str
+    task: str
+    name: str
+    version: str
+    output: Path
+    precision: str
+    backend: str
+    quantizer: str | None = None
+    target_cpu: str = NATIVE
+    calibration: Path | None = None
+    evaluation: Path | None = None
+    limits: Limits = field(default_factory=Limits)
+    max_memory_mb: int | None = None
+    handler: Path | None = None
+    samples: Path | None = None
+    tolerance: float | None = None
+    sample_request: Path | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    response_timeout_s: int = 120
+    startup_timeout_s: int = 120
+    weight: float = 1.0
+    force: bool = False
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether there is data for the gate."""
+        return self.calibration is not None or self.evaluation is not None

@@ -1,0 +1,133 @@
+"""Engines on trial: each is made, compared with the source, timed beside the others, and the fastest that passes is kept."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ts_handlers.build.engine import Engine, Material, Method
+from ts_handlers.build.gate import Latency, Limits, Quality, Reference, measure_latencies
+from ts_handlers.build.steps import step
+from ts_handlers.calls import ModelCalls
+from ts_handlers.errors import OperatorError
+from ts_handlers.runtime import Session
+
+OpenEngine = Callable[[Engine], tuple[Session, ModelCalls]]
+"""Opens an engine as a worker with one thread would."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What became of one method.
+
+    Attributes:
+        method: The method.
+        engine: What it made; None where it failed.
+        quality: How its answers compare with the source's.
+        latency: What it takes.
+        failures: Why it is not taken; empty where it passes.
+    """
+
+    method: Method
+    engine: Engine | None = None
+    quality: Quality | None = None
+    latency: Latency | None = None
+    failures: tuple[str, ...] = ()
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of its files."""
+        if self.engine is None:
+            return 0
+        return sum(file.stat().st_size for file in (self.engine.serialized_file, *self.engine.extra_files))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it for the build report."""
+        found: dict[str, Any] = {
+            "method": self.method.name,
+            "passes": not self.failures,
+            "failures": list(self.failures),
+        }
+        if self.engine is not None:
+            found["model_bytes"] = self.size_bytes
+        if self.quality is not None:
+            found["quality"] = self.quality.as_dict()
+        if self.latency is not None:
+            found["latency"] = self.latency.as_dict()
+        return found
+
+
+class Trials:
+    """Tries methods on the same samples.
+
+    Args:
+        material: What engines are made from.
+        reference: The source's own answers.
+        limits: What passes.
+        open_engine: How an engine is opened.
+        work: Folder for the engines' files, one below it for each method.
+    """
+
+    def __init__(
+        self, material: Material, reference: Reference, limits: Limits, open_engine: OpenEngine, work: Path
+    ) -> None:
+        self._material, self._reference, self._limits = material, reference, limits
+        self._open, self._work = open_engine, work
+
+    def run(self, methods: Sequence[Method]) -> list[Trial]:
+        """Make, judge and time the engines of all methods."""
+        return self._timed([self._judged(method) for method in methods])
+
+    def _judged(self, method: Method) -> Trial:
+        progress = self._material.progress
+        progress(f"{method.name}:")
+        folder = self._work / method.name.replace(" ", "-")
+        folder.mkdir()
+        try:
+            engine = method.make(self._material, folder)
+            with step(progress, f"compare with the source on {len(self._reference.inputs)} samples"):
+                quality = self._reference.quality(*self._open(engine))
+        except (OperatorError, MemoryError) as error:
+            reason = f"{type(error).__name__}: {error}" if isinstance(error, MemoryError) else str(error)
+            progress(f"  not made: {reason}")
+            return Trial(method, failures=(reason,))
+        finally:
+            gc.collect()  # an engine may hold hundreds of megabytes in cycles
+        failures = tuple(self._limits.failures(quality))
+        progress(f"  {describe(quality)}{'; ' + '; '.join(failures) if failures else ''}")
+        return Trial(method, engine, quality, failures=failures)
+
+    def _timed(self, trials: Sequence[Trial]) -> list[Trial]:
+        made = {trial.method.name: trial.engine for trial in trials if trial.engine is not None}
+        if not made:
+            return list(trials)
+        with step(self._material.progress, f"time {len(made)} engines in turns, on one thread"):
+            opened = {name: self._open(engine) for name, engine in made.items()}
+            latencies = measure_latencies(opened, self._reference.inputs)
+        return [replace(trial, latency=latencies.get(trial.method.name)) for trial in trials]
+
+
+def fastest(trials: Sequence[Trial]) -> Trial:
+    """Return the fastest trial that passes.
+
+    Raises:
+        OperatorError: None does.
+    """
+    passing = [trial for trial in trials if not trial.failures and trial.latency is not None]
+    if not passing:
+        reasons = "; ".join(f"{trial.method.name}: {', '.join(trial.failures)}" for trial in trials)
+        raise OperatorError(f"no engine passes the gate: {reasons}")
+    return min(passing, key=lambda trial: trial.latency.ms_per_sample if trial.latency else float("inf"))
+
+
+def describe(quality: Quality) -> str:
+    """Say a quality in a few words."""
+    words = [f"cosine {quality.mean_cosine:.4f}, worst {quality.min_cosine:.4f}"]
+    if quality.agreement is not None:
+        words.insert(0, f"agreement {quality.agreement:.2f} %")
+    if quality.accuracy is not None and quality.reference_accuracy is not None:
+        words.insert(0, f"accuracy {quality.accuracy:.2f} % (fp32 {quality.reference_accuracy:.2f} %)")
+    return ", ".join(words)

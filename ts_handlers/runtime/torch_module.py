@@ -1,0 +1,116 @@
+"""Eager PyTorch modules: a Hugging Face folder, or a state dict with its model file."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+from pathlib import Path
+from types import ModuleType
+
+import torch
+
+from ts_handlers.config import RuntimeConfig
+from ts_handlers.errors import ConfigError, RuntimeUnavailableError
+from ts_handlers.runtime.session import ModelFiles
+
+_CONVOLUTIONS = (torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d)
+
+
+def load_module(config: RuntimeConfig, files: ModelFiles) -> torch.nn.Module:
+    """Load the archive's module in fp32, to be evaluated.
+
+    Raises:
+        ConfigError: The archive has no module, or not one that can be told.
+        RuntimeUnavailableError: It needs transformers, which is not there.
+    """
+    module = _load_state_dict(config, files) if files.model_file else _load_folder(files.model_dir)
+    return module.eval().requires_grad_(requires_grad=False)
+
+
+def accepted_inputs(module: torch.nn.Module) -> frozenset[str] | None:
+    """Return the names forward takes; None where it takes any."""
+    parameters = inspect.signature(module.forward).parameters.values()
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters) and not hasattr(
+        module, "config"
+    ):
+        return None
+    return frozenset(parameter.name for parameter in parameters)
+
+
+def is_convolutional(module: torch.nn.Module) -> bool:
+    """Say whether it convolves pictures: those run faster with their channels last."""
+    return any(isinstance(part, torch.nn.Conv2d) for part in module.modules())
+
+
+def product_weights(module: torch.nn.Module) -> frozenset[str]:
+    """Return the names of the weights and biases that autocast would cast at each call: linear layers' and convolutions'."""
+    return frozenset(
+        f"{name}.{parameter}" if name else parameter
+        for name, part in module.named_modules()
+        if isinstance(part, (torch.nn.Linear, *_CONVOLUTIONS))
+        for parameter, _ in part.named_parameters(recurse=False)
+    )
+
+
+def cast_product_weights(module: torch.nn.Module, dtype: torch.dtype) -> None:
+    """Cast once what autocast would cast at each call; the same numbers come out.
+
+    Parameters are replaced, not changed: an embedding that shares its weight with a linear layer keeps its type.
+    """
+    for part in module.modules():
+        if isinstance(part, (torch.nn.Linear, *_CONVOLUTIONS)):
+            for name, parameter in list(part.named_parameters(recurse=False)):
+                setattr(part, name, torch.nn.Parameter(parameter.to(dtype), requires_grad=False))
+
+
+def _load_folder(model_dir: Path) -> torch.nn.Module:
+    """Load a folder that `save_pretrained` wrote, by the class its config.json names."""
+    if not (model_dir / "config.json").is_file():
+        raise ConfigError("the archive has neither a model file nor a config.json; the torch backend needs one of them")
+    try:
+        import transformers  # only this kind of archive needs it
+    except ImportError as error:
+        raise RuntimeUnavailableError(
+            "a Hugging Face folder in the torch backend needs transformers in the serving image; install it, or build "
+            "for the onnx backend"
+        ) from error
+    settings = transformers.AutoConfig.from_pretrained(model_dir, local_files_only=True)
+    names = settings.architectures or []
+    if len(names) != 1 or not hasattr(transformers, names[0]):
+        raise ConfigError(f"config.json names the architectures {names}; one that transformers has is needed")
+    model: torch.nn.Module = getattr(transformers, names[0]).from_pretrained(model_dir, local_files_only=True)
+    return model.float()  # checkpoints of half precision are kept in it by transformers
+
+
+def _load_state_dict(config: RuntimeConfig, files: ModelFiles) -> torch.nn.Module:
+    """Construct the one module class of the model file and load the weights, as tensors only (`weights_only`)."""
+    path = files.path(config.file)
+    module = _import_file(files.model_dir / str(files.model_file))
+    classes = [
+        item
+        for item in vars(module).values()
+        if inspect.isclass(item) and issubclass(item, torch.nn.Module) and item.__module__ == module.__name__
+    ]
+    if len(classes) != 1:
+        raise ConfigError(
+            f"{files.model_file} defines {len(classes)} torch.nn.Module classes "
+            f"({', '.join(item.__name__ for item in classes)}); it must define exactly one"
+        )
+    model: torch.nn.Module = classes[0]()
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        state = load_file(str(path))
+    else:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    model.load_state_dict(state)
+    return model
+
+
+def _import_file(file: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"ts_handlers_model_{file.stem}", file)
+    if spec is None or spec.loader is None or not file.is_file():
+        raise ConfigError(f"the model file {file.name} is not a Python file of the archive")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
