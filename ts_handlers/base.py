@@ -21,7 +21,7 @@ from ts.torch_handler.base_handler import BaseHandler
 
 from ts_handlers import metrics, startup
 from ts_handlers.batch import Array, ModelInput
-from ts_handlers.bucketing import BatchPlan, check_boundaries
+from ts_handlers.bucketing import BatchPlan, check_boundaries, check_group_sizes
 from ts_handlers.calls import ModelCalls, padding_ratio
 from ts_handlers.config import HandlerConfig, OutputConfig, load_config
 from ts_handlers.cpu import CpuShare, change_threads, limit_threads
@@ -137,6 +137,7 @@ class InferenceHandler(BaseHandler):
         limit_threads(self.share.threads)
         self.prepare()
         check_boundaries(self.config.bucketing.boundaries, self.max_length)
+        check_group_sizes(self.config.bucketing.group_sizes)
         self.session = self.open_session(served.files)
         self._calls = ModelCalls(self.config.bucketing, self.pad_values, self.sequence_outputs)
         self._metrics = metrics.WorkerMetrics(context.metrics, MetricTypes)

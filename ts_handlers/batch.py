@@ -39,11 +39,13 @@ class PaddedBatch:
         arrays: Named inputs, each `(batch, padded_length, ...)`.
         lengths: Tokens of each sequence.
         padded_length: Tokens of each row, padding included.
+        num_rows: Rows, those included that only fill the call.
     """
 
     arrays: dict[str, Array]
     lengths: tuple[int, ...]
     padded_length: int
+    num_rows: int
 
 
 def pad_batch(inputs: Sequence[ModelInput], plan: BatchPlan, pad_values: Mapping[str, int]) -> PaddedBatch:
@@ -62,14 +64,15 @@ def pad_batch(inputs: Sequence[ModelInput], plan: BatchPlan, pad_values: Mapping
         raise InferenceError("transform returned inputs with different names; each must have the same arrays")
     arrays = {}
     for name, first in chosen[0].arrays.items():
-        shape = (len(chosen), plan.padded_length, *first.shape[1:])
+        shape = (plan.num_rows, plan.padded_length, *first.shape[1:])
         array = np.full(shape, pad_values.get(name, 0), dtype=first.dtype)
         for row, item in enumerate(chosen):
             if len(item.arrays[name]) != item.length:
                 raise InferenceError(f"transform says {item.length} tokens, and {name} has {len(item.arrays[name])}")
             array[row, : item.length] = item.arrays[name]
+        array[len(chosen) :] = array[len(chosen) - 1]
         arrays[name] = array
-    return PaddedBatch(arrays, tuple(item.length for item in chosen), plan.padded_length)
+    return PaddedBatch(arrays, tuple(item.length for item in chosen), plan.padded_length, plan.num_rows)
 
 
 def split_rows(
@@ -86,7 +89,7 @@ def split_rows(
         InferenceError: 500, an output is not of that shape, so that rows could be mixed up.
     """
     for name, array in outputs.items():
-        expected = (len(batch.lengths), batch.padded_length) if name in sequence_outputs else (len(batch.lengths),)
+        expected = (batch.num_rows, batch.padded_length) if name in sequence_outputs else (batch.num_rows,)
         if array.shape[: len(expected)] != expected:
             raise InferenceError(
                 f"the model's output {name} has the shape {array.shape}; it must begin with {expected}"

@@ -17,15 +17,22 @@ class BatchPlan:
     Attributes:
         indices: Which sequences are in it, shortest first.
         padded_length: Length each of them is padded to.
+        filled_rows: Rows that repeat the last sequence, so that the call has a shape with a graph of its own.
     """
 
     indices: tuple[int, ...]
     padded_length: int
+    filled_rows: int = 0
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of the call, the filled ones included."""
+        return len(self.indices) + self.filled_rows
 
     @property
     def num_padded_tokens(self) -> int:
         """Tokens of the call, padding included."""
-        return len(self.indices) * self.padded_length
+        return self.num_rows * self.padded_length
 
 
 def plan_batches(
@@ -35,6 +42,7 @@ def plan_batches(
     max_padded_tokens: int,
     boundaries: Sequence[int] = (),
     call_overhead_tokens: float = 0.0,
+    group_sizes: Sequence[int] = (),
 ) -> list[BatchPlan]:
     """Group sequences so that the calls cost least, counting each call as its padded tokens plus a fixed overhead.
 
@@ -47,6 +55,8 @@ def plan_batches(
         max_padded_tokens: Most tokens in one call, padding included; a longer single sequence gets a call of its own.
         boundaries: Ascending lengths to pad to; a sequence past the last is padded to its own length.
         call_overhead_tokens: Cost of a call, in tokens.
+        group_sizes: Ascending numbers of rows to fill calls up to; past the last, and past max_padded_tokens, a call has the
+            rows it needs.
 
     Returns:
         Calls in ascending order of length; every index of `lengths` is in exactly one.
@@ -61,16 +71,23 @@ def plan_batches(
             size = end - start
             if size > 1 and size * length > max_padded_tokens:
                 break
-            cost = best[start] + size * length + call_overhead_tokens
+            cost = best[start] + _num_rows(size, length, group_sizes, max_padded_tokens) * length + call_overhead_tokens
             if cost < best[end]:
                 best[end], start_of[end] = cost, start
     plans = []
     end = len(order)
     while end:
         start = start_of[end]
-        plans.append(BatchPlan(tuple(order[start:end]), padded[end - 1]))
+        size, length = end - start, padded[end - 1]
+        num_rows = _num_rows(size, length, group_sizes, max_padded_tokens)
+        plans.append(BatchPlan(tuple(order[start:end]), length, num_rows - size))
         end = start
     return plans[::-1]
+
+
+def _num_rows(size: int, length: int, group_sizes: Sequence[int], max_padded_tokens: int) -> int:
+    filled = pad_length(size, group_sizes)
+    return filled if filled * length <= max_padded_tokens else size
 
 
 def calls_side_by_side(num_sequences: int, max_batch_size: int, max_parallel: int) -> int:
@@ -88,6 +105,16 @@ def pad_length(length: int, boundaries: Sequence[int] = ()) -> int:
     """Return the smallest boundary that holds `length`, or `length` itself past the last one."""
     position = bisect_left(boundaries, length)
     return boundaries[position] if position < len(boundaries) else length
+
+
+def check_group_sizes(group_sizes: Sequence[int]) -> None:
+    """Refuse group sizes that are not ascending.
+
+    Raises:
+        ConfigError: They are not usable.
+    """
+    if any(left >= right for left, right in pairwise(group_sizes)):
+        raise ConfigError(f"handler.bucketing.group_sizes is {list(group_sizes)}; list each size once, ascending")
 
 
 def check_boundaries(boundaries: Sequence[int], max_length: int | None) -> None:

@@ -37,6 +37,7 @@ class ModelCalls:
             max_padded_tokens=bucketing.max_padded_tokens,
             boundaries=bucketing.boundaries,
             call_overhead_tokens=bucketing.call_overhead_tokens,
+            group_sizes=bucketing.group_sizes,
         )
 
     def run(

@@ -33,7 +33,6 @@ class RuntimeConfig:
         precision: What the model was built as; the torch backend casts to it (fp32 or bf16).
         target_cpu: CPU the build chose its integer types for, as `--target-cpu` has it; a worker on one that they are wrong
             for says so.
-        max_memory_mb: Most memory the loaded model may take, in MiB, where an engine can choose (openvino's graphs).
         providers: ONNX Runtime execution providers in order of preference. `auto` takes CUDA on a worker that was given
             a GPU and the CPU elsewhere; a provider named here and not available is an error.
         provider_options: One mapping for each provider, in the same order.
@@ -42,11 +41,10 @@ class RuntimeConfig:
         output_names: Names for the outputs of a model that returns a tensor or a tuple (torch backend).
     """
 
-    backend: Literal["onnx", "torch", "openvino", "ipex"] = "onnx"
+    backend: Literal["onnx", "torch"] = "onnx"
     file: str | None = None
     precision: Literal["fp32", "bf16", "fp16", "int8"] = "fp32"
     target_cpu: str | None = None
-    max_memory_mb: int | None = setting(None, minimum=1)
     providers: Literal["auto"] | tuple[str, ...] = "auto"
     provider_options: tuple[Mapping[str, str], ...] = ()
     graph_optimization_level: Literal["disable", "basic", "extended", "all"] = "all"
@@ -97,12 +95,15 @@ class BucketingConfig:
         boundaries: Lengths to pad to, ascending; empty: each call is padded to its own longest sequence.
         call_overhead_tokens: Fixed cost of one call, in the time of so many tokens; sequences are grouped where padding
             costs less than another call.
+        group_sizes: Numbers of sequences that calls are filled up to by repeating the last one, ascending; for engines with
+            graphs compiled for some shapes.
     """
 
     max_batch_size: int = setting(8, minimum=1)
     max_padded_tokens: int = setting(2048, minimum=1)
     boundaries: tuple[int, ...] = setting((), minimum=1)
     call_overhead_tokens: float = setting(8.0, minimum=0)
+    group_sizes: tuple[int, ...] = setting((), minimum=1)
 
 
 @dataclass(frozen=True, slots=True)

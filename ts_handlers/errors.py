@@ -91,6 +91,12 @@ class RuntimeUnavailableError(OperatorError):
     """A backend, provider or package that was asked for and is not there."""
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of what another library says, or its error's name where it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
 def row_error(logger: logging.Logger, what: str, error: Exception) -> RequestError:
     """Return what a failed row is answered, and log it where the operator should know.
 

@@ -1,27 +1,29 @@
-"""Text classification through TorchServe: the stock Hugging Face handler against ours, A B A B in one run."""
+"""Sentiment of real sentences in one run, A B C A B C: TorchServe's stock handler, FastAPI, and ours through TorchServe."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from bench.comparison import Comparison
+from bench.fastapi_side import FastApiServer, FastApiSide
 from bench.load import Load
-from bench.material import download_sentences, make_model
-from bench.ours import OurSide
-from bench.process import exit_on_signals
-from bench.report import Block, Report, machine
+from bench.material import download_sentences
+from bench.ours import AUTO, OurSide
+from bench.report import Block, machine
+from bench.sentiment import Sentiment, make_sentiment
 from bench.server import Server, Side
+from bench.shared import add_load_options, add_place_options, make_work_dir, run_benchmark, write_json
 from bench.stock import ALL_SETTINGS, StockSide, parse_settings, stock_venv
-from ts_handlers.errors import OperatorError
 from ts_handlers.operate.load.payloads import read_payloads
 
-_WORK_DIR = Path(tempfile.gettempdir()) / "ts-handlers-bench"
+SIDES = ("stock", "fastapi", "ours")
+
 _BUSY_LOAD = 0.5
 _AGREEMENT_SENTENCES = 60
 
@@ -30,74 +32,77 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark; 2 for what the caller must put right."""
     parser = _parser()
     args = parser.parse_args(argv)
-    if args.pytorch_serve is None and args.sides != "ours":
+    if args.pytorch_serve is None and "stock" in args.sides:
         parser.error("the stock side is read from a checkout of pytorch/serve; name it with --pytorch-serve DIR")
-    exit_on_signals()
-    try:
-        report = _measure(args)
-    except OperatorError as error:
-        print(f"bench text: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\nbench text: interrupted; everything it started is stopped", file=sys.stderr)
-        return 130
-    print(f"\n{report.to_text()}")
-    if args.json:
-        args.json.write_text(json.dumps(report.to_json(), indent=2) + "\n", encoding="utf-8")
-        print(f"written: {args.json}")
-    return 1 if any(summary.errors for summary in report.summaries().values()) else 0
+    return run_benchmark("text", lambda: _run(args))
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="scripts/bench/text", description=__doc__)
     parser.add_argument("--pytorch-serve", type=Path, metavar="DIR", help="a checkout of pytorch/serve")
-    parser.add_argument("--work-dir", type=Path, metavar="DIR", default=_WORK_DIR,
-                        help="environments, model and logs; kept for the next run (default: %(default)s)")  # fmt: skip
-    parser.add_argument("--sides", choices=("both", "stock", "ours"), default="both")
+    parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
     parser.add_argument("--stock", metavar="SETTING", action="append",
                         help=f"one of {', '.join(map(str, ALL_SETTINGS))} (workers, batch, OMP threads; t0: unset); "
                         "may be given again; of several (default: all) the best is searched first")  # fmt: skip
     parser.add_argument("--search-seconds", type=float, default=10.0, help="block of each in that search (%(default)s)")
-    parser.add_argument("--precision", default="int8", help="of our build (default: %(default)s)")
+    parser.add_argument("--precision", default=AUTO,
+                        help="of our build; auto: the fastest that passes the gate (default: %(default)s)")  # fmt: skip
     parser.add_argument("--build-options", default="", metavar="'--X Y'", help="more options for `ts-handlers build`")
     parser.add_argument("--payloads", type=Path, metavar="FILE", help="one sentence a line (default: rated sentences)")
-    parser.add_argument("--clients", type=int, default=16, help="closed-loop clients (default: %(default)s)")
-    parser.add_argument("--seconds", type=float, default=20.0, help="measured part of a block (default: %(default)s)")
-    parser.add_argument("--warmup-seconds", type=float, default=5.0, help="load before it (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=3, help="blocks of each side (default: %(default)s)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything here too")
+    add_load_options(parser, warmup_seconds=5.0, rounds=3)
+    add_place_options(parser)
     return parser
 
 
-def _measure(args: argparse.Namespace) -> Report:
+def _run(args: argparse.Namespace) -> int:
+    comparison = _measure(args)
+    print(f"\n{comparison.to_text()}")
+    write_json(args, comparison.to_json())
+    return 1 if any(summary.errors for summary in comparison.summaries().values()) else 0
+
+
+def _measure(args: argparse.Namespace) -> Comparison:
     facts = machine()
     if float(facts["load_average_before"]) > _BUSY_LOAD:
         print(f"note: load average {facts['load_average_before']}; other work on this machine blurs every number")
-    work_dir: Path = args.work_dir.resolve()
-    work_dir.mkdir(parents=True, exist_ok=True)
-    venv = stock_venv(work_dir)
-    model = make_model(venv, work_dir)
+    work_dir = make_work_dir(args)
     load = Load(
-        payloads=args.payloads.resolve() if args.payloads else download_sentences(venv, work_dir),
+        payloads=args.payloads.resolve() if args.payloads else download_sentences(work_dir),
         clients=args.clients,
         warmup_seconds=args.warmup_seconds,
         folder=work_dir,
     )
+    sides, searched = _prepare(args, make_sentiment(work_dir), load)
+    blocks, agreement = _rounds(sides, load, args.rounds, args.seconds)
+    facts_of = {side.name: side.describe() for side in sides}
+    return Comparison(facts, facts_of, [*searched, *blocks], "ours", agreement)
+
+
+def _prepare(args: argparse.Namespace, model: Sentiment, load: Load) -> tuple[list[Side], list[Block]]:
+    """Make what each side needs, and find the best settings of stock; return the sides in the order of a round."""
     sides: list[Side] = []
     searched: list[Block] = []
-    if args.sides != "ours":
-        candidates = [
-            StockSide(settings, pytorch_serve=args.pytorch_serve.resolve(), venv=venv, model=model, work_dir=work_dir)
-            for settings in (map(parse_settings, args.stock) if args.stock else ALL_SETTINGS)
-        ]
-        best, searched = _search(candidates, load, args.search_seconds)
+    if "stock" in args.sides:
+        best, searched = _search(_stock_candidates(args, model, load.folder), load, args.search_seconds)
         sides.append(best)
-    if args.sides != "stock":
-        ours = OurSide(model=model, work_dir=work_dir, precision=args.precision, build_options=args.build_options)
-        ours.prepare()
-        sides.append(ours)
-    blocks, agreement = _rounds(sides, load, args.rounds, args.seconds)
-    return Report(facts, {side.name: side.describe() for side in sides}, [*searched, *blocks], agreement)
+    made: Mapping[str, Side] = {
+        "fastapi": FastApiSide(model=model.model, work_dir=load.folder),
+        "ours": OurSide(model=model, work_dir=load.folder, precision=args.precision, build_options=args.build_options),
+    }
+    for name, side in made.items():
+        if name in args.sides:
+            side.prepare()
+            sides.append(side)
+    return sides, searched
+
+
+def _stock_candidates(args: argparse.Namespace, model: Sentiment, work_dir: Path) -> list[StockSide]:
+    venv = stock_venv(work_dir)
+    checkout = args.pytorch_serve.resolve()
+    return [
+        StockSide(settings, pytorch_serve=checkout, venv=venv, model=model.model, work_dir=work_dir)
+        for settings in (map(parse_settings, args.stock) if args.stock else ALL_SETTINGS)
+    ]
 
 
 def _search(candidates: Sequence[StockSide], load: Load, seconds: float) -> tuple[StockSide, list[Block]]:
@@ -116,25 +121,29 @@ def _search(candidates: Sequence[StockSide], load: Load, seconds: float) -> tupl
 
 
 def _rounds(sides: Sequence[Side], load: Load, rounds: int, seconds: float) -> tuple[list[Block], str | None]:
-    """Start every side once, then load them in turn; the one not under load is up and idle, its CPU is reported."""
+    """Start every side once, then load them in turn; those not under load are up and idle, their CPU is reported."""
     blocks: list[Block] = []
     with ExitStack() as stack:
         servers: list[Server] = []
         for side in sides:
             print(f"starting {side.name}", flush=True)
-            servers.append(stack.enter_context(Server(side.launch())))
+            kind = FastApiServer if isinstance(side, FastApiSide) else Server
+            servers.append(stack.enter_context(kind(side.launch())))
         for number in range(1, rounds + 1):
             for side, server in zip(sides, servers, strict=True):
-                idle = next((other for other in servers if other is not server), None)
-                blocks.append(load.block(server, side.name, number, seconds, idle))
-        return blocks, _agreement(servers, load.payloads) if len(servers) == 2 else None
+                idle = [other for other in servers if other is not server]
+                before = sum(other.cpu_seconds() for other in idle)
+                block = load.block(server, side.name, number, seconds)
+                used = sum(other.cpu_seconds() for other in idle) - before
+                blocks.append(replace(block, idle_cpu_seconds=used if idle else None))
+        return blocks, _agreement(servers, load.payloads) if len(servers) > 1 else None
 
 
 def _agreement(servers: Sequence[Server], payloads: Path) -> str:
-    """Say on how many sentences both give the same label: proof that both serve the same model."""
+    """Say on how many sentences all give the same label: proof that they serve the same model."""
     sentences = [payload.body.decode() for payload in read_payloads(payloads, limit=_AGREEMENT_SENTENCES)]
     same = sum(len({_label(server.predict(text)) for server in servers}) == 1 for text in sentences)
-    return f"same label from both on {same} of {len(sentences)} sentences"
+    return f"same label from all {len(servers)} on {same} of {len(sentences)} sentences"
 
 
 def _label(answer: Any) -> str:

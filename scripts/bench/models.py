@@ -82,7 +82,7 @@ def _minilm(work_dir: Path, stock: StockOptions | None, precision: str) -> Model
 
     return Model(
         name="minilm",
-        payloads=download_sentences(venv, work_dir),
+        payloads=download_sentences(work_dir),
         ours=Ours("minilm", folder=work_dir / "ours-minilm", archive=archive),
         stock=Stock(side, stock.omp_num_threads) if stock else None,
     )

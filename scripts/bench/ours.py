@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 from bench.process import run
+from bench.sentiment import Sentiment
 from bench.server import TS_HANDLERS, Launch, clean_env, fresh_folder
 from ts_handlers.operate.configure.config_file import CONFIG_NAME
 from ts_handlers.operate.ports import free_port_options
@@ -15,14 +17,22 @@ MODEL = "ours"
 TASK = "text-classification"
 BUILD_SECONDS = 1800.0
 
+AUTO = "auto"
+AUTO_SECONDS = 3 * BUILD_SECONDS
+"""`--precision auto` makes and measures many engines."""
+
 
 class OurSide:
-    """A build of the model folder with the precision asked for."""
+    """A build of the model folder with the precision asked for; `auto`: the engine that the gate chooses."""
 
-    def __init__(self, *, model: Path, work_dir: Path, precision: str = "int8", build_options: str = "") -> None:
+    def __init__(self, *, model: Sentiment, work_dir: Path, precision: str = AUTO, build_options: str = "") -> None:
         self.name = "ours"
         self._model = model
-        self._precision, self._build_options = precision, build_options.split()
+        self._options = ["--precision", precision, *build_options.split()]
+        if precision == AUTO:
+            self._options += ["--backend", AUTO] if "--backend" not in self._options else []
+            self._options += ["--calibration", str(model.calibration), "--evaluation", str(model.evaluation)]
+        self._build_seconds = AUTO_SECONDS if precision == AUTO else BUILD_SECONDS
         self._folder = work_dir / "ours"
         self._store = self._folder / "store"
         self._config = self._store / CONFIG_NAME
@@ -31,8 +41,8 @@ class OurSide:
         """Build the archive from scratch."""
         shutil.rmtree(self._folder, ignore_errors=True)
         self._store.mkdir(parents=True)
-        self._run("build", self._model, "--task", TASK, "--name", MODEL, "--output", self._store,
-                  "--precision", self._precision, *self._build_options)  # fmt: skip
+        self._run("build", self._model.model, "--task", TASK, "--name", MODEL, "--output", self._store, *self._options)
+        print(f"  the archive has {self._engine()}", flush=True)
 
     def launch(self) -> Launch:
         """Serve with what `configure` decides; only ports and token checks are the benchmark's."""
@@ -45,11 +55,19 @@ class OurSide:
         return Launch(model, command, config.inference, config.management, folder, clean_env(folder))
 
     def describe(self) -> dict[str, str]:
-        """Return the build options and the configuration in force."""
+        """Return the build options, the engine they led to, and the configuration in force."""
         lines = self._config.read_text(encoding="utf-8").splitlines()
         config = "\n".join(line for line in lines if line.strip() and not line.lstrip().startswith("#"))
-        options = " ".join(["--precision", self._precision, *self._build_options])
-        return {"build": options, "config.properties": config.replace(str(self._store), "DIR")}
+        options = " ".join(self._options).replace(str(self._model.calibration.parent), "DIR")
+        return {
+            "build": options,
+            "engine": self._engine(),
+            "config.properties": config.replace(str(self._store), "DIR"),
+        }
+
+    def _engine(self) -> str:
+        report = json.loads((self._store / f"{MODEL}.build.json").read_text(encoding="utf-8"))
+        return " ".join(filter(None, (report["backend"], report["precision"], report.get("quantizer"))))
 
     def _run(self, verb: str, *arguments: str | Path) -> None:
         print(f"ts-handlers {verb} {' '.join(str(argument) for argument in arguments)}", flush=True)
@@ -58,5 +76,5 @@ class OurSide:
             log=self._folder / f"{verb}.log",
             env=clean_env(),
             cwd=self._folder,
-            timeout_seconds=BUILD_SECONDS,
+            timeout_seconds=self._build_seconds,
         )

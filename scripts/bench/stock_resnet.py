@@ -4,20 +4,12 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-import shutil
 from pathlib import Path
 
 from bench.resnet import STOCK_HANDLER, ResNet
 from bench.server import Launch
-from bench.stock import MAX_BATCH_DELAY_MS, MODEL, VERSION, StockSettings, StockSide
+from bench.stock import StockSettings, StockSide
 from bench.venv import Venv
-
-_MODEL_CONFIG = """\
-minWorkers: {workers}
-maxWorkers: {workers}
-batchSize: {batch_size}
-maxBatchDelay: {max_batch_delay_ms}
-"""
 
 
 class StockResNetSide(StockSide):
@@ -37,24 +29,8 @@ class StockResNetSide(StockSide):
 
     def prepare(self) -> None:
         """Archive state dict and model file with the built-in handler."""
-        shutil.rmtree(self._folder, ignore_errors=True)
-        self._store.mkdir(parents=True)
-        config = self._folder / "model-config.yaml"
-        config.write_text(
-            _MODEL_CONFIG.format(
-                workers=self.settings.workers,
-                batch_size=self.settings.batch_size,
-                max_batch_delay_ms=MAX_BATCH_DELAY_MS,
-            ),
-            encoding="utf-8",
-        )
-        self._venv.run(
-            self._venv.python.with_name("torch-model-archiver"),
-            *("--model-name", MODEL, "--version", VERSION, "--handler", str(STOCK_HANDLER)),
-            *("--serialized-file", str(self._files.weights), "--model-file", str(self._files.model_file)),
-            *("--extra-files", str(self._files.labels)),
-            *("--config-file", str(config), "--export-path", str(self._store)),
-        )
+        files, config = self._files, self._start_over()
+        self._archive(STOCK_HANDLER, config, files.weights, [files.labels], "--model-file", files.model_file)
 
     def launch(self) -> Launch:
         """Start it as the text side is, and ask for a picture: the built-in handler reads a text as base64."""

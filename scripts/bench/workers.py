@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from bench.contender import BATCH_SIZE, Contender
 from bench.load import Load
 from bench.models import MODELS, Model, StockOptions, make
-from bench.process import exit_on_signals
 from bench.report import machine
 from bench.scaling import ScalingBlock, cells, holds, scaling_json, scaling_table, verdict
-from ts_handlers.errors import OperatorError
+from bench.shared import add_load_options, add_place_options, make_work_dir, run_benchmark, write_json
 
 WORKERS = (1, 2, 4, 8)
 EXIT_FAILS = 1
-
-_WORK_DIR = Path(tempfile.gettempdir()) / "ts-handlers-bench"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,30 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(
             "stock minilm is pytorch/serve's example; name a checkout with --pytorch-serve DIR, or --sides ours"
         )
-    exit_on_signals()
-    facts = machine()
-    blocks: list[ScalingBlock] = []
-    try:
-        for block in _blocks(args):
-            blocks.append(block)
-            p99 = "-" if block.p99_ms is None else f"{block.p99_ms:.0f} ms"
-            print(f"  {block.requests_per_second:.1f} req/s, p99 {p99}, errors {block.num_errors}", flush=True)
-    except OperatorError as error:
-        print(f"bench workers: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\nbench workers: interrupted; everything it started is stopped", file=sys.stderr)
-        return 130
-    found = cells(blocks)
-    for model in args.models:
-        print(f"\n{scaling_table(found, model)}")
-    print(f"\n{verdict(found)}".rstrip())
-    if args.json:
-        options = {name: str(value) for name, value in vars(args).items()}
-        written = {"machine": facts, "options": options, **scaling_json(blocks)}
-        args.json.write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
-        print(f"written: {args.json}")
-    return EXIT_FAILS if any(holds(found, model) is False for model in args.models) else 0
+    return run_benchmark("workers", lambda: _run(args))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -74,19 +46,28 @@ def _parser() -> argparse.ArgumentParser:
         "--stock-omp", type=int, metavar="N", help="OMP_NUM_THREADS of stock (default: unset, as shipped)"
     )
     parser.add_argument("--precision", default="int8", help="of our minilm (default: %(default)s)")
-    parser.add_argument("--clients", type=int, default=16, help="closed-loop clients (default: %(default)s)")
-    parser.add_argument("--seconds", type=float, default=20.0, help="measured part of a block (default: %(default)s)")
-    parser.add_argument("--warmup-seconds", type=float, default=5.0, help="load before it (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=2, help="blocks of each kind (default: %(default)s)")
-    parser.add_argument("--work-dir", type=Path, metavar="DIR", default=_WORK_DIR,
-                        help="environments, models and logs; kept for the next run (default: %(default)s)")  # fmt: skip
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything here too")
+    add_load_options(parser, warmup_seconds=5.0, rounds=2)
+    add_place_options(parser)
     return parser
 
 
+def _run(args: argparse.Namespace) -> int:
+    facts = machine()
+    blocks: list[ScalingBlock] = []
+    for block in _blocks(args):
+        blocks.append(block)
+        p99 = "-" if block.p99_ms is None else f"{block.p99_ms:.0f} ms"
+        print(f"  {block.requests_per_second:.1f} req/s, p99 {p99}, errors {block.num_errors}", flush=True)
+    found = cells(blocks)
+    for model in args.models:
+        print(f"\n{scaling_table(found, model)}")
+    print(f"\n{verdict(found)}".rstrip())
+    write_json(args, {"machine": facts, **scaling_json(blocks)})
+    return EXIT_FAILS if any(holds(found, model) is False for model in args.models) else 0
+
+
 def _blocks(args: argparse.Namespace) -> Iterator[ScalingBlock]:
-    work_dir: Path = args.work_dir.resolve()
-    work_dir.mkdir(parents=True, exist_ok=True)
+    work_dir = make_work_dir(args)
     stock = None
     if "stock" in args.sides:
         stock = StockOptions(args.pytorch_serve and args.pytorch_serve.resolve(), args.stock_omp)

@@ -13,6 +13,8 @@ import pytest
 import ts_handlers
 from tests.model_dirs import KINDS, TASK_OF, TINY_KINDS, serialized_file
 from ts_handlers.bucketing import BatchPlan
+from ts_handlers.build.engine import Method
+from ts_handlers.build.methods.catalogue import METHODS, missing_packages
 from ts_handlers.cpu import CpuShare
 from ts_handlers.tasks import TASKS
 from ts_handlers.testing import Raw, load_handler, predict
@@ -20,7 +22,7 @@ from ts_handlers.testing import Raw, load_handler, predict
 if TYPE_CHECKING:
     from tests.model_dirs import ModelDirs
 
-ENGINES = (("onnx", "fp32"), ("onnx", "int8"), ("torch", "fp32"), ("torch", "bf16"))
+ENGINES = tuple(method for method in METHODS if not missing_packages(method))
 CLOSE = 1e-4
 """How far the padding and the neighbours of a sequence may move its numbers."""
 
@@ -32,9 +34,8 @@ def make(model_dirs: ModelDirs) -> Make:
     """Load the handler of a kind, with settings over the archive's own."""
     import yaml
 
-    def make_handler(kind: str, engine: tuple[str, str] = ENGINES[0], **sections: Any) -> Any:
-        backend, precision = engine
-        folder = model_dirs.get(kind, backend=backend, precision=precision)
+    def make_handler(kind: str, engine: Method = ENGINES[0], **sections: Any) -> Any:
+        folder = model_dirs.get(kind, backend=engine.backend, precision=engine.precision, quantizer=engine.quantizer)
         config = yaml.safe_load((folder / "model-config.yaml").read_text())
         config["handler"]["warmup"] = {"enabled": False}
         for name, section in sections.items():
@@ -87,9 +88,9 @@ def test_answers_are_the_same_alone_shuffled_and_together(kind: str, make: Make,
     check_order(make(kind), [payload(kind, text) for text in texts])
 
 
-@pytest.mark.parametrize("engine", ENGINES, ids="-".join)
+@pytest.mark.parametrize("engine", ENGINES, ids=lambda engine: engine.name.replace(" ", "-"))
 @pytest.mark.parametrize("kind", TINY_KINDS)
-def test_every_engine_answers_in_order(kind: str, engine: tuple[str, str], make: Make, texts: list[str]) -> None:
+def test_every_engine_answers_in_order(kind: str, engine: Method, make: Make, texts: list[str]) -> None:
     # INT8 scales the activations of a call together, and bf16 rounds sums by their order: one sequence a call here
     handler = make(kind, engine, bucketing={"max_batch_size": 1})
     check_order(handler, [payload(kind, text) for text in texts if len(text) < 100])
@@ -102,8 +103,9 @@ def test_every_engine_answers_in_order(kind: str, engine: tuple[str, str], make:
         {"max_batch_size": 1},
         {"max_batch_size": 64, "call_overhead_tokens": 10_000, "max_padded_tokens": 100_000},
         {"max_padded_tokens": 64},
+        {"boundaries": [16, 32, 128, 256], "group_sizes": [1, 4, 8]},
     ],
-    ids=["boundaries", "one by one", "all in one call", "few tokens"],
+    ids=["boundaries", "one by one", "all in one call", "few tokens", "filled groups"],
 )
 @pytest.mark.parametrize("kind", KINDS)
 def test_bucketed_equals_unbucketed(kind: str, bucketing: dict[str, Any], make: Make, texts: list[str]) -> None:

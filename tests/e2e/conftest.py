@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.model_dirs import KINDS, TASK_OF
+from tests.model_dirs import TASK_OF
 from ts_handlers.cli import main
 from ts_handlers.operate.background import BackgroundServer
 from ts_handlers.operate.ports import free_port_options
@@ -22,6 +22,14 @@ if TYPE_CHECKING:
     from tests.model_dirs import ModelDirs
 
 ROOT = Path(__file__).parents[2]
+
+SERVED = {
+    "sentiment": "tiny-distilbert",
+    "embeddings": "minilm",
+    "entities": "tiny-roberta",
+    "answers": "tiny-roberta-answers",
+}
+"""Name of each model that is served -> its checkpoint; one for each task, small but for MiniLM itself."""
 
 
 def run_cli(*words: object) -> None:
@@ -36,16 +44,14 @@ def readme_python() -> list[str]:
     return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def store(model_dirs: ModelDirs, readme_python: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model store with one archive for each task, and one made by hand as the README shows."""
     folder = tmp_path_factory.mktemp("store")
-    for kind in KINDS:
-        checkpoint = model_dirs.checkpoint(kind)
-        precision = "int8" if kind == "minilm" else "fp32"
+    for name, kind in SERVED.items():
         run_cli(
-            *("build", checkpoint, "--task", TASK_OF[kind], "--name", kind),
-            *("--precision", precision, "--output", folder),
+            *("build", model_dirs.checkpoint(kind), "--task", TASK_OF[kind], "--name", name),
+            *("--precision", "int8" if kind == "minilm" else "fp32", "--output", folder),
         )
     archive_by_hand(folder, readme_python[0], tmp_path_factory.mktemp("by-hand"))
     return folder
@@ -65,7 +71,7 @@ def archive_by_hand(store: Path, handler: str, folder: Path) -> None:
     subprocess.run([str(word) for word in command], check=True, timeout=120)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def server(store: Path) -> Iterator[BackgroundServer]:
     """A real TorchServe with every archive of the store, whose batches wait long enough to fill."""
     run_cli("configure", store, "--batch-size", 16, "--max-batch-delay-ms", 400, *free_port_options())

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 
+from tests.e2e.archives import pack_model
 from tests.e2e.conftest import run_cli
-from tests.model_dirs import TASK_OF
 from ts_handlers.cpu.roster import ABSENCE_S
 from ts_handlers.cpu.slices import slice_cpus
 from ts_handlers.cpu.topology import read_topology
@@ -42,7 +42,7 @@ def server(model_dirs: ModelDirs, tmp_path_factory: pytest.TempPathFactory) -> I
     """Two models with two workers each; other servers on this machine are not counted."""
     folder = tmp_path_factory.mktemp("placement")
     for kind in MODELS:
-        run_cli("build", model_dirs.checkpoint(kind), "--task", TASK_OF[kind], "--name", kind, "--output", folder)
+        pack_model(folder / f"{kind}.mar", kind, model_dirs)
     run_cli("configure", folder, "--workers", 2, "--batch-size", 1, *free_port_options())
     scope = f"test-{uuid.uuid4().hex[:12]}"
     with (

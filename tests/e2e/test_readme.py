@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.model_dirs import ModelDirs
 
 pytestmark = pytest.mark.e2e
 
 
-def test_the_handler_and_its_test_run(store: Path, readme_python: list[str], tmp_path: Path) -> None:
-    with zipfile.ZipFile(store / "sentiment.mar") as archive:
-        archive.extractall(tmp_path / "unpacked")
+def test_the_handler_and_its_test_run(model_dirs: ModelDirs, readme_python: list[str], tmp_path: Path) -> None:
+    (tmp_path / "unpacked").symlink_to(model_dirs.get("tiny-distilbert"))
     handler, test = readme_python
     (tmp_path / "loud_handler.py").write_text(handler, encoding="utf-8")
     (tmp_path / "try_it.py").write_text(test, encoding="utf-8")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import signal
@@ -18,56 +20,83 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.e2e.archives import CONFIG, write_archive
 from tests.e2e.browser import OpenPage, open_chromium
-from tests.model_dirs import ModelDirs
+from tests.stand_in import torch_stand_in
 from ts_handlers.cli import main
 from ts_handlers.operate.background import BackgroundServer
 from ts_handlers.operate.load.generator import LoadSpec, run_load
 from ts_handlers.operate.load.payloads import read_payloads
 from ts_handlers.operate.ports import free_port_options
-from ts_handlers.operate.tune.results import read_results
+from ts_handlers.operate.tune.results import Results, read_results
 from ts_handlers.operate.tune.space import Setting
 from ts_handlers.operate.tune.trial import read_decision, write_config
 
 pytestmark = pytest.mark.e2e
 
 DEFAULT = Setting(2, 1, 8, 1)
-QUICK = ("--minutes", "10", "--trial-s", "1", "--warmup-s", "0.2", "--concurrency", "4")
+QUICK = ("--minutes", "10", "--trial-s", "0.4", "--warmup-s", "0.1", "--concurrency", "4")
+LEFT_BY_A_KILLED_ONE = f".report.html.{'0' * 16}.part"
+
+ECHO = """
+def handle(rows, context):
+    return None if rows is None else ["ok" for _ in rows]
+"""
+"""A handler that costs nothing: what is tested is how servers are started, loaded and stopped."""
 
 MOODY = """
 import os
 
 def handle(rows, context):
-    if os.environ["TS_HANDLERS_WORKERS"] == "4":
-        raise RuntimeError("no room for four of us")
+    if context.system_properties["batch_size"] == 4:
+        raise RuntimeError("four are no batch")
     if rows is None:
         return None
-    if context.system_properties["batch_size"] == 4:
-        raise ValueError("four is too many")
+    if os.environ["TS_HANDLERS_WORKERS"] == "4":
+        raise ValueError("four of us are too many")
     return ["ok" for _ in rows]
 """
-"""A handler that does not load among four workers, and fails with batches of four."""
+"""A handler that does not load with batches of four, and fails among four workers."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What was there after one run of the command.
+
+    Attributes:
+        out: What it printed.
+        results: What its results.json held.
+        names: The files of the folder.
+    """
+
+    out: str
+    results: Results
+    names: set[str]
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """A search that went through.
+    """A search that was interrupted twice, and then went through.
 
     Attributes:
-        code: Its exit code.
         words: The command.
         output: The tuned folder.
         archive: The archive it was given.
         texts: The payloads.
-        out: What it printed.
+        ctrl_c: After Ctrl-C, early in the second trial.
+        terminated: After SIGTERM, early in the final comparison.
+        done: In the end.
+        code: The last exit code.
     """
 
-    code: int
     words: list[str]
     output: Path
     archive: Path
     texts: Path
-    out: str
+    ctrl_c: Stage
+    terminated: Stage
+    done: Stage
+    code: int
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -79,6 +108,14 @@ def two_cpus() -> Iterator[None]:
         pytest.skip("these settings are those of two CPUs")
     yield
     os.sched_setaffinity(0, before)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def without_torch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Let the workers of these servers start without torch, which their handlers do not need."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", torch_stand_in(tmp_path_factory.mktemp("stand-in")))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -100,30 +137,19 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def tiny(model_dirs: ModelDirs, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A real archive, small."""
-    store = tmp_path_factory.mktemp("tiny")
-    words = ["build", model_dirs.checkpoint("tiny-distilbert"), "--task", "text-classification", "--name", "tiny"]
-    assert main([str(word) for word in [*words, "--output", store]]) == 0
-    return store / "tiny.mar"
+def echo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An archive with a build report, whose handler takes its threads from `handler.cpu` as ours do."""
+    store = tmp_path_factory.mktemp("echo")
+    report = {"name": "echo", "version": "1.0", "rss_mb": 200}
+    (store / "echo.build.json").write_text(json.dumps(report), encoding="utf-8")
+    return write_archive(store / "echo.mar", {"own.py": ECHO, CONFIG: "handler: {}\n"}, handler="own.py:handle")
 
 
 @pytest.fixture
 def moody(tmp_path: Path) -> Path:
     """An archive whose own file would override every setting."""
-    model = {
-        "modelName": "moody",
-        "modelVersion": "1.0",
-        "handler": "moody.py:handle",
-        "configFile": "model-config.yaml",
-    }
-    path = tmp_path / "moody.mar"
-    with zipfile.ZipFile(path, "w") as archive:
-        manifest = {"runtime": "python", "model": model, "archiverVersion": "0.12.0"}
-        archive.writestr("MAR-INF/MANIFEST.json", json.dumps(manifest))
-        archive.writestr("moody.py", MOODY)
-        archive.writestr("model-config.yaml", "minWorkers: 2\nmaxWorkers: 2\nbatchSize: 8\nmaxBatchDelay: 1\n")
-    return path
+    config = "minWorkers: 2\nmaxWorkers: 2\nbatchSize: 8\nmaxBatchDelay: 1\n"
+    return write_archive(tmp_path / "moody.mar", {"own.py": MOODY, CONFIG: config}, handler="own.py:handle")
 
 
 def words_of(archive: Path, texts: Path, output: Path, *options: object) -> list[str]:
@@ -135,42 +161,114 @@ def results_of(output: Path) -> Any:
     return json.loads((output / "results.json").read_text(encoding="utf-8"))
 
 
-@pytest.fixture(scope="module")
-def tuned(tiny: Path, texts: Path, scratch: Path, tmp_path_factory: pytest.TempPathFactory) -> Tuned:
-    """A search of two settings, in a process of its own."""
-    output = tmp_path_factory.mktemp("tuned") / "out"
-    words = words_of(tiny, texts, output, "--max-settings", 2)
-    ended = subprocess.run(
-        [sys.executable, "-m", "ts_handlers.cli", *words],
-        capture_output=True,
-        text=True,
-        timeout=400,
-        env={**os.environ, "TMPDIR": str(scratch)},
-        check=False,
-    )
-    assert "failed" not in ended.stderr, ended.stderr
+class Running:
+    """`ts-handlers tune` in a session of its own, as a terminal starts it."""
+
+    def __init__(self, words: Sequence[str], scratch: Path) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "ts_handlers.cli", *words],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            env={**os.environ, "TMPDIR": str(scratch)},
+        )
+
+    def wait_for_trial(self) -> None:
+        """Wait until one more trial has ended and the next server is up."""
+        assert self.process.stderr is not None
+        line = self.process.stderr.readline()
+        assert line.startswith("round 1: "), line
+        deadline = time.monotonic() + 60
+        while not any("java" in child.name() for child in self.children()):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+    def children(self) -> list[psutil.Process]:
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+    def end(self, number: signal.Signals, *, is_group: bool) -> str:
+        """Send a signal, and check that nothing is left; return what was printed."""
+        children = self.children()
+        (os.killpg if is_group else os.kill)(self.process.pid, number)
+        out, _ = self.process.communicate(timeout=60)
+        assert self.process.returncode == 130
+        _, alive = psutil.wait_procs(children, timeout=10)
+        assert alive == []
+        return out
+
+
+def interrupt(words: Sequence[str], scratch: Path, number: signal.Signals, *, is_group: bool = False) -> Stage:
+    """Run the command until one more trial has ended and the next server is up, then send it a signal."""
+    running = Running(words, scratch)
+    try:
+        running.wait_for_trial()
+        out = running.end(number, is_group=is_group)
+    finally:
+        if running.process.poll() is None:
+            os.killpg(running.process.pid, signal.SIGKILL)
+            running.process.communicate()
     assert list(scratch.iterdir()) == []
-    return Tuned(ended.returncode, words, output, tiny, texts, ended.stdout)
+    return stage_of(out, Path(words[words.index("--output") + 1]))
+
+
+def stage_of(out: str, output: Path) -> Stage:
+    return Stage(out, read_results(output / "results.json"), {path.name for path in output.iterdir()})
+
+
+@pytest.fixture(scope="module")
+def tuned(echo: Path, texts: Path, scratch: Path, tmp_path_factory: pytest.TempPathFactory) -> Tuned:
+    """A search of two settings, by the same command three times."""
+    output = tmp_path_factory.mktemp("tuned") / "out"
+    words = words_of(echo, texts, output, "--max-settings", 2)
+    ctrl_c = interrupt(words, scratch, signal.SIGINT, is_group=True)  # a terminal's Ctrl-C reaches the server, too
+    (output / LEFT_BY_A_KILLED_ONE).touch()
+    terminated = interrupt(words, scratch, signal.SIGTERM)
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+        code = main(words)
+    assert "failed" not in err.getvalue(), err.getvalue()
+    assert list(scratch.iterdir()) == []
+    return Tuned(words, output, echo, texts, ctrl_c, terminated, stage_of(out.getvalue(), output), code)
+
+
+def test_ctrl_c_keeps_what_is_known(tuned: Tuned) -> None:
+    assert "interrupted; 1 trial kept in" in tuned.ctrl_c.out
+    assert tuned.ctrl_c.results.outcome is None
+    assert len(tuned.ctrl_c.results.trials) == 1
+    assert tuned.ctrl_c.names == {"results.json", "report.html"}
+
+
+def test_the_same_command_goes_on(tuned: Tuned) -> None:
+    known = tuned.ctrl_c.results.trials
+    assert "going on from 1 trial in" in tuned.terminated.out
+    further = tuned.terminated.results.trials
+    assert further[:1] == known
+    assert len({trial.setting for trial in further}) == len(further) == 2
+    assert tuned.terminated.results.outcome is None
+    assert tuned.terminated.names == {"results.json", "report.html"}  # what a killed one had left is gone
+    assert "going on from 2 trials in" in tuned.done.out
+    assert tuned.done.results.trials[:2] == further
 
 
 def test_it_compares_the_best_with_the_default_and_says_both_figures(tuned: Tuned) -> None:
-    results = read_results(tuned.output / "results.json")
+    results = tuned.done.results
     assert tuned.code == 0
     assert results.default == DEFAULT
     assert [trial.rung for trial in results.trials] == [0, 0, None, None, None, None]
     assert results.outcome is not None
     assert results.outcome.verdict is not None
     assert all(trial.measured is not None and trial.measured.num_ok > 0 for trial in results.trials)
-    lines = tuned.out.splitlines()
+    lines = tuned.done.out.splitlines()
     assert f"Chosen: {results.outcome.choice.describe()}." in lines
     assert sum("requests/s (" in line for line in lines) == 2
     assert lines[-1] == f"next: ts-handlers serve {tuned.output}"
 
 
 def test_the_folder_can_be_served_as_it_is(tuned: Tuned, scratch: Path, tmp_path: Path) -> None:
-    names = {"config.properties", "metrics.yaml", "report.html", "results.json", "tiny.build.json", "tiny.mar"}
-    assert {path.name for path in tuned.output.iterdir()} == names
-    choice = Setting(**results_of(tuned.output)["outcome"]["choice"])
+    names = {"config.properties", "metrics.yaml", "report.html", "results.json", "echo.build.json", "echo.mar"}
+    assert tuned.done.names == names
+    assert tuned.done.results.outcome is not None
+    choice = tuned.done.results.outcome.choice
     chosen = (choice.workers, choice.batch_size, choice.max_batch_delay_ms)
     assert read_decision(tuned.output / "config.properties") == chosen
     config = tmp_path / "config.properties"
@@ -181,7 +279,7 @@ def test_the_folder_can_be_served_as_it_is(tuned: Tuned, scratch: Path, tmp_path
             tuned.output, config=config, run_dir=tmp_path / "run", environ={**os.environ, "TEMP": temporary}
         ) as server,
     ):
-        url = f"{server.inference_url}/predictions/tiny"
+        url = f"{server.inference_url}/predictions/echo"
         headers = {"Authorization": f"Bearer {server.token()}"}
         payloads = read_payloads(tuned.texts)
         load = run_load(LoadSpec(url, payloads, concurrency=2, duration_s=0.5, warmup_s=0, headers=headers))
@@ -225,8 +323,8 @@ def test_settings_that_fail_are_recorded_and_a_bound_nobody_meets_is_said(
         (trial["setting"]["workers"], trial["setting"]["batch_size"]): trial["reason"]
         for trial in results_of(output)["trials"]
     }
-    assert "no room for four of us" in reasons.pop((4, 8))
-    assert reasons.pop((2, 4)).startswith("100% of the requests failed")
+    assert "four are no batch" in reasons.pop((2, 4))
+    assert reasons.pop((4, 8)).startswith("100% of the requests failed")
     assert reasons == {(2, 8): None}
     out = capsys.readouterr().out
     assert "No other setting could be measured to the end" in out
@@ -234,64 +332,3 @@ def test_settings_that_fail_are_recorded_and_a_bound_nobody_meets_is_said(
     assert list(scratch.iterdir()) == []
     with zipfile.ZipFile(output / "moody.mar") as archive:
         assert "minWorkers" not in archive.read("model-config.yaml").decode()
-
-
-class Running:
-    """`ts-handlers tune` in a session of its own, as a terminal starts it."""
-
-    def __init__(self, words: Sequence[str], scratch: Path) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "ts_handlers.cli", *words],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-            env={**os.environ, "TMPDIR": str(scratch)},
-        )
-
-    def wait_for_trial(self) -> None:
-        """Wait until one more trial has ended and the next server is up."""
-        assert self.process.stderr is not None
-        line = self.process.stderr.readline()
-        assert line.startswith("round 1: "), line
-        deadline = time.monotonic() + 60
-        while not any("java" in child.name() for child in self.children()):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-
-    def children(self) -> list[psutil.Process]:
-        return psutil.Process(self.process.pid).children(recursive=True)
-
-    def end(self, number: signal.Signals, *, is_group: bool) -> str:
-        """Send a signal, and check that nothing is left; return what was printed."""
-        children = self.children()
-        (os.killpg if is_group else os.kill)(self.process.pid, number)
-        out, _ = self.process.communicate(timeout=60)
-        assert self.process.returncode == 130
-        _, alive = psutil.wait_procs(children, timeout=10)
-        assert alive == []
-        return out
-
-
-def test_ctrl_c_keeps_what_is_known_and_the_same_command_goes_on(
-    tiny: Path, texts: Path, scratch: Path, tmp_path: Path
-) -> None:
-    output = tmp_path / "out"
-    words = words_of(tiny, texts, output, "--max-settings", 3)
-    first = Running(words, scratch)
-    first.wait_for_trial()
-    out = first.end(signal.SIGINT, is_group=True)  # a terminal's Ctrl-C reaches the server, too
-    assert "interrupted; 1 trial kept in" in out
-    assert list(scratch.iterdir()) == []
-    known = read_results(output / "results.json")
-    assert known.outcome is None
-    assert {path.name for path in output.iterdir()} == {"results.json", "report.html"}
-
-    second = Running(words, scratch)
-    second.wait_for_trial()
-    out = second.end(signal.SIGTERM, is_group=False)
-    assert "going on from 1 trial in" in out
-    assert list(scratch.iterdir()) == []
-    further = read_results(output / "results.json")
-    assert further.trials[0] == known.trials[0]
-    assert len({trial.setting for trial in further.trials}) == 2

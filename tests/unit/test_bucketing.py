@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ts_handlers.bucketing import BatchPlan, calls_side_by_side, check_boundaries, pad_length, plan_batches
+from ts_handlers.bucketing import (
+    BatchPlan,
+    calls_side_by_side,
+    check_boundaries,
+    check_group_sizes,
+    pad_length,
+    plan_batches,
+)
 from ts_handlers.errors import ConfigError
 
 LENGTHS = st.lists(st.integers(1, 300), max_size=40)
@@ -18,9 +25,15 @@ LENGTHS = st.lists(st.integers(1, 300), max_size=40)
     max_padded_tokens=st.integers(1, 600),
     boundaries=st.lists(st.integers(1, 256), max_size=4, unique=True).map(sorted),
     overhead=st.floats(0, 64),
+    group_sizes=st.lists(st.integers(1, 12), max_size=3, unique=True).map(sorted),
 )
 def test_every_sequence_runs_once_within_the_caps(
-    lengths: list[int], max_batch_size: int, max_padded_tokens: int, boundaries: list[int], overhead: float
+    lengths: list[int],
+    max_batch_size: int,
+    max_padded_tokens: int,
+    boundaries: list[int],
+    overhead: float,
+    group_sizes: list[int],
 ) -> None:
     plans = plan_batches(
         lengths,
@@ -28,12 +41,14 @@ def test_every_sequence_runs_once_within_the_caps(
         max_padded_tokens=max_padded_tokens,
         boundaries=boundaries,
         call_overhead_tokens=overhead,
+        group_sizes=group_sizes,
     )
     assert sorted(index for plan in plans for index in plan.indices) == list(range(len(lengths)))
     for plan in plans:
         assert len(plan.indices) <= max_batch_size
         assert plan.padded_length == pad_length(max(lengths[index] for index in plan.indices), boundaries)
         assert len(plan.indices) == 1 or plan.num_padded_tokens <= max_padded_tokens
+        assert plan.num_rows in (len(plan.indices), pad_length(len(plan.indices), group_sizes))
 
 
 @given(lengths=st.lists(st.integers(1, 50), min_size=1, max_size=7), overhead=st.integers(0, 40))
@@ -66,6 +81,31 @@ def test_an_expensive_call_is_shared() -> None:
 
 def test_a_sequence_over_the_cap_runs_alone() -> None:
     assert plan_batches([900, 3], max_batch_size=8, max_padded_tokens=512) == [BatchPlan((1,), 3), BatchPlan((0,), 900)]
+
+
+def test_calls_are_filled_up_to_a_group_size_where_that_costs_less() -> None:
+    def plan(call_overhead_tokens: float) -> list[BatchPlan]:
+        return plan_batches(
+            [8, 8, 8],
+            max_batch_size=4,
+            max_padded_tokens=512,
+            group_sizes=(1, 4),
+            call_overhead_tokens=call_overhead_tokens,
+        )
+
+    assert plan(9) == [BatchPlan((0, 1, 2), 8, filled_rows=1)]
+    assert plan(1) == [BatchPlan((index,), 8) for index in range(3)]
+
+
+def test_a_call_is_not_filled_past_the_cap() -> None:
+    [plan] = plan_batches([8, 8, 8], max_batch_size=4, max_padded_tokens=24, group_sizes=(4,), call_overhead_tokens=100)
+    assert (plan.num_rows, plan.num_padded_tokens) == (3, 24)
+
+
+def test_group_sizes_ascend() -> None:
+    check_group_sizes((1, 4))
+    with pytest.raises(ConfigError, match=r"group_sizes is \[4, 1\]; list each size once, ascending"):
+        check_group_sizes((4, 1))
 
 
 @pytest.mark.parametrize(("length", "padded"), [(1, 8), (8, 8), (9, 32), (33, 33)])

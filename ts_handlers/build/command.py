@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--backend",
-        choices=("onnx", "torch", "openvino", "ipex", "auto"),
+        choices=("onnx", "torch", "auto"),
         help="engine (default: onnx, or torch for bf16); auto: the fastest of those installed that passes the gate",
     )
     _add_gate_arguments(parser)
@@ -73,7 +73,7 @@ def _add_gate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--quantizer",
         metavar="METHOD",
-        help="how int8 is made: dynamic, static, blocks, smoothquant, mixed, inc (onnx), nncf (openvino), torchao (torch); "
+        help="how int8 is made: dynamic, static-percentile, static-minmax, static-entropy, blocks; "
         "auto: the fastest of them that passes the gate",
     )
     parser.add_argument(
@@ -96,12 +96,6 @@ def _add_gate_arguments(parser: argparse.ArgumentParser) -> None:
         default="native",
         metavar="CPU",
         help=f"the serving CPU's instructions: native (default), {', '.join(TARGETS)}",
-    )
-    parser.add_argument(
-        "--max-memory-mb",
-        type=int,
-        metavar="MB",
-        help="most memory a worker's model may take, where an engine can choose",
     )
 
 
@@ -133,7 +127,6 @@ def run(args: argparse.Namespace) -> int:
         calibration=args.calibration,
         evaluation=args.evaluation,
         limits=Limits(args.max_accuracy_drop, args.min_mean_cosine, args.min_cosine),
-        max_memory_mb=args.max_memory_mb,
         handler=args.handler and args.handler.resolve(),
         samples=args.samples,
         tolerance=args.tolerance,

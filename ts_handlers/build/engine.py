@@ -42,7 +42,6 @@ class Material:
         work: Folder for what is shared between methods.
         target: The CPU that will serve.
         calibration: Inputs whose activations may be measured; None where none were given.
-        max_memory_mb: Most memory a worker's model may take, in MiB; None: no limit.
         progress: Called with each step.
     """
 
@@ -52,11 +51,10 @@ class Material:
         work: Path,
         target: TargetCpu,
         calibration: Dataset | None = None,
-        max_memory_mb: int | None = None,
         progress: Progress = print,
     ) -> None:
         self.source, self.work, self.target = source, work, target
-        self.calibration, self.max_memory_mb, self.progress = calibration, max_memory_mb, progress
+        self.calibration, self.progress = calibration, progress
 
     @cached_property
     def exported(self) -> Path:

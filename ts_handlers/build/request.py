@@ -30,7 +30,6 @@ class BuildRequest:
         calibration: Samples whose activations may be measured.
         evaluation: Samples to judge the build on; labelled for text-classification.
         limits: What passes the gate.
-        max_memory_mb: Most memory a worker's model may take, in MiB; None: no limit.
         handler: A team's own handler file; None: the task's.
         samples: Texts to check the build on; None: built-in ones.
         tolerance: Largest relative error against the source; None: the precision's.
@@ -54,7 +53,6 @@ class BuildRequest:
     calibration: Path | None = None
     evaluation: Path | None = None
     limits: Limits = field(default_factory=Limits)
-    max_memory_mb: int | None = None
     handler: Path | None = None
     samples: Path | None = None
     tolerance: float | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import huggingface_hub
 import torch
 import transformers
 
-from ts_handlers.errors import OperatorError
+from ts_handlers.errors import OperatorError, first_line
 
 _MODEL_CLASSES = {
     "text-classification": "AutoModelForSequenceClassification",
@@ -90,7 +90,7 @@ def load_source(source: str, task: str) -> Source:
         )
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     except Exception as error:  # a checkpoint can be broken in as many ways as there are architectures
-        raise OperatorError(f"{source} cannot be loaded for {task}: {_first_line(error)}") from error
+        raise OperatorError(f"{source} cannot be loaded for {task}: {first_line(error)}") from error
     _check_head(source, model, task)
     if not any(file.name in _TOKENIZER_FILES or file.suffix == ".model" for file in folder.iterdir()):
         raise OperatorError(f"{source} has no tokenizer (tokenizer.json, vocab.txt ...); save it beside the model")
@@ -156,7 +156,7 @@ def _find_folder(source: str) -> Path:
         return Path(huggingface_hub.snapshot_download(source))
     except Exception as error:  # the hub client raises errors of several packages
         raise OperatorError(
-            f"there is no folder {source}, and no such model on the hub: {_first_line(error)}"
+            f"there is no folder {source}, and no such model on the hub: {first_line(error)}"
         ) from error
 
 
@@ -216,9 +216,4 @@ def _read_json(file: Path) -> Any:
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise OperatorError(f"{file} cannot be read: {_first_line(error)}") from error
-
-
-def _first_line(error: BaseException) -> str:
-    lines: Sequence[str] = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+        raise OperatorError(f"{file} cannot be read: {first_line(error)}") from error

@@ -18,7 +18,7 @@ from ts_handlers.operate.readiness import KEY_FILE_NAME, WorkerFailedError
 from ts_handlers.operate.serve import READY, STOP_GRACE_S
 from ts_handlers.operate.server_config import ServerConfig, read_server_config
 
-_POLL_S = 0.1
+_POLL_S = 0.05
 
 
 class BackgroundServer:

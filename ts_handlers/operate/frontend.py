@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ts_handlers.errors import OperatorError
@@ -25,6 +25,7 @@ LOG_CONFIG = Path(__file__).with_name("log4j2.xml")
 
 _MAIN_CLASS = "org.pytorch.serve.ModelServer"
 _PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER, _PR_GET_CHILD_SUBREAPER = 36, 37
 _GROUP_SECONDS = 5.0
 
 
@@ -122,18 +123,19 @@ class Frontend:
 
     def stop(self, number: int, grace_s: float) -> None:
         """Ask Java to end, wait for it at most `grace_s` seconds, then kill what is left of it and of its workers."""
-        if self._process.poll() is None:
-            self._process.send_signal(number)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(grace_s)
-        self.kill()
+        with _orphans_adopted():
+            if self._process.poll() is None:
+                self._process.send_signal(number)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self._process.wait(grace_s)
+            self.kill()
 
     def kill(self) -> None:
         """Kill Java and every process of its group, and wait until they are gone."""
         if self._is_gone:
             return
         deadline = time.monotonic() + _GROUP_SECONDS
-        with contextlib.suppress(ProcessLookupError):
+        with _orphans_adopted(), contextlib.suppress(ProcessLookupError):
             while time.monotonic() < deadline:
                 os.killpg(self.pid, signal.SIGKILL)
                 if self._process.poll() is not None:
@@ -157,8 +159,27 @@ def _die_with(parent: int) -> Callable[[], None]:
     return ask
 
 
+@contextlib.contextmanager
+def _orphans_adopted() -> Iterator[None]:
+    """Let what our children leave behind be ours to collect, not the first process's, which may be slow to or never do.
+
+    prctl(2), PR_SET_CHILD_SUBREAPER.
+    """
+    if sys.platform != "linux":
+        yield
+        return
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    before = ctypes.c_int()
+    prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(before))
+    prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    try:
+        yield
+    finally:
+        prctl(_PR_SET_CHILD_SUBREAPER, before.value)
+
+
 def _reap(group: int) -> None:
-    """Collect dead workers: where we are a container's first process, Java's orphans are our children."""
+    """Collect dead workers: those that Java left to us, as it leaves all where we are a container's first process."""
     with contextlib.suppress(ChildProcessError):
         while os.waitpid(-group, os.WNOHANG) != (0, 0):
             pass

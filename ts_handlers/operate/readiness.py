@@ -25,7 +25,7 @@ PROCESS_START_S = 150
 MAX_DEATHS = 2
 """A worker that died so often while loading is given up: TorchServe itself tries for five minutes."""
 
-_POLL_S = 0.25
+_POLL_S = 0.1
 _HTTP_TIMEOUT_S = 10.0
 _EXCERPT_BYTES = 256 * 1024
 

@@ -20,14 +20,6 @@ def open_session(config: RuntimeConfig, files: ModelFiles, share: CpuShare) -> S
         from ts_handlers.runtime.onnx import OnnxSession  # an engine is imported by those who use it
 
         return OnnxSession(config, files, share)
-    if config.backend == "openvino":
-        from ts_handlers.runtime.openvino import OpenvinoSession
-
-        return OpenvinoSession(config, files, share)
-    if config.backend == "ipex":
-        from ts_handlers.runtime.ipex import IpexSession
-
-        return IpexSession(config, files)
     from ts_handlers.runtime.torch import TorchSession
 
     return TorchSession(config, files)

@@ -27,7 +27,7 @@ def check_target(config: RuntimeConfig, info: CpuInfo | None = None) -> None:
         raise ConfigError(f"handler.runtime.target_cpu is {config.target_cpu!r}; choose one of {', '.join(TARGETS)}")
     built_for, here = TARGETS[config.target_cpu], (info or read_cpuinfo()).target
     if config.precision == "int8":
-        _check_int8(config.backend, built_for, here)
+        _check_int8(built_for, here)
     elif config.precision == "bf16" and built_for.has_bf16 and not here.has_bf16:
         logger.warning(
             "ts_handlers: the model was built in bf16 for %s and this CPU (%s) only emulates bf16: its answers are right "
@@ -38,19 +38,14 @@ def check_target(config: RuntimeConfig, info: CpuInfo | None = None) -> None:
         )
 
 
-def _check_int8(backend: str, built_for: TargetCpu, here: TargetCpu) -> None:
+def _check_int8(built_for: TargetCpu, here: TargetCpu) -> None:
     if built_for.has_vnni and not here.has_vnni:
-        consequence = (
-            "ONNX Runtime takes slower products that do not saturate"
-            if backend == "onnx"
-            else "sums of products of 8-bit weights saturate here, so that answers can be wrong"
-        )
         logger.warning(
-            "ts_handlers: the INT8 weights were made for %s, in 8 bits, and this CPU (%s) has no VNNI: %s; build it again "
-            "with --target-cpu %s",
+            "ts_handlers: the INT8 weights were made for %s, in 8 bits, and this CPU (%s) has no VNNI: sums of their "
+            "products saturate, and answers are wrong, unless the engine takes slower products; build it again with "
+            "--target-cpu %s",
             built_for.name,
             here.name,
-            consequence,
             here.name,
         )
     elif here.has_vnni and not built_for.has_vnni:

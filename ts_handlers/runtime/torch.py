@@ -64,9 +64,14 @@ def open_module(config: RuntimeConfig, files: ModelFiles, device: torch.device) 
     if autocast is not None:
         cast_product_weights(module, autocast)
     memory_format = torch.channels_last if is_convolutional(module) else torch.contiguous_format
-    module.to(device=device, memory_format=memory_format)
+    module.to(device).to(memory_format=memory_format)  # type: ignore[call-overload]  # torch's stubs leave it out
     return Program(
-        module, accepted_inputs(module), config.output_names, device=device, autocast=autocast, memory_format=memory_format
+        module,
+        accepted_inputs(module),
+        config.output_names,
+        device=device,
+        autocast=autocast,
+        memory_format=memory_format,
     )
 
 

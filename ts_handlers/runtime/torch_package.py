@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils import _pytree as pytree
 
 from ts_handlers.config import RuntimeConfig
-from ts_handlers.errors import ConfigError, RuntimeUnavailableError
+from ts_handlers.errors import ConfigError, RuntimeUnavailableError, first_line
 from ts_handlers.runtime.session import ModelFiles
 from ts_handlers.runtime.torch_program import Program
 
@@ -95,3 +96,89 @@ def read_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
         if name.strip() in ("flags", "Features"):
             return frozenset(value.split())
     return frozenset()
+
+
+class _Compiled:
+    """Compiled code as a callable on tensors by name."""
+
+    def __init__(self, loader: Any, input_names: tuple[str, ...], output_spec: pytree.TreeSpec) -> None:
+        self._loader, self._input_names, self._output_spec = loader, input_names, output_spec
+
+    def __call__(self, **tensors: torch.Tensor) -> Any:
+        outputs = self._loader.boxed_run([tensors[name].contiguous() for name in self._input_names])
+        return pytree.tree_unflatten(outputs, self._output_spec)
+
+
+def _open_compiled(path: Path, config: RuntimeConfig, device: torch.device) -> Program:
+    """Load compiled code.
+
+    torch's own loader is used directly: `aoti_load_package` first finds out what this CPU can do by running a compiler,
+    which a serving image does not have.
+    """
+    if device.type != "cpu":
+        raise ConfigError(f"{path.name} was compiled for the CPU and the worker was given a GPU; set deviceType: cpu")
+    loader_class = _loader_class(path.name)
+    metadata = loader_class.load_metadata_from_package(str(path), _MODEL_NAME)
+    check_cpu(path.name, metadata, platform.machine(), read_flags())
+    os.environ.setdefault("AOTI_RUNTIME_CHECK_INPUTS", "1")  # else an input of another type is read past its end
+    try:
+        loader = loader_class(str(path), _MODEL_NAME, False, 1, -1)  # one runner: calls are made one by one
+    except RuntimeError as error:
+        compiler = metadata.get(TORCH_KEY, "of another version")
+        raise RuntimeUnavailableError(
+            f"torch {torch.__version__} cannot load {path.name}, which torch {compiler} compiled: {first_line(error)}; "
+            "serve it with that torch, or build it again"
+        ) from error
+    input_spec, output_spec = (_tree_spec(path.name, text) for text in loader.get_call_spec())
+    names = _keyword_names(path.name, input_spec)
+    if input_spec.child(0).num_children:
+        raise ConfigError(
+            f"{path.name} takes inputs by position, so that they have no names; export it with keyword arguments"
+        )
+    return Program(_Compiled(loader, names, output_spec), names, config.output_names, required_names=names)
+
+
+def _open_exported(path: Path, config: RuntimeConfig, device: torch.device) -> Program:
+    """Load a graph; torch runs its operators one by one."""
+    try:
+        exported = torch.export.load(path)
+        module = exported.module().to(device)
+    except Exception as error:  # torch.export raises errors of many kinds
+        raise RuntimeUnavailableError(
+            f"torch {torch.__version__} cannot load {path.name}: {first_line(error)}"
+        ) from error
+    keywords = _keyword_names(path.name, exported.call_spec.in_spec)
+    by_position = tuple(exported.graph_signature.user_inputs[: exported.call_spec.in_spec.child(0).num_children])
+
+    def call(**tensors: torch.Tensor) -> Any:
+        return module(*[tensors[name] for name in by_position], **{name: tensors[name] for name in keywords})
+
+    names = (*by_position, *keywords)
+    return Program(call, names, config.output_names, required_names=names, device=device)
+
+
+def _keyword_names(name: str, spec: pytree.TreeSpec) -> tuple[str, ...]:
+    """Return the names of a package's keyword arguments; all arguments must be tensors."""
+    arguments, keywords = spec.child(0), spec.child(1)
+    if not all(child.is_leaf() for group in (arguments, keywords) for child in group.children()):
+        raise ConfigError(f"{name} takes lists or mappings of tensors; export a model that takes tensors")
+    return tuple(keywords.context)
+
+
+def _tree_spec(name: str, text: str) -> pytree.TreeSpec:
+    try:
+        return pytree.treespec_loads(text)
+    except (NotImplementedError, ValueError) as error:
+        raise ConfigError(
+            f"{name} takes or returns a type that torch cannot restore ({first_line(error)}); export a model that returns "
+            "tensors, or a tuple or dict of them"
+        ) from error
+
+
+def _loader_class(name: str) -> Any:
+    try:
+        return torch._C._aoti.AOTIModelPackageLoader  # noqa: SLF001  # it reads metadata without loading the code
+    except AttributeError as error:
+        raise RuntimeUnavailableError(
+            f"torch {torch.__version__} cannot load compiled packages, and {name} is one; install torch 2.9 or later"
+        ) from error

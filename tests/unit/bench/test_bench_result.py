@@ -7,7 +7,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "scripts"))
 
-from bench.report import Block, Report, machine, table
+from bench.comparison import Comparison
+from bench.report import Block, machine, table
 from bench.result import ratio, summarize
 
 from ts_handlers.operate.load.result import LoadResult
@@ -56,28 +57,40 @@ def test_ratio_needs_pairs() -> None:
         ratio([block(400.0)], [])
 
 
-def test_report_has_medians_ratio_and_leaves_the_search_out() -> None:
-    report = Report(
+def test_a_comparison_has_medians_and_ours_over_each_other_side_and_leaves_the_search_out() -> None:
+    comparison = Comparison(
         machine={},
-        sides={"stock": {}, "ours": {}},
+        sides={"stock": {}, "fastapi": {}, "ours": {}},
         blocks=[
             Block(0, "stock", block(1.0), 15.0, 1.5, None),
             Block(1, "stock", block(40.0), 15.0, 1.5, 0.01),
+            Block(1, "fastapi", block(500.0), 15.0, 30.0, 0.01),
             Block(1, "ours", block(600.0, errors={"503": 2}), 15.0, 30.0, 0.02),
         ],
+        ours="ours",
         agreement="same",
     )
-    text = report.to_text()
-    assert "ours / stock: 15.0x (rounds 15.0x to 15.0x)" in text
-    assert "| search | stock |" in text
+    text = comparison.to_text()
+    assert "ours / stock: 15.00x (rounds 15.00x to 15.00x)" in text
+    assert "ours / fastapi: 1.20x" in text
+    assert "| search | stock " in text
     assert "2 x 503" in text
-    assert report.to_json()["summary"]["stock"]["requests_per_second"] == 40.0
-    assert report.to_json()["blocks"][2]["cpu_ms_per_request"] == pytest.approx(30_000 / 9_000)
+    assert text.endswith("same")
+    written = comparison.to_json()
+    assert written["summary"]["stock"]["requests_per_second"] == 40.0
+    assert written["blocks"][3]["cpu_ms_per_request"] == pytest.approx(30_000 / 9_000)
+    assert set(written["ratios"]) == {"ours / stock", "ours / fastapi"}
 
 
-def test_report_of_one_side_has_no_ratio() -> None:
-    report = Report({}, {"stock": {}}, [Block(1, "stock", block(40.0), 15.0, 1.5, None)])
-    assert report.to_json()["ratio"] is None
+@pytest.mark.parametrize("side", ["stock", "ours"])
+def test_a_comparison_of_one_side_has_no_ratio(side: str) -> None:
+    comparison = Comparison({}, {side: {}}, [Block(1, side, block(40.0), 15.0, 1.5, None)], "ours")
+    assert comparison.to_json()["ratios"] == {}
+
+
+def test_a_side_that_answered_nothing_has_no_ratio() -> None:
+    blocks = [Block(1, "stock", block(0.0), 15.0, 1.5, None), Block(1, "ours", block(9.0), 15.0, 1.5, None)]
+    assert Comparison({}, {"stock": {}, "ours": {}}, blocks, "ours").ratios() == {}
 
 
 def test_table_is_aligned() -> None:

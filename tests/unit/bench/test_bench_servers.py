@@ -13,7 +13,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[3] / "scripts"))
 
 from bench.compare import main
-from bench.material import parse_rated, read_sentences
+from bench.material import Rated, parse_rated, read_rated
 from bench.process import BenchError, Child, run, tree
 from bench.server import clean_env
 from bench.stock import ALL_SETTINGS, parse_settings
@@ -91,11 +91,9 @@ def test_stock_settings_are_read_by_the_names_they_print() -> None:
         parse_settings("w3b3t3")
 
 
-def test_rated_sentences_are_the_third_column() -> None:
-    assert parse_rated("1\t-0.5\tNot good.\r\n2_1\t1.0\tGood\x85 really\tgood\r\n\r\nbroken\n") == [
-        "Not good.",
-        "Good\x85 really\tgood",
-    ]
+def test_rated_sentences_have_a_rating_and_the_whole_third_column() -> None:
+    lines = "1\t-0.5\tNot good.\r\n2_1\t1.0\tGood\x85 really\tgood\r\n\r\nbroken\n3\tno rating\ttext\n4\tnan\ttext\n"
+    assert parse_rated(lines) == [Rated("Not good.", -0.5), Rated("Good\x85 really\tgood", 1.0)]
 
 
 def test_sentences_are_read_from_the_archive_in_the_archive(tmp_path: Path) -> None:
@@ -106,8 +104,8 @@ def test_sentences_are_read_from_the_archive_in_the_archive(tmp_path: Path) -> N
     sdist = tmp_path / "sdist.tar.gz"
     with tarfile.open(sdist, "w:gz") as archive:
         add(archive, "v-1/additional_resources/hutto_ICWSM_2014.tar.gz", inner.getvalue())
-    assert read_sentences(sdist)[0] == "of tweets"
-    assert len(read_sentences(sdist)) == 4
+    assert read_rated(sdist)[0] == Rated("of tweets", 0.5)
+    assert len(read_rated(sdist)) == 4
 
 
 def test_an_archive_without_sentences_is_refused(tmp_path: Path) -> None:
@@ -115,7 +113,7 @@ def test_an_archive_without_sentences_is_refused(tmp_path: Path) -> None:
     with tarfile.open(sdist, "w:gz") as archive:
         add(archive, "v-1/README", b"")
     with pytest.raises(BenchError, match="--payloads"):
-        read_sentences(sdist)
+        read_rated(sdist)
 
 
 def test_the_checkout_of_pytorch_serve_must_be_named(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +72,13 @@ def residual_network(path: Path) -> Path:
     return g.save(path, {"pixels": ["batch", 3, 16, 16]}, {"logits": ["batch", 10]})
 
 
+def images(number: int = 8, seed: int = 1) -> Iterator[dict[str, Array]]:
+    """Make what a residual network is fed."""
+    rng = np.random.default_rng(seed)
+    for _ in range(number):
+        yield {"pixels": rng.normal(size=(2, 3, 16, 16)).astype(np.float32)}
+
+
 def product(path: Path, weights: Array) -> Path:
     """Write y = x @ weights."""
     g = Graph()
@@ -80,7 +88,16 @@ def product(path: Path, weights: Array) -> Path:
 
 def run(path: Path, **feed: Array) -> Array:
     """Return a file's first output."""
-    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return run_with({}, path, **feed)
+
+
+def run_with(entries: Mapping[str, str], path: Path, **feed: Array) -> Array:
+    """Return a file's first output, with configuration entries of the session."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    for name, value in entries.items():
+        options.add_session_config_entry(name, value)
+    session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     return np.asarray(session.run(None, feed)[0])
 
 

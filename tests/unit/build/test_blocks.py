@@ -70,13 +70,11 @@ def test_a_graph_without_matrix_products_is_refused(tmp_path: Path) -> None:
 
 
 def test_all_products_of_a_transformer_are_quantized(model_dirs: ModelDirs, tmp_path: Path) -> None:
-    made_of = material(model_dirs, "minilm", tmp_path)
+    made_of = material(model_dirs, "tiny-roberta", tmp_path)
     engine = onnx_blocks.make(made_of, tmp_path)
-    assert engine.details["quantization"]["quantized_nodes"] == 6 * 4
-    assert engine.runtime["target_cpu"] == "avx2"
-    assert engine.serialized_file.stat().st_size < 0.65 * made_of.fused.stat().st_size  # words stay in fp32
+    assert engine.details["quantization"]["quantized_nodes"] == 2 * 4 + 1  # the head's too
+    assert engine.runtime == {"backend": "onnx", "precision": "int8", "target_cpu": "avx2"}
     for sentence in SENTENCES:
         item = encode(made_of.source, Sample(sentence))
         feed = {name: array[None] for name, array in item.arrays.items()}
-        expected, actual = run(made_of.fused, **feed), run(engine.serialized_file, **feed)
-        assert cosine(actual, expected) > 0.999
+        assert cosine(run(engine.serialized_file, **feed), run(made_of.fused, **feed)) > 0.99

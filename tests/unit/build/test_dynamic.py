@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.model_dirs import ModelDirs
-from tests.unit.build.graphs import product, run
+from tests.unit.build.graphs import product, run, run_with
 from tests.unit.build.materials import material
 from ts_handlers.build.methods import onnx_dynamic
 from ts_handlers.build.quantize.dynamic import DynamicSettings, quantize_dynamic
@@ -27,7 +27,9 @@ def test_7_bit_weights_give_right_sums_on_any_cpu(tmp_path: Path) -> None:
     assert run(tmp_path / "int8.onnx", x=x) == pytest.approx(64, rel=0.01)
 
 
-@pytest.mark.skipif(read_cpuinfo().target.has_vnni, reason="this CPU sums INT8 products in 32 bits, so nothing saturates")
+@pytest.mark.skipif(
+    read_cpuinfo().target.has_vnni, reason="this CPU sums INT8 products in 32 bits, so nothing saturates"
+)
 def test_8_bit_weights_saturate_without_vnni(tmp_path: Path) -> None:
     """255 * 127 + 255 * 127 does not fit in 16 bits: each pair of products is cut to 32,767."""
     path, x = product(tmp_path / "fp32.onnx", np.ones((64, 8))), np.ones((2, 64), dtype=np.float32)
@@ -35,8 +37,18 @@ def test_8_bit_weights_saturate_without_vnni(tmp_path: Path) -> None:
     assert run(tmp_path / "int8.onnx", x=x) == pytest.approx(64 * 32767 / (2 * 255 * 127), rel=0.01)
 
 
+@pytest.mark.skipif(
+    read_cpuinfo().target.has_vnni, reason="this CPU sums INT8 products in 32 bits, so nothing saturates"
+)
+def test_onnx_runtime_can_be_told_to_take_products_that_do_not_saturate(tmp_path: Path) -> None:
+    path, x = product(tmp_path / "fp32.onnx", np.ones((64, 8))), np.ones((2, 64), dtype=np.float32)
+    quantize_dynamic(path, tmp_path / "int8.onnx", DynamicSettings(reduce_range=False))
+    entries = {"session.x64quantprecision": "1"}
+    assert run_with(entries, tmp_path / "int8.onnx", x=x) == pytest.approx(64, rel=0.01)
+
+
 def test_the_quantizer_s_advice_is_not_for_the_user(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = product(tmp_path / "fp32.onnx", np.ones((64, 8)))
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.WARNING):
         quantize_dynamic(path, tmp_path / "int8.onnx", DynamicSettings())
     assert caplog.messages == []

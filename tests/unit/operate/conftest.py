@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.stand_in import torch_stand_in
+
 
 @pytest.fixture
 def write_mar(tmp_path: Path) -> Callable[..., Path]:
@@ -43,3 +45,9 @@ def write_config(tmp_path: Path) -> Callable[[str], Path]:
         return path
 
     return write
+
+
+@pytest.fixture
+def without_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the workers of this test's servers start without torch, which their handlers do not need."""
+    monkeypatch.setenv("PYTHONPATH", torch_stand_in(tmp_path / "stand-in"))

@@ -91,6 +91,33 @@ def test_workers_do_not_outlive_a_frontend_that_ends(tmp_path: Path) -> None:
     assert not psutil.pid_exists(worker) or psutil.Process(worker).status() == psutil.STATUS_ZOMBIE
 
 
+IDLE_INIT = """
+import ctypes, subprocess, sys
+from pathlib import Path
+ctypes.CDLL(None).prctl(36, 1)  # PR_SET_CHILD_SUBREAPER: orphans come here, and nobody collects them
+subprocess.run([sys.executable, "-c", sys.argv[1]], check=True)
+assert not Path(f"/proc/{Path('worker').read_text().strip()}").exists(), "a dead worker was left"
+"""
+
+STOP_ONE = """
+import ctypes, os, signal, sys, time
+from pathlib import Path
+from ts_handlers.operate.frontend import Frontend
+command = ["/bin/sh", "-c", "sleep 60 & echo $! > worker; wait"]
+with Frontend(command, working_folder=Path.cwd(), environ=os.environ) as frontend:
+    while not Path("worker").exists() or not Path("worker").read_text().endswith("\\n"):
+        time.sleep(0.01)
+    frontend.stop(signal.SIGTERM, 0.0)
+is_subreaper = ctypes.c_int(-1)
+ctypes.CDLL(None).prctl(37, ctypes.byref(is_subreaper))
+assert is_subreaper.value == 0, "only while a frontend is stopped"
+"""
+
+
+def test_workers_are_collected_where_the_first_process_collects_nobody(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", IDLE_INIT, STOP_ONE], cwd=tmp_path, check=True, timeout=60)
+
+
 def test_a_frontend_dies_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     code = (
         "import os\nfrom pathlib import Path\nfrom ts_handlers.operate.frontend import Frontend\n"

@@ -17,7 +17,7 @@ from ts_handlers.operate.background import BackgroundServer
 from ts_handlers.operate.ports import free_port_options, worker_socket, worker_socket_folder
 from ts_handlers.operate.readiness import ManagementClient, WorkerFailedError
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("without_torch")]
 
 ECHO = """
 import os

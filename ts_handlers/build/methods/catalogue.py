@@ -5,10 +5,16 @@ from __future__ import annotations
 import importlib.util
 
 from ts_handlers.build.engine import Method
-from ts_handlers.build.methods import onnx_dynamic, onnx_fp32, torch_eager
+from ts_handlers.build.methods import onnx_blocks, onnx_dynamic, onnx_fp32, onnx_static, torch_eager
 from ts_handlers.errors import OperatorError
 
-METHODS: tuple[Method, ...] = (*onnx_fp32.METHODS, *onnx_dynamic.METHODS, *torch_eager.METHODS)
+METHODS: tuple[Method, ...] = (
+    *onnx_fp32.METHODS,
+    *onnx_dynamic.METHODS,
+    *onnx_static.METHODS,
+    *onnx_blocks.METHODS,
+    *torch_eager.METHODS,
+)
 """The first of a backend and precision is its default."""
 
 

@@ -74,6 +74,9 @@ def _batches(inputs: list[ModelInput], pad_token_id: int) -> Iterator[Feed]:
         yield pad_batch(inputs, plan, {"input_ids": pad_token_id}).arrays
 
 
+_AUTOMATIC: dict[CalibrationMethod, bool] = {"percentile": True, "minmax": False, "entropy": False}
+"""Calibration method -> whether `--precision auto` tries it: one of them, or a build would take three times as long."""
+
 METHODS = tuple(
     Method(
         "onnx",
@@ -83,5 +86,5 @@ METHODS = tuple(
         needs_calibration=True,
         is_automatic=is_automatic,
     )
-    for method, is_automatic in (("percentile", True), ("minmax", False), ("entropy", False))
+    for method, is_automatic in _AUTOMATIC.items()
 )

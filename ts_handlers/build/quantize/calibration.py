@@ -162,6 +162,7 @@ def _run(model: onnx.ModelProto, feeds: Feeds, work: Path) -> Iterable[dict[str,
     options = ort.SessionOptions()
     options.intra_op_num_threads = len(os.sched_getaffinity(0))
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # a fused tensor cannot be measured
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.enable_cpu_mem_arena = False  # it would keep the memory of the largest feed for every shape
     session: Any = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     path.unlink()

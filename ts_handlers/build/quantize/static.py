@@ -6,8 +6,7 @@ The function knows nothing of texts or images: it takes a graph and what to feed
 from __future__ import annotations
 
 import tempfile
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -174,21 +173,45 @@ def _quantized(
     quantizer.quantize_model()
     quantizer.model.topological_sort()
     quantized: onnx.ModelProto = quantizer.model.model
+    _leave_floats_to_floats(quantized.graph, frozenset(nodes))
     _leave_answers_in_float(quantized.graph)
     return quantized
+
+
+def _leave_floats_to_floats(graph: onnx.GraphProto, quantized: Container[str]) -> None:
+    """Let a float node take what another float node gives as it is; the library has it read the 8 bits made for a third.
+
+    So the sums along a transformer's residuals stay exact.
+    """
+    made_by = {name: node for node in graph.node for name in node.output}
+    for node in graph.node:
+        if node.name in quantized or node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            continue
+        for index, name in enumerate(node.input):
+            quantize = _quantizer_of(name, made_by)
+            maker = made_by.get(quantize.input[0]) if quantize is not None else None
+            if quantize is not None and (maker is None or maker.name not in quantized):
+                node.input[index] = quantize.input[0]
 
 
 def _leave_answers_in_float(graph: onnx.GraphProto) -> None:
     """Let a product that gives an output of the graph give it in float, at no cost; 8 bits are few for scores."""
     made_by = {name: node for node in graph.node for name in node.output}
-    taken = Counter(name for node in graph.node for name in node.input)
+    taken = {name for node in graph.node for name in node.input}
     for output in graph.output:
-        dequantize = made_by.get(output.name)
-        quantize = made_by.get(dequantize.input[0]) if dequantize is not None else None
+        quantize = _quantizer_of(output.name, made_by)
         product = made_by.get(quantize.input[0]) if quantize is not None else None
-        if dequantize is None or quantize is None or product is None or taken[output.name]:
+        if quantize is None or product is None or output.name in taken:
             continue
-        if quantize.op_type == "QuantizeLinear" and product.op_type in ("Gemm", "MatMul"):
+        if product.op_type in ("Gemm", "MatMul"):
             product.output[0] = output.name
-            graph.node.remove(dequantize)
+            graph.node.remove(made_by[output.name])
             graph.node.remove(quantize)
+
+
+def _quantizer_of(name: str, made_by: Mapping[str, onnx.NodeProto]) -> onnx.NodeProto | None:
+    """Return the QuantizeLinear of a tensor that a DequantizeLinear gives; None of any other tensor."""
+    dequantize = made_by.get(name)
+    if dequantize is None or dequantize.op_type != "DequantizeLinear":
+        return None
+    return made_by.get(dequantize.input[0])  # none where the integers are weights

@@ -112,7 +112,13 @@ class Bench:
         environ = {**os.environ, THREADS_ENV: str(setting.threads), "TEMP": str(folder), "TMPDIR": str(folder)}
         environ.pop("LOG_LOCATION", None)
         environ.pop("METRICS_LOCATION", None)
-        return BackgroundServer(self._archive.path.parent, config=config, run_dir=folder / "run", environ=environ)
+        return BackgroundServer(
+            self._archive.path.parent,
+            config=config,
+            run_dir=folder / "run",
+            options=("--stop-grace-s", "0"),  # the load has ended, and what the server wrote goes with the folder
+            environ=environ,
+        )
 
     def _spec(self, server: BackgroundServer, seconds: float) -> LoadSpec:
         return LoadSpec(

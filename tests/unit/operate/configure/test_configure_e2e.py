@@ -44,7 +44,7 @@ def serve(write_mar: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> It
         def configure(*options: str) -> BackgroundServer:
             store = write_mar("echo", "1.0", **{"echo_handler.py": AFFINITY}).parent
             assert main(["configure", str(store), *options, *free_port_options()]) == 0
-            return BackgroundServer(store)
+            return BackgroundServer(store, options=("--stop-grace-s", "0"))
 
         yield configure
 
@@ -60,6 +60,7 @@ def ask(server: BackgroundServer) -> dict[str, Any]:
     return answer
 
 
+@pytest.mark.usefixtures("without_torch")
 def test_a_server_of_the_latency_profile_is_ready_and_answers(serve: Callable[..., BackgroundServer]) -> None:
     with serve("--profile", "latency", "--cpus", "2") as server:
         answer = ask(server)
