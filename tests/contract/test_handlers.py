@@ -14,7 +14,7 @@ import ts_handlers
 from tests.model_dirs import KINDS, TASK_OF, TINY_KINDS, serialized_file
 from ts_handlers.bucketing import BatchPlan
 from ts_handlers.build.engine import Method
-from ts_handlers.build.methods.catalogue import METHODS, missing_packages
+from ts_handlers.build.methods.catalogue import METHODS, find_method, missing_packages
 from ts_handlers.cpu import CpuShare
 from ts_handlers.tasks import TASKS
 from ts_handlers.testing import Raw, load_handler, predict
@@ -189,7 +189,7 @@ def test_pairs_are_for_classification_only(kind: str, make: Make) -> None:
 
 @pytest.mark.parametrize("kind", TINY_KINDS)
 def test_int8_answers_stay_close_whatever_shares_their_call(kind: str, make: Make, texts: list[str]) -> None:
-    handler = make(kind, ("onnx", "int8"))
+    handler = make(kind, find_method("onnx", "int8", None))
     inputs = [handler.transform(handler.decode(payload(kind, text)))[0] for text in texts if len(text) < 100]
     calls, session = handler._calls, handler.session
     plans = calls.plan(session, inputs)

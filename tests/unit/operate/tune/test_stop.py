@@ -12,12 +12,14 @@ from ts_handlers.operate.tune.stop import Stopper
 @pytest.fixture(autouse=True)
 def _handlers_are_put_back() -> Iterator[None]:
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = [signal.getsignal(number) for number in numbers]
+    original = [signal.getsignal(number) for number in numbers]
+    for number in numbers:  # what a script starts in the background ignores SIGINT
+        signal.signal(number, signal.default_int_handler)
     yield
     after = [signal.getsignal(number) for number in numbers]
-    for number, handler in zip(numbers, before, strict=True):
+    for number, handler in zip(numbers, original, strict=True):
         signal.signal(number, handler)
-    assert after == before
+    assert after == [signal.default_int_handler] * len(numbers)
 
 
 def send(number: signal.Signals) -> None:
