@@ -45,6 +45,16 @@ class PayloadTooLargeError(RequestError):
         super().__init__(message, code=code)
 
 
+class UnsupportedMediaTypeError(RequestError):
+    """A body of a type that this model cannot read: 415."""
+
+    status = 415
+    phrase = "Unsupported Media Type"
+
+    def __init__(self, message: str, *, code: str = "unsupported_media_type") -> None:
+        super().__init__(message, code=code)
+
+
 class UnsupportedRequestError(RequestError):
     """A request for something this model does not offer (explanations, say): 501."""
 

@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.pictures import scene
+from ts_handlers.errors import ConfigError
+from ts_handlers.images import picture_from_pixels
+from ts_handlers.preprocessing import Preprocessing, Resize, center_crop, preprocess
+from ts_handlers.preprocessor_config import parse_preprocessing, read_preprocessing
+
+VIT: dict[str, Any] = {
+    "do_resize": True,
+    "size": {"height": 224, "width": 224},
+    "image_mean": [0.5, 0.4, 0.3],
+    "image_std": [0.5, 0.25, 0.2],
+    "image_processor_type": "ViTImageProcessor",
+}
+CONVNEXT = {**VIT, "size": {"shortest_edge": 224}, "crop_pct": 0.875, "image_processor_type": "ConvNextImageProcessor"}
+
+
+def parse(**changes: Any) -> Preprocessing:
+    return parse_preprocessing({**VIT, **changes}, "preprocessor_config.json")
+
+
+def test_the_common_case() -> None:
+    settings = parse()
+    assert settings.resize == Resize("exact", 224, 224)
+    assert settings.fixed_size == (224, 224)
+    assert settings.resample == 2
+    values = preprocess(picture_from_pixels(scene(50, 80)), settings)
+    assert values.shape == (3, 224, 224)
+    assert values.dtype == np.float32
+    assert values.flags.c_contiguous
+    resized = np.asarray(Image.fromarray(scene(50, 80)).resize((224, 224), Image.Resampling.BILINEAR)) / 255
+    expected = (resized - VIT["image_mean"]) / VIT["image_std"]
+    np.testing.assert_allclose(values, expected.transpose(2, 0, 1), atol=2e-6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "resize"),
+    [
+        ({"size": 200}, Resize("exact", 200, 200)),
+        (
+            {"size": 200, "feature_extractor_type": "CLIPFeatureExtractor", "image_processor_type": None},
+            Resize("shortest_edge", 200),
+        ),
+        ({"size": 800, "max_size": 1333}, Resize("bounded", 800, 1333)),
+        ({"size": {"shortest_edge": 224, "longest_edge": None}}, Resize("shortest_edge", 224)),
+        ({"size": {"shortest_edge": 800, "longest_edge": 1333}}, Resize("bounded", 800, 1333)),
+        ({"size": {"max_height": 300, "max_width": 500}}, Resize("fit", 300, 500)),
+        ({"do_resize": False}, None),
+    ],
+)
+def test_sizes(changes: dict[str, Any], resize: Resize | None) -> None:
+    assert parse(**changes).resize == resize
+
+
+@pytest.mark.parametrize(
+    ("resize", "given", "target"),
+    [
+        (Resize("exact", 10, 20), (300, 400), (10, 20)),
+        (Resize("shortest_edge", 224), (300, 451), (224, 336)),
+        (Resize("shortest_edge", 224), (451, 300), (336, 224)),
+        (Resize("bounded", 800, 1333), (480, 640), (800, 1066)),
+        (Resize("bounded", 800, 1333), (300, 900), (444, 1333)),
+        (Resize("bounded", 800, 1333), (800, 1000), (800, 1000)),
+        (Resize("fit", 50, 50), (100, 200), (25, 50)),
+        (Resize("fit", 50, 50), (5000, 1), (50, 1)),
+    ],
+)
+def test_targets(resize: Resize, given: tuple[int, int], target: tuple[int, int]) -> None:
+    assert resize.target(*given) == target
+
+
+def test_convnext_crops_what_is_small_and_squeezes_what_is_large() -> None:
+    small = parse_preprocessing(CONVNEXT, "p")
+    assert (small.resize, small.crop) == (Resize("shortest_edge", 256), (224, 224))
+    large = parse_preprocessing({**CONVNEXT, "size": {"shortest_edge": 384}}, "p")
+    assert (large.resize, large.crop) == (Resize("exact", 384, 384), None)
+
+
+def test_timm_and_torchvision() -> None:
+    numbers = {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]}
+    timm = parse_preprocessing(
+        {"pretrained_cfg": {**numbers, "input_size": [3, 224, 224], "crop_pct": 0.9, "interpolation": "bicubic"}}, "p"
+    )
+    assert (timm.resize, timm.crop, timm.resample, timm.rounds_crop) == (
+        Resize("shortest_edge", 248),
+        (224, 224),
+        3,
+        True,
+    )
+    np.testing.assert_allclose(timm.shift, -2)
+    squashed = parse_preprocessing({**numbers, "input_size": [3, 96, 96], "crop_pct": 1, "crop_mode": "squash"}, "p")
+    assert squashed.resize == Resize("exact", 96, 96)
+    preset = parse_preprocessing({**numbers, "resize_size": [232], "crop_size": 224}, "p")
+    assert (preset.resize, preset.crop, preset.resample) == (Resize("shortest_edge", 232), (224, 224), 2)
+
+
+@pytest.mark.parametrize(("height", "width"), [(10, 10), (11, 13), (5, 20), (5, 7), (6, 6)])
+@pytest.mark.parametrize("rounds", [False, True])
+def test_center_crop(height: int, width: int, rounds: bool) -> None:
+    pixels = np.arange(1, height * width + 1).reshape(height, width, 1)
+    cropped = center_crop(pixels, (6, 8), rounds=rounds)
+    assert cropped.shape == (6, 8, 1)
+    assert (cropped > 0).sum() == min(height, 6) * min(width, 8)
+
+
+def test_blue_first() -> None:
+    settings = parse(do_flip_channel_order=True, do_normalize=False, do_resize=False)
+    pixels = scene(4, 4)
+    np.testing.assert_allclose(
+        preprocess(picture_from_pixels(pixels), settings), pixels.transpose(2, 0, 1)[::-1] / 255, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"do_resise": True}, "do_resise is not known"),
+        ({"size": {"height": 224}}, r"size is \{'height': 224\}; it must be height and width"),
+        ({"size": "large"}, "size is 'large'"),
+        ({"size": {"height": 224, "width": 0}}, "above 0"),
+        ({"resample": 9}, "resample is 9; it must be one of 0 to 5"),
+        ({"image_mean": [0.5]}, "image_mean is .*three numbers"),
+        ({"image_std": [0.5, 0.5, 0]}, "image_std is .*above 0"),
+        ({"image_std": None}, "image_std is None"),
+        ({"do_normalize": "yes"}, "do_normalize is 'yes'; it must be true or false"),
+        ({"rescale_factor": "1/255"}, "rescale_factor is '1/255'; it must be a number"),
+        ({"pad_size": {"height": 9, "width": 9}}, "padding to a fixed size is not done here"),
+        ({"size_divisor": 32}, "size_divisor is 32"),
+        ({"crop_pct": 0.9}, "crop_pct of ViTImageProcessor is not known"),
+        ({"do_center_crop": True}, "crop_size is None"),
+        ({"input_size": [1, 28, 28]}, "a square of three channels"),
+        ({"resize_size": [1, 2]}, "one size in pixels"),
+    ],
+)
+def test_what_is_not_understood_is_refused(changes: dict[str, Any], message: str) -> None:
+    values = {**VIT, **changes}
+    if "input_size" in changes or "resize_size" in changes:
+        values = {**changes, "mean": [0, 0, 0], "std": [1, 1, 1], "crop_size": 8}
+        values = {k: v for k, v in values.items() if "input_size" not in changes or k != "crop_size"}
+    with pytest.raises(ConfigError, match=message):
+        parse_preprocessing(values, "preprocessor_config.json")
+
+
+def test_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "preprocessor_config.json"
+    with pytest.raises(ConfigError, match=r"preprocessor_config.json is not in the archive"):
+        read_preprocessing(file)
+    file.write_text("[]")
+    with pytest.raises(ConfigError, match="holds a list; it must be an object"):
+        read_preprocessing(file)
+    file.write_text("{")
+    with pytest.raises(ConfigError, match="is no JSON"):
+        read_preprocessing(file)
+    file.write_text(json.dumps(VIT))
+    assert read_preprocessing(file) == parse()

@@ -1,0 +1,285 @@
+"""Bytes -> upright RGB pictures. Broken and hostile images are the client's 400, 413 or 415, whatever a decoder does.
+
+Transparency is put on white, as transformers' image processors and every viewer do. Colour profiles are not applied.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ts_handlers.errors import PayloadTooLargeError, RequestError, RuntimeUnavailableError, UnsupportedMediaTypeError
+
+try:
+    from PIL import (
+        BmpImagePlugin,
+        GifImagePlugin,
+        Image,
+        MpoImagePlugin,
+        PngImagePlugin,
+        TiffImagePlugin,
+        WebPImagePlugin,
+    )
+except ImportError as error:
+    raise RuntimeUnavailableError(
+        f"images are decoded with Pillow, which cannot be imported ({error}): pip install 'ts_handlers[vision]'"
+    ) from error
+
+Pixels = NDArray[np.uint8]
+"""`(height, width, 3)`: red, green, blue."""
+
+TAKEN = "JPEG, PNG, WebP, GIF, BMP or TIFF"
+
+DRAFT_FACTOR = 2
+"""A JPEG is decoded at 1/2, 1/4 or 1/8 as long as each side stays so many times what it is resized to. Closer, and the
+decoder's own reduction shows; with 2 it moves a pixel by a few of its 256 levels (a test holds the bound)."""
+
+_PLUGINS = (BmpImagePlugin, GifImagePlugin, MpoImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin)
+"""Imported so that their formats are registered; MPO brings JPEG."""
+
+_SIGNATURES: tuple[tuple[bytes, tuple[str, ...]], ...] = (
+    (b"\xff\xd8\xff", ("JPEG", "MPO")),
+    (b"\x89PNG\r\n\x1a\n", ("PNG",)),
+    (b"GIF8", ("GIF",)),
+    (b"BM", ("BMP",)),
+    (b"II*\x00", ("TIFF",)),
+    (b"MM\x00*", ("TIFF",)),
+)
+_HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1", b"avif", b"avis")
+
+_ORIENTATION_TAG = 0x0112
+_TRANSPOSES = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SIDEWAYS = (5, 6, 7, 8)
+
+_DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")
+_DEEPEST = 65535
+
+
+@dataclass(frozen=True, slots=True)
+class ImageLimits:
+    """What one image may be; past it: 413.
+
+    Attributes:
+        max_bytes: Of the file.
+        max_pixels: Width times height, as the file's header says, checked before a pixel is decoded.
+    """
+
+    max_bytes: int
+    max_pixels: int
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A decoded image, upright.
+
+    Attributes:
+        image: RGB; a large JPEG may have been decoded at a reduced scale.
+        height: Of the original, in pixels.
+        width: Of the original, in pixels.
+    """
+
+    image: Image.Image
+    height: int
+    width: int
+
+    @property
+    def pixels(self) -> Pixels:
+        """`(height, width, 3)` uint8, of the decoded scale."""
+        return np.asarray(self.image)
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedImage:
+    """An image whose header was read and whose pixels were not.
+
+    Attributes:
+        content: The file.
+        formats: What it can be, by its first bytes.
+        height: In pixels, upright.
+        width: In pixels, upright.
+    """
+
+    content: bytes
+    formats: tuple[str, ...]
+    height: int
+    width: int
+
+
+def open_image(content: bytes, limits: ImageLimits) -> EncodedImage:
+    """Read an image's header.
+
+    Raises:
+        RequestError: 400, it is empty or broken.
+        PayloadTooLargeError: 413, too many bytes or pixels.
+        UnsupportedMediaTypeError: 415, it is of no format that is taken.
+    """
+    if not content:
+        raise RequestError(f"the image is empty; send {TAKEN}", code="empty_image")
+    if len(content) > limits.max_bytes:
+        raise PayloadTooLargeError(
+            f"the image has {len(content)} bytes; this model takes {limits.max_bytes}: send a smaller one",
+            code="image_too_large",
+        )
+    formats = _formats(content)
+    image = _read(content, formats, lambda opened: opened)
+    width, height = image.size
+    if width < 1 or height < 1:
+        raise RequestError(f"the image is {width} x {height} pixels; send one that has some", code="broken_image")
+    if width * height > limits.max_pixels:
+        raise PayloadTooLargeError(
+            f"the image has {width} x {height} pixels; this model takes {limits.max_pixels} in all: send a smaller one",
+            code="image_too_large",
+        )
+    if _orientation(image) in _SIDEWAYS:
+        width, height = height, width
+    return EncodedImage(content, formats, height, width)
+
+
+def decode_image(encoded: EncodedImage, wanted: tuple[int, int] | None = None) -> Picture:
+    """Decode an image's pixels.
+
+    Args:
+        encoded: What `open_image` returned.
+        wanted: (height, width) that it will be resized to; None: decode it at its full scale.
+
+    Raises:
+        RequestError: 400, its pixels are broken or cut off.
+        UnsupportedMediaTypeError: 415, its pixels are of a type that has no RGB.
+    """
+
+    def decode(image: Image.Image) -> Image.Image:
+        orientation = _orientation(image)
+        if wanted is not None and image.format in ("JPEG", "MPO"):
+            height, width = (DRAFT_FACTOR * side for side in wanted)
+            image.draft(None, (height, width) if orientation in _SIDEWAYS else (width, height))
+        image.load()
+        rgb = to_rgb(image)
+        return rgb.transpose(_TRANSPOSES[orientation]) if orientation in _TRANSPOSES else rgb
+
+    return Picture(_read(encoded.content, encoded.formats, decode), encoded.height, encoded.width)
+
+
+def picture_from_pixels(array: NDArray[Any]) -> Picture:
+    """Take pixels a client sent as numbers: `(height, width, 3)` or `(3, height, width)`, integers from 0 to 255.
+
+    Raises:
+        RequestError: 400, they are not of that shape or in that range.
+    """
+    if array.ndim == 3 and array.shape[0] == 3 != array.shape[2]:
+        array = array.transpose(1, 2, 0)
+    if array.ndim != 3 or array.shape[2] != 3 or not array.size:
+        raise RequestError(
+            f"the pixels are of shape {list(array.shape)}; send [height, width, 3] or [3, height, width]",
+            code="invalid_shape",
+        )
+    if array.dtype != np.uint8 and (array.min() < 0 or array.max() > 255):
+        raise RequestError(
+            f"the pixels are from {array.min()} to {array.max()}; integers are pixels from 0 to 255, and a tensor that is "
+            "ready for the model is of floats",
+            code="invalid_pixels",
+        )
+    pixels = np.ascontiguousarray(array, dtype=np.uint8)
+    return Picture(Image.fromarray(pixels), *pixels.shape[:2])
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Return a decoded image as RGB: transparency on white, 16 bits scaled to 8, palettes and CMYK converted.
+
+    Raises:
+        UnsupportedMediaTypeError: 415, its pixels are of another type.
+    """
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.mode in _DEEP_MODES:
+        return _from_16_bits(image)
+    try:
+        if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+            straight = image.convert("RGBA")
+            background = Image.new("RGBA", image.size, (255, 255, 255, 255))
+            return Image.alpha_composite(background, straight).convert("RGB")
+        if image.mode in ("1", "L", "P", "CMYK", "YCbCr"):
+            return image.convert("RGB")
+    except ValueError as error:
+        raise _no_rgb(image) from error
+    raise _no_rgb(image)
+
+
+def allow_pixels(max_pixels: int) -> None:
+    """Raise Pillow's own limit for this process where ours is higher; ours is checked as soon as a header is read."""
+    if Image.MAX_IMAGE_PIXELS is not None and max_pixels > Image.MAX_IMAGE_PIXELS:
+        Image.MAX_IMAGE_PIXELS = max_pixels
+
+
+def _formats(content: bytes) -> tuple[str, ...]:
+    for signature, formats in _SIGNATURES:
+        if content.startswith(signature):
+            return formats
+    if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
+        return ("WEBP",)
+    raise UnsupportedMediaTypeError(f"the body is {_guess(content)}; send {TAKEN}", code="unsupported_image")
+
+
+def _guess(content: bytes) -> str:
+    """Say what a body that is no image we take might be, without quoting it."""
+    start = content[:512].lstrip().lower()
+    if content[4:8] == b"ftyp" and content[8:12].lower() in _HEIC_BRANDS:
+        return "HEIC or AVIF, which is not decoded here"
+    if start.startswith((b"<svg", b"<?xml", b"<!doctype svg")):
+        return "SVG or XML, which has no pixels"
+    if start.startswith(b"%pdf"):
+        return "a PDF"
+    return "of no image format that is known here"
+
+
+def _read(content: bytes, formats: tuple[str, ...], use: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    """Open an image and use it; whatever its decoder raises becomes an answer for the client."""
+    try:
+        return use(Image.open(io.BytesIO(content), formats=formats))
+    except (RequestError, MemoryError):
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise PayloadTooLargeError(
+            "the image has more pixels than any model here takes; send a smaller one", code="image_too_large"
+        ) from error
+    except Exception as error:  # decoders of broken bytes raise errors of a dozen kinds
+        raise RequestError(
+            f"the image is broken or cut off ({formats[0]}); send the whole file as {TAKEN}", code="broken_image"
+        ) from error
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation, 1 where there is none. A broken EXIF block is no reason to refuse the pixels."""
+    if image.format == "TIFF":  # Pillow turns these itself
+        return 1
+    try:
+        return int(image.getexif().get(_ORIENTATION_TAG, 1))
+    except Exception:  # noqa: BLE001  # it is parsed by code that raises errors of many kinds
+        return 1
+
+
+def _from_16_bits(image: Image.Image) -> Image.Image:
+    deep = np.asarray(image)
+    if deep.min() < 0 or deep.max() > _DEEPEST:
+        raise _no_rgb(image)
+    grey = ((deep.astype(np.uint32) * 255 + _DEEPEST // 2) // _DEEPEST).astype(np.uint8)
+    return Image.fromarray(grey).convert("RGB")
+
+
+def _no_rgb(image: Image.Image) -> UnsupportedMediaTypeError:
+    return UnsupportedMediaTypeError(
+        f"the image's pixels are of type {image.mode}; send 8 or 16 bits of grey, RGB, CMYK or a palette",
+        code="unsupported_image",
+    )

@@ -1,0 +1,141 @@
+"""Pictures -> model inputs: resize, center crop, scale and shift each channel. `preprocessor_config` reads how."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ts_handlers.images import Picture
+
+Size = tuple[int, int]
+"""(height, width) in pixels."""
+
+Channels = tuple[float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Resize:
+    """How large a picture is made.
+
+    Attributes:
+        mode: `exact`: height and width; `shortest_edge`: that edge becomes `height`; `bounded`: the same, and no edge is
+            longer than `width`; `fit`: as large as height and width allow.
+        height: In pixels, or the shortest edge.
+        width: In pixels, or the longest edge; without meaning for `shortest_edge`.
+        multiple: `bounded`: both edges are cut to a multiple of it.
+    """
+
+    mode: Literal["exact", "shortest_edge", "bounded", "fit"]
+    height: int
+    width: int = 0
+    multiple: int = 1
+
+    def target(self, height: int, width: int) -> Size:
+        """Return the size of a picture of this height and width, as transformers computes it."""
+        if self.mode == "exact":
+            return self.height, self.width
+        if self.mode == "shortest_edge":
+            return _at_least_one(*_shortest_edge(height, width, self.height))
+        if self.mode == "bounded":
+            bounded = _bounded(height, width, self.height, self.width)
+            return _at_least_one(*(edge - edge % self.multiple for edge in bounded))
+        factor = min(self.height / height, self.width / width)
+        return _at_least_one(int(height * factor), int(width * factor))
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocessing:
+    """What is done to a picture.
+
+    Attributes:
+        resize: How large it is made; None: as it is.
+        resample: Pillow's number of the filter.
+        crop: What is cut out of its middle; a smaller picture gets a black border.
+        rounds_crop: Whether half a pixel beside the crop is rounded to even, as in torchvision, or down.
+        scale: Factor of each channel's 0 to 255.
+        shift: What is added to it then.
+        is_bgr: Whether the model takes blue first.
+        pads: Whether pictures of one call are padded to the largest.
+    """
+
+    resize: Resize | None
+    resample: int = 2
+    crop: Size | None = None
+    rounds_crop: bool = False
+    scale: Channels = (1 / 255, 1 / 255, 1 / 255)
+    shift: Channels = (0.0, 0.0, 0.0)
+    is_bgr: bool = False
+    pads: bool = False
+
+    def resized(self, height: int, width: int) -> Size:
+        """Return the size that a picture of this size is resized to."""
+        return (height, width) if self.resize is None else self.resize.target(height, width)
+
+    @property
+    def fixed_size(self) -> Size | None:
+        """Size of every model input; None where it depends on the picture."""
+        if self.crop is not None:
+            return self.crop
+        if self.resize is not None and self.resize.mode == "exact":
+            return self.resize.height, self.resize.width
+        return None
+
+
+def preprocess(picture: Picture, settings: Preprocessing) -> NDArray[np.float32]:
+    """Return a picture as model input, `(3, height, width) float32`."""
+    height, width = settings.resized(picture.height, picture.width)
+    image = picture.image
+    if image.size != (width, height):
+        image = image.resize((width, height), Image.Resampling(settings.resample))
+    pixels = np.asarray(image)
+    if settings.crop is not None:
+        pixels = center_crop(pixels, settings.crop, rounds=settings.rounds_crop)
+    channels = pixels.transpose(2, 0, 1)
+    if settings.is_bgr:
+        channels = channels[::-1]
+    values: NDArray[np.float32] = np.multiply(channels, _by_channel(settings.scale), dtype=np.float32, order="C")
+    values += _by_channel(settings.shift)
+    return values
+
+
+def center_crop(pixels: NDArray[Any], size: Size, *, rounds: bool = False) -> NDArray[Any]:
+    """Cut `size` out of the middle of `(height, width, channels)`; what is smaller gets a border of zeros first."""
+    margins = [wanted - given for wanted, given in zip(size, pixels.shape, strict=False)]
+    if max(margins) > 0:
+        border = [(max(0, margin) // 2, (max(0, margin) + 1) // 2) for margin in margins]
+        pixels = np.pad(pixels, [*border, (0, 0)])
+    surplus = [given - wanted for wanted, given in zip(size, pixels.shape, strict=False)]
+    top, left = (round(length / 2) if rounds else length // 2 for length in surplus)
+    return pixels[top : top + size[0], left : left + size[1]]
+
+
+def _shortest_edge(height: int, width: int, edge: int) -> Size:
+    if width <= height:
+        return int(edge * height / width), edge
+    return edge, int(edge * width / height)
+
+
+def _bounded(height: int, width: int, shortest: int, longest: int) -> Size:
+    """Compute as transformers does, rounding included."""
+    low, high = min(height, width), max(height, width)
+    exact: float = shortest
+    if high / low * shortest > longest:
+        exact = longest * low / high
+        shortest = round(exact)
+    if low == shortest:
+        return height, width
+    if width < height:
+        return int(exact * height / width), shortest
+    return shortest, int(exact * width / height)
+
+
+def _at_least_one(height: int, width: int) -> Size:
+    return max(1, height), max(1, width)
+
+
+def _by_channel(values: Channels) -> NDArray[np.float32]:
+    return np.asarray(values, dtype=np.float32)[:, None, None]
