@@ -32,7 +32,14 @@ from ts_handlers.errors import (
     PayloadTooLargeError,
     UnsupportedRequestError,
 )
-from ts_handlers.payload import JSON_CONTENT_TYPE, body_content_type, encode_json, encode_response, parse_request
+from ts_handlers.payload import (
+    JSON_CONTENT_TYPE,
+    InstanceType,
+    body_content_type,
+    encode_json,
+    encode_response,
+    parse_request,
+)
 from ts_handlers.row import Row, open_rows
 from ts_handlers.runtime import ModelFiles, Session, open_session
 from ts_handlers.served import ServedModel
@@ -48,6 +55,7 @@ class InferenceHandler(BaseHandler):
 
     Attributes:
         task: Name of the task, compared with `handler.task` of the archive.
+        instance_type: What the bytes of a request are: UTF-8 text, or images.
         output_config: Dataclass of `handler.output`.
         sequence_outputs: Model outputs with the sequence as their second axis; they are returned without padding.
         config: The archive's `handler:` section.
@@ -57,6 +65,7 @@ class InferenceHandler(BaseHandler):
     """
 
     task: ClassVar[str | None] = None
+    instance_type: ClassVar[InstanceType] = "text"
     output_config: ClassVar[type] = OutputConfig
     sequence_outputs: ClassVar[Collection[str]] = ()
 
@@ -226,7 +235,12 @@ class InferenceHandler(BaseHandler):
             return
         if headers.get("explain") == "True":
             raise UnsupportedRequestError("this model gives predictions, not explanations; use /predictions")
-        row.request = parse_request(data, body_content_type(headers), max_instances=self.config.limits.max_instances)
+        row.request = parse_request(
+            data,
+            body_content_type(headers),
+            max_instances=self.config.limits.max_instances,
+            instance_type=self.instance_type,
+        )
         row.examples = [
             row.call(number, self.decode, instance) for number, instance in enumerate(row.request.instances)
         ]

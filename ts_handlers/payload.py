@@ -1,7 +1,8 @@
 """A request row -> instances, and predictions -> a response in the protocol the request came in.
 
 Understood: text/plain, raw bytes, form fields, JSON (one instance, or a list of many), KServe v1 {"instances": [...]} and
-KServe v2 {"inputs": [...]} (https://kserve.github.io/website, "Open Inference Protocol").
+KServe v2 {"inputs": [...]} (https://kserve.github.io/website, "Open Inference Protocol"). Bytes are UTF-8 text, or, where a
+handler's instances are images, files.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import enum
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import orjson
@@ -18,6 +19,9 @@ import orjson
 from ts_handlers.errors import InferenceError, PayloadTooLargeError, RequestError
 
 JSON_CONTENT_TYPE = "application/json"
+
+InstanceType = Literal["text", "image"]
+"""What the bytes of a request are."""
 
 MAX_DIMENSIONS = 8
 MAX_ELEMENTS = 10**8
@@ -54,7 +58,7 @@ class Request:
     """One row of a batch, understood.
 
     Attributes:
-        instances: What is to be predicted: str, mappings or arrays, as the client sent them.
+        instances: What is to be predicted: str, bytes, mappings, lists or arrays, as the client sent them.
         protocol: Its form.
         is_many: Whether a plain response is a list.
         request_id: KServe v2's "id", given back.
@@ -66,19 +70,29 @@ class Request:
     request_id: str | None = None
 
 
-def parse_request(row: Mapping[str, Any], content_type: str | None = None, *, max_instances: int = 128) -> Request:
+def parse_request(
+    row: Mapping[str, Any],
+    content_type: str | None = None,
+    *,
+    max_instances: int = 128,
+    instance_type: InstanceType = "text",
+) -> Request:
     """Read one row of TorchServe's batch.
 
     Args:
         row: Parameter name -> value. A body arrives under "body" or "data": parsed JSON, str, or bytes.
         content_type: The body's media type where the client gave one.
         max_instances: Most instances in one request.
+        instance_type: What bytes are.
 
     Raises:
         RequestError: 400, the row cannot be read.
         PayloadTooLargeError: 413, too many instances.
     """
-    request = _parse_body(_body(row), content_type)
+    if instance_type == "image" and _is_form_of_files(row):
+        request = _parse_files(row)
+    else:
+        request = _parse_body(_body(row, instance_type), content_type, instance_type)
     if not request.instances:
         raise RequestError("the request has no instances; send at least one", code="empty_request")
     if len(request.instances) > max_instances:
@@ -139,50 +153,70 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} is no JSON type")
 
 
-def _body(row: Mapping[str, Any]) -> Any:
+def _is_form_of_files(row: Mapping[str, Any]) -> bool:
+    return len(row) > 1 or (len(row) == 1 and not any(name in row for name in _BODY_NAMES))
+
+
+def _parse_files(row: Mapping[str, Any]) -> Request:
+    """Take each field of a form as an instance, in the form's order."""
+    files = tuple(bytes(value) if isinstance(value, bytearray) else value for value in row.values())
+    return Request(files, is_many=len(files) > 1)
+
+
+def _body(row: Mapping[str, Any], instance_type: InstanceType) -> Any:
     for name in _BODY_NAMES:
         if name in row:
             return row[name]
     if not row:
-        raise RequestError(
-            "the request is empty; send a text with Content-Type: text/plain, or JSON with application/json",
-            code="empty_request",
-        )
+        example = "a text with Content-Type: text/plain" if instance_type == "text" else "an image as the body"
+        raise RequestError(f"the request is empty; send {example}, or JSON with application/json", code="empty_request")
     return {
         name: _decode_utf8(value) if isinstance(value, (bytes, bytearray)) else value for name, value in row.items()
     }
 
 
-def _parse_body(body: Any, content_type: str | None) -> Request:
+def _parse_body(body: Any, content_type: str | None, instance_type: InstanceType) -> Request:
     if isinstance(body, (bytes, bytearray)):
-        return _parse_bytes(bytes(body), content_type)
+        return _parse_bytes(bytes(body), content_type, instance_type)
     if isinstance(body, str):
+        return Request((body,))
+    if instance_type == "image" and _is_nested_numbers(body):
         return Request((body,))
     return _parse_json(body)
 
 
-def _parse_bytes(body: bytes, content_type: str | None) -> Request:
+def _is_nested_numbers(body: Any) -> bool:
+    """Say whether a JSON list is one image, three levels of lists deep, and not a list of many."""
+    depth = 0
+    while isinstance(body, list) and body:
+        body, depth = body[0], depth + 1
+    return depth == 3 and isinstance(body, (int, float))
+
+
+def _parse_bytes(body: bytes, content_type: str | None, instance_type: InstanceType) -> Request:
     """Read a body that TorchServe left alone.
 
     JSON arrives here when it is broken (TorchServe parses the rest), and when the client gave no media type, as gRPC
-    clients cannot: then a body that is a JSON object or list is taken as one, and everything else is a text.
+    clients cannot: then a body that is a JSON object or list is taken as one, and everything else is a text, or an image.
     """
     if not body:
-        raise RequestError("the request body is empty; send a text or JSON", code="empty_request")
-    text = _decode_utf8(body)
+        thing = "a text" if instance_type == "text" else "an image"
+        raise RequestError(f"the request body is empty; send {thing} or JSON", code="empty_request")
     if content_type == JSON_CONTENT_TYPE:
+        text = _decode_utf8(body)
         try:
-            return _parse_json(orjson.loads(body))
+            return _parse_body(orjson.loads(text), content_type, instance_type)
         except orjson.JSONDecodeError as error:
             raise RequestError(f"the body is not valid JSON: {error}", code="invalid_json") from error
-    is_typed = content_type is not None and content_type.startswith("text/")
-    if not is_typed and text.lstrip()[:1] in ("{", "["):
+    instance = body if instance_type == "image" else _decode_utf8(body)
+    is_typed = content_type is not None and content_type.startswith(f"{instance_type}/")
+    if not is_typed and body.lstrip()[:1] in (b"{", b"["):
         try:
             parsed = orjson.loads(body)
         except orjson.JSONDecodeError:
-            return Request((text,))
-        return _parse_json(parsed)
-    return Request((text,))
+            return Request((instance,))
+        return _parse_body(parsed, content_type, instance_type)
+    return Request((instance,))
 
 
 def _decode_utf8(body: bytes | bytearray) -> str:

@@ -133,6 +133,51 @@ def test_any_bytes_are_understood_or_refused(body: bytes, content_type: str | No
         assert request.instances
 
 
+PNG = b"\x89PNG\r\n\x1a\n"
+GREY = [[[7, 7, 7], [9, 9, 9]]]
+
+
+@pytest.mark.parametrize(
+    ("row", "content_type", "expected"),
+    [
+        ({"body": PNG}, None, Request((PNG,))),
+        ({"data": bytearray(PNG)}, "image/png", Request((PNG,))),
+        ({"body": b"{[\xff"}, None, Request((b"{[\xff",))),
+        ({"body": b'{"b64": "eA=="}'}, None, Request(({"b64": "eA=="},))),
+        ({"body": b'{"b64": "eA=="}'}, "image/png", Request((b'{"b64": "eA=="}',))),
+        ({"body": "eA=="}, "text/plain", Request(("eA==",))),
+        ({"photo": bytearray(PNG)}, None, Request((PNG,))),
+        ({"one": bytearray(PNG), "two": b"x"}, None, Request((PNG, b"x"), is_many=True)),
+        ({"data": PNG, "more": b"x"}, None, Request((PNG, b"x"), is_many=True)),
+        ({"body": GREY}, JSON, Request((GREY,))),
+        ({"body": json.dumps(GREY).encode()}, None, Request((GREY,))),
+        ({"body": [GREY, GREY]}, JSON, Request((GREY, GREY), is_many=True)),
+        ({"body": ["eA==", {"b64": "eA=="}]}, JSON, Request(("eA==", {"b64": "eA=="}), is_many=True)),
+        ({"body": {"instances": [GREY]}}, JSON, Request((GREY,), Protocol.KSERVE_V1, is_many=True)),
+        ({"body": {"image": "eA=="}}, JSON, Request(({"image": "eA=="},))),
+        ({"body": v2(tensor(["eA=="]))}, JSON, Request(("eA==",), Protocol.KSERVE_V2, True)),
+    ],
+)
+def test_where_instances_are_images(row: dict[str, Any], content_type: str | None, expected: Request) -> None:
+    assert parse_request(row, content_type, instance_type="image") == expected
+
+
+@pytest.mark.parametrize("datatype", ["UINT8", "FP32"])
+def test_tensors_of_images(datatype: str) -> None:
+    pixels = np.arange(2 * 4 * 5 * 3).reshape(2, 4, 5, 3)
+    body = v2(tensor(pixels.tolist(), "images", datatype, [2, 4, 5, 3]))
+    instances = parse_request({"body": body}, JSON, instance_type="image").instances
+    np.testing.assert_array_equal(instances, pixels)
+    assert {instance.dtype.name for instance in instances} == {"uint8" if datatype == "UINT8" else "float32"}
+
+
+def test_an_empty_image_request() -> None:
+    for row in ({}, {"body": b""}):
+        with pytest.raises(RequestError, match="send an image") as caught:
+            parse_request(row, instance_type="image")
+        assert caught.value.code == "empty_request"
+
+
 def respond(request: Request, predictions: list[Any]) -> Any:
     return json.loads(encode_response(request, predictions, model_name="m", model_version="1.0"))
 
