@@ -1,4 +1,4 @@
-"""Padded arrays, and the way back to sequences."""
+"""Padded arrays, and the way back to sequences and images."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ts_handlers.bucketing import BatchPlan
+from ts_handlers.bucketing import BatchPlan, Size
 from ts_handlers.errors import InferenceError, RequestError
 from ts_handlers.payload import Request
 
@@ -18,17 +18,19 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class ModelInput:
-    """One unpadded sequence for the model; an example can need several (windows of a long context, say).
+    """One unpadded sequence, or image, for the model; an example can need several (windows of a long context, say).
 
     Attributes:
-        arrays: Named inputs, each `(seq_len, ...)`.
-        length: seq_len, in tokens.
+        arrays: Named inputs, each `(seq_len, ...)`; of an image, each `(..., height, width)` where it may be padded.
+        length: seq_len, in tokens; of an image height times width.
         source: What `format` needs to read the outputs (offsets, tokens); never fed.
+        size: (height, width) of an image; None for a sequence.
     """
 
     arrays: Mapping[str, Array]
     length: int
     source: Any = None
+    size: Size | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +38,9 @@ class PaddedBatch:
     """What one model call is fed.
 
     Attributes:
-        arrays: Named inputs, each `(batch, padded_length, ...)`.
-        lengths: Tokens of each sequence.
-        padded_length: Tokens of each row, padding included.
+        arrays: Named inputs, each `(batch, padded_length, ...)`; of images `(batch, ..., height, width)`.
+        lengths: Tokens of each sequence, or pixels of each image.
+        padded_length: Tokens, or pixels, of each row, padding included.
         num_rows: Rows, those included that only fill the call.
     """
 
@@ -49,19 +51,21 @@ class PaddedBatch:
 
 
 def pad_batch(inputs: Sequence[ModelInput], plan: BatchPlan, pad_values: Mapping[str, int]) -> PaddedBatch:
-    """Put the sequences of one call into arrays of one length.
+    """Put the sequences, or images, of one call into arrays of one length, or size.
 
     Args:
-        inputs: All sequences; the plan names those of this call.
-        plan: Which sequences, and to what length.
+        inputs: All of them; the plan names those of this call.
+        plan: Which, and to what length or size.
         pad_values: Fill of each named input; 0 where it has none.
 
     Raises:
-        InferenceError: 500, the sequences do not have the same arrays, or one is not of the length it says.
+        InferenceError: 500, they do not have the same arrays, or one is not of the length or size it says.
     """
     chosen = [inputs[index] for index in plan.indices]
     if len({frozenset(item.arrays) for item in chosen}) != 1:
         raise InferenceError("transform returned inputs with different names; each must have the same arrays")
+    if plan.padded_size is not None:
+        return _pad_images(chosen, plan, plan.padded_size, pad_values)
     arrays = {}
     for name, first in chosen[0].arrays.items():
         shape = (plan.num_rows, plan.padded_length, *first.shape[1:])
@@ -73,6 +77,37 @@ def pad_batch(inputs: Sequence[ModelInput], plan: BatchPlan, pad_values: Mapping
         array[len(chosen) :] = array[len(chosen) - 1]
         arrays[name] = array
     return PaddedBatch(arrays, tuple(item.length for item in chosen), plan.padded_length, plan.num_rows)
+
+
+def _pad_images(
+    chosen: Sequence[ModelInput], plan: BatchPlan, size: Size, pad_values: Mapping[str, int]
+) -> PaddedBatch:
+    """Stack images; those smaller than the call's size are padded at their right and bottom."""
+    rows = [*chosen, *[chosen[-1]] * plan.filled_rows]
+    if all(item.size == size for item in chosen):
+        arrays = {name: _stacked(name, [item.arrays[name] for item in rows]) for name in chosen[0].arrays}
+    else:
+        arrays = {name: _padded(name, rows, size, pad_values.get(name, 0)) for name in chosen[0].arrays}
+    return PaddedBatch(arrays, tuple(item.length for item in chosen), plan.padded_length, plan.num_rows)
+
+
+def _stacked(name: str, arrays: Sequence[Array]) -> Array:
+    if len({array.shape for array in arrays}) != 1:
+        shapes = sorted({array.shape for array in arrays})
+        raise InferenceError(f"transform says the images are of one size, and {name} has the shapes {shapes}")
+    return arrays[0][None] if len(arrays) == 1 else np.stack(arrays)
+
+
+def _padded(name: str, rows: Sequence[ModelInput], size: Size, fill: int) -> Array:
+    first = rows[0].arrays[name]
+    array = np.full((len(rows), *first.shape[:-2], *size), fill, dtype=first.dtype)
+    for row, item in enumerate(rows):
+        values = item.arrays[name]
+        if values.shape[-2:] != item.size:
+            raise InferenceError(f"transform says {item.size}, and {name} is of the shape {values.shape}")
+        height, width = values.shape[-2:]
+        array[row, ..., :height, :width] = values
+    return array
 
 
 def split_rows(

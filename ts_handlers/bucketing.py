@@ -1,4 +1,4 @@
-"""Lengths -> batches. Pure functions: which sequences share a model call, and to what length each call is padded."""
+"""Lengths and sizes -> batches. Pure functions: what shares a model call, and to what length or size each call is padded."""
 
 from __future__ import annotations
 
@@ -9,20 +9,25 @@ from itertools import pairwise
 
 from ts_handlers.errors import ConfigError
 
+Size = tuple[int, int]
+"""(height, width) in pixels."""
+
 
 @dataclass(frozen=True, slots=True)
 class BatchPlan:
     """One model call.
 
     Attributes:
-        indices: Which sequences are in it, shortest first.
-        padded_length: Length each of them is padded to.
-        filled_rows: Rows that repeat the last sequence, so that the call has a shape with a graph of its own.
+        indices: Which sequences, or images, are in it, shortest first.
+        padded_length: Length each of them is padded to; of images height times width.
+        filled_rows: Rows that repeat the last one, so that the call has a shape with a graph of its own.
+        padded_size: Size each image is padded to; None for sequences.
     """
 
     indices: tuple[int, ...]
     padded_length: int
     filled_rows: int = 0
+    padded_size: Size | None = None
 
     @property
     def num_rows(self) -> int:
@@ -88,6 +93,55 @@ def plan_batches(
 def _num_rows(size: int, length: int, group_sizes: Sequence[int], max_padded_tokens: int) -> int:
     filled = pad_length(size, group_sizes)
     return filled if filled * length <= max_padded_tokens else size
+
+
+def plan_images(
+    sizes: Sequence[Size],
+    *,
+    max_batch_size: int,
+    max_padded_pixels: int,
+    can_pad: bool = False,
+    call_overhead_pixels: float = 0.0,
+) -> list[BatchPlan]:
+    """Group images for as few calls as pays.
+
+    Images of one size share calls. Where the model takes a mask of what is padding, others may share one, too: sorted by
+    their shape, from wide to tall, runs are formed as `plan_batches` forms them; the best grouping of runs, not of all.
+
+    Args:
+        sizes: Of each image.
+        max_batch_size: Most images in one call.
+        max_padded_pixels: Most pixels in one call, padding included; a larger single image gets a call of its own.
+        can_pad: Whether images of different sizes may share a call.
+        call_overhead_pixels: Cost of a call, in pixels.
+
+    Returns:
+        Calls; every index of `sizes` is in exactly one.
+    """
+    order = sorted(range(len(sizes)), key=lambda index: (sizes[index][0] / sizes[index][1], sizes[index]))
+    best = [0.0] + [float("inf")] * len(order)
+    start_of = [0] * (len(order) + 1)
+    for end in range(1, len(order) + 1):
+        last = sizes[order[end - 1]]
+        height, width = last
+        for start in range(end - 1, max(-1, end - 1 - max_batch_size), -1):
+            size = sizes[order[start]]
+            height, width = max(height, size[0]), max(width, size[1])
+            pixels = (end - start) * height * width
+            if end - start > 1 and (pixels > max_padded_pixels or (size != last and not can_pad)):
+                break
+            cost = best[start] + pixels + call_overhead_pixels
+            if cost <= best[end]:  # of equal cost the larger call
+                best[end], start_of[end] = cost, start
+    plans = []
+    end = len(order)
+    while end:
+        start = start_of[end]
+        indices = tuple(order[start:end])
+        height, width = (max(sizes[index][axis] for index in indices) for axis in (0, 1))
+        plans.append(BatchPlan(indices, height * width, padded_size=(height, width)))
+        end = start
+    return plans[::-1]
 
 
 def calls_side_by_side(num_sequences: int, max_batch_size: int, max_parallel: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from ts_handlers.batch import Array, ModelInput, pad_batch, split_rows
-from ts_handlers.bucketing import BatchPlan, calls_side_by_side, plan_batches
+from ts_handlers.bucketing import BatchPlan, calls_side_by_side, plan_batches, plan_images
 from ts_handlers.config import BucketingConfig
 from ts_handlers.runtime import ParallelCalls, Session
 
@@ -19,11 +19,18 @@ class ModelCalls:
         bucketing: How sequences share calls.
         pad_values: Fill of each model input where it is padded.
         sequence_outputs: Outputs with the sequence as their second axis.
+        pads_images: Whether images of different sizes may share a call, padded.
     """
 
     def __init__(
-        self, bucketing: BucketingConfig, pad_values: Mapping[str, int], sequence_outputs: Collection[str]
+        self,
+        bucketing: BucketingConfig,
+        pad_values: Mapping[str, int],
+        sequence_outputs: Collection[str],
+        *,
+        pads_images: bool = False,
     ) -> None:
+        self._pads_images = pads_images
         self._bucketing = bucketing
         self._pad_values, self._sequence_outputs = pad_values, sequence_outputs
         self._parallel = ParallelCalls()
@@ -31,9 +38,18 @@ class ModelCalls:
     def plan(self, session: Session, inputs: Sequence[ModelInput]) -> list[BatchPlan]:
         """Decide which sequences share a call."""
         bucketing = self._bucketing
+        max_batch_size = calls_side_by_side(len(inputs), bucketing.max_batch_size, _num_parallel(session, inputs))
+        if inputs and inputs[0].size is not None:
+            return plan_images(
+                [item.size or (0, 0) for item in inputs],
+                max_batch_size=max_batch_size,
+                max_padded_pixels=bucketing.max_padded_pixels,
+                can_pad=self._pads_images,
+                call_overhead_pixels=bucketing.call_overhead_pixels,
+            )
         return plan_batches(
             [item.length for item in inputs],
-            max_batch_size=calls_side_by_side(len(inputs), bucketing.max_batch_size, _num_parallel(session, inputs)),
+            max_batch_size=max_batch_size,
             max_padded_tokens=bucketing.max_padded_tokens,
             boundaries=bucketing.boundaries,
             call_overhead_tokens=bucketing.call_overhead_tokens,
@@ -54,7 +70,7 @@ class ModelCalls:
             except Exception as error:  # noqa: BLE001  # engines raise what they like
                 if len(plan.indices) > 1:
                     for index in plan.indices:
-                        call(BatchPlan((index,), plan.padded_length))
+                        call(_alone(inputs[index], index, plan))
                 else:
                     outcomes[plan.indices[0]] = error
                 return
@@ -71,6 +87,13 @@ class ModelCalls:
         """Make one call; return the outputs of its sequences, in the plan's order."""
         batch = pad_batch(inputs, plan, self._pad_values)
         return split_rows(session.run(batch.arrays, num_parallel=num_parallel), batch, self._sequence_outputs)
+
+
+def _alone(item: ModelInput, index: int, plan: BatchPlan) -> BatchPlan:
+    """Return the plan of one of a call's rows by itself: a sequence keeps its padding, an image needs none."""
+    if item.size is None:
+        return BatchPlan((index,), plan.padded_length)
+    return BatchPlan((index,), item.length, padded_size=item.size)
 
 
 def _num_parallel(session: Session, inputs: Sequence[ModelInput]) -> int:

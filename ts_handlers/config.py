@@ -92,17 +92,21 @@ class BucketingConfig:
     Attributes:
         max_batch_size: Most sequences in one call.
         max_padded_tokens: Most tokens in one call, padding included; a single longer sequence still runs, alone.
+        max_padded_pixels: Most pixels of images in one call, the same way.
         boundaries: Lengths to pad to, ascending; empty: each call is padded to its own longest sequence.
         call_overhead_tokens: Fixed cost of one call, in the time of so many tokens; sequences are grouped where padding
             costs less than another call.
+        call_overhead_pixels: The same for images, in pixels.
         group_sizes: Numbers of sequences that calls are filled up to by repeating the last one, ascending; for engines with
             graphs compiled for some shapes.
     """
 
     max_batch_size: int = setting(8, minimum=1)
     max_padded_tokens: int = setting(2048, minimum=1)
+    max_padded_pixels: int = setting(4_194_304, minimum=1)
     boundaries: tuple[int, ...] = setting((), minimum=1)
     call_overhead_tokens: float = setting(8.0, minimum=0)
+    call_overhead_pixels: float = setting(16_384.0, minimum=0)
     group_sizes: tuple[int, ...] = setting((), minimum=1)
 
 
@@ -115,11 +119,17 @@ class LimitsConfig:
         max_text_length: Characters of one text, checked before it is tokenized.
         max_tokens: Tokens of all sequences of one request, the overlap of windows counted. A worker that takes longer for
             a batch than TorchServe's responseTimeout is killed, and its whole batch fails.
+        max_image_bytes: Bytes of one image file.
+        max_image_pixels: Width times height of one image, as its header says, and of what it is resized to.
+        max_pixels: Pixels of all images of one request, as the model is fed them.
     """
 
     max_instances: int = setting(128, minimum=1)
     max_text_length: int = setting(100_000, minimum=1)
     max_tokens: int = setting(16_384, minimum=1)
+    max_image_bytes: int = setting(20_000_000, minimum=1)
+    max_image_pixels: int = setting(50_000_000, minimum=1)
+    max_pixels: int = setting(33_554_432, minimum=1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from ts_handlers.bucketing import (
     check_group_sizes,
     pad_length,
     plan_batches,
+    plan_images,
 )
 from ts_handlers.errors import ConfigError
 
@@ -125,3 +126,53 @@ def test_unusable_boundaries_are_refused(boundaries: tuple[int, ...]) -> None:
 )
 def test_two_calls_for_each_thread(num_sequences: int, max_batch_size: int, max_parallel: int, expected: int) -> None:
     assert calls_side_by_side(num_sequences, max_batch_size, max_parallel) == expected
+
+
+SIZES = st.lists(st.tuples(st.integers(1, 40), st.integers(1, 40)), max_size=12)
+
+
+@given(
+    sizes=SIZES,
+    max_batch_size=st.integers(1, 5),
+    max_padded_pixels=st.integers(1, 4000),
+    can_pad=st.booleans(),
+    overhead=st.floats(0, 500),
+)
+def test_every_image_runs_once_within_the_caps(
+    sizes: list[tuple[int, int]], max_batch_size: int, max_padded_pixels: int, can_pad: bool, overhead: float
+) -> None:
+    plans = plan_images(
+        sizes,
+        max_batch_size=max_batch_size,
+        max_padded_pixels=max_padded_pixels,
+        can_pad=can_pad,
+        call_overhead_pixels=overhead,
+    )
+    assert sorted(index for plan in plans for index in plan.indices) == list(range(len(sizes)))
+    for plan in plans:
+        assert len(plan.indices) <= max_batch_size
+        heights, widths = zip(*(sizes[index] for index in plan.indices), strict=True)
+        assert plan.padded_size == (max(heights), max(widths))
+        assert plan.padded_length == max(heights) * max(widths)
+        assert len(plan.indices) == 1 or plan.num_padded_tokens <= max_padded_pixels
+        assert can_pad or len({sizes[index] for index in plan.indices}) == 1
+
+
+def test_images_of_one_size_share_calls() -> None:
+    sizes = [(4, 6), (6, 4), (4, 6), (6, 4), (4, 6)]
+    plans = plan_images(sizes, max_batch_size=8, max_padded_pixels=1000)
+    assert [(sorted(plan.indices), plan.padded_size) for plan in plans] == [([0, 2, 4], (4, 6)), ([1, 3], (6, 4))]
+
+
+def test_images_are_padded_where_another_call_costs_more() -> None:
+    sizes = [(10, 10), (40, 10), (10, 12)]
+
+    def plan(overhead: float) -> list[list[int]]:
+        plans = plan_images(
+            sizes, max_batch_size=8, max_padded_pixels=10_000, can_pad=True, call_overhead_pixels=overhead
+        )
+        return sorted(sorted(plan.indices) for plan in plans)
+
+    assert plan(0) == [[0], [1], [2]]
+    assert plan(50) == [[0, 2], [1]]
+    assert plan(10_000) == [[0, 1, 2]]
