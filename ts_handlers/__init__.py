@@ -19,6 +19,12 @@ if TYPE_CHECKING:
         TextHandler,
         TokenClassificationHandler,
     )
+    from ts_handlers.vision import (
+        ImageClassificationHandler,
+        ImageHandler,
+        ImageSegmentationHandler,
+        ObjectDetectionHandler,
+    )
 
 __version__ = "0.1.0"
 
@@ -33,13 +39,21 @@ _HOMES = {
     "TextClassificationHandler": "text",
     "TextHandler": "text",
     "TokenClassificationHandler": "text",
+    "ImageClassificationHandler": "vision",
+    "ImageHandler": "vision",
+    "ImageSegmentationHandler": "vision",
+    "ObjectDetectionHandler": "vision",
 }
 
 __all__ = [
     "ConfigError",
     "FeatureExtractionHandler",
+    "ImageClassificationHandler",
+    "ImageHandler",
+    "ImageSegmentationHandler",
     "InferenceHandler",
     "ModelInput",
+    "ObjectDetectionHandler",
     "PayloadTooLargeError",
     "QuestionAnsweringHandler",
     "RequestError",

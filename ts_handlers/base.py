@@ -148,14 +148,18 @@ class InferenceHandler(BaseHandler):
         check_boundaries(self.config.bucketing.boundaries, self.max_length)
         check_group_sizes(self.config.bucketing.group_sizes)
         self.session = self.open_session(served.files)
-        self._calls = ModelCalls(self.config.bucketing, self.pad_values, self.sequence_outputs)
+        self._calls = ModelCalls(
+            self.config.bucketing, self.pad_values, self.sequence_outputs, pads_images=self.pads_images
+        )
         self._metrics = metrics.WorkerMetrics(context.metrics, MetricTypes)
         if served.owns_process:
             metrics.OneWrite(metric_lines)
         warmed = startup.warm_up(self.config, self.max_length, self.warmup_input, self._warm_up)
         name = self.task or type(self).__name__
         place = self._placement.describe()
-        logger.info("%s", startup.decisions(name, self.config, self.session.describe(), place, warmed))
+        logger.info(
+            "%s", startup.decisions(name, self.config, self._describe_calls(), self.session.describe(), place, warmed)
+        )
         self.initialized = True
 
     # Every batch
@@ -246,14 +250,14 @@ class InferenceHandler(BaseHandler):
         ]
 
     def _transform_row(self, row: Row) -> None:
-        limit = self.config.limits.max_tokens
-        num_tokens = 0
+        limit, unit = self.request_limit
+        length = 0
         for index, example in enumerate(row.examples):
             row.inputs.append(list(row.call(index, self.transform, example)))
-            num_tokens += sum(item.length for item in row.inputs[-1])
-            if num_tokens > limit:
+            length += sum(item.length for item in row.inputs[-1])
+            if length > limit:
                 raise PayloadTooLargeError(
-                    f"the request has more than {limit} tokens; send it in parts", code="too_many_tokens"
+                    f"the request has more than {limit} {unit}; send it in parts", code=f"too_many_{unit}"
                 )
 
     def _warm_up(self, inputs: Sequence[ModelInput], plan: BatchPlan) -> None:
@@ -291,6 +295,21 @@ class InferenceHandler(BaseHandler):
     def max_length(self) -> int | None:
         """Longest sequence the model takes, in tokens; None where there is no limit."""
         return None
+
+    @property
+    def request_limit(self) -> tuple[int, str]:
+        """Most of what the inputs' lengths count in one request, and what that is."""
+        return self.config.limits.max_tokens, "tokens"
+
+    @property
+    def pads_images(self) -> bool:
+        """Whether images of different sizes may share a call, padded."""
+        return False
+
+    def _describe_calls(self) -> str:
+        if self.instance_type == "image":
+            return startup.describe_image_calls(self.config.bucketing, pads_images=self.pads_images)
+        return startup.describe_sequence_calls(self.config.bucketing)
 
     def describe_handle(self) -> dict[str, Any]:
         """Answer TorchServe's describe request (`GET /models/NAME?customized=true`)."""

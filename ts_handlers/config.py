@@ -86,6 +86,22 @@ class TokenizerConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class ImageConfig:
+    """`handler.image`: pictures to model inputs.
+
+    Attributes:
+        file: How pictures are resized and normalized.
+        layout: Axes of the model's pixel_values.
+        pixel_mask: Whether the model takes a pixel_mask, so that pictures of different sizes can share a call; by default
+            whether the processor pads.
+    """
+
+    file: str = "preprocessor_config.json"
+    layout: Literal["NCHW", "NHWC"] = "NCHW"
+    pixel_mask: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class BucketingConfig:
     """`handler.bucketing`: how sequences of different lengths share model calls.
 
@@ -96,7 +112,8 @@ class BucketingConfig:
         boundaries: Lengths to pad to, ascending; empty: each call is padded to its own longest sequence.
         call_overhead_tokens: Fixed cost of one call, in the time of so many tokens; sequences are grouped where padding
             costs less than another call.
-        call_overhead_pixels: The same for images, in pixels.
+        call_overhead_pixels: The same for images, in pixels. Without any, only images of one size share a call: padding
+            shows in a model's answer, a little, even under a mask.
         group_sizes: Numbers of sequences that calls are filled up to by repeating the last one, ascending; for engines with
             graphs compiled for some shapes.
     """
@@ -106,7 +123,7 @@ class BucketingConfig:
     max_padded_pixels: int = setting(4_194_304, minimum=1)
     boundaries: tuple[int, ...] = setting((), minimum=1)
     call_overhead_tokens: float = setting(8.0, minimum=0)
-    call_overhead_pixels: float = setting(16_384.0, minimum=0)
+    call_overhead_pixels: float = setting(0.0, minimum=0)
     group_sizes: tuple[int, ...] = setting((), minimum=1)
 
 
@@ -166,6 +183,7 @@ class HandlerConfig:
     runtime: RuntimeConfig = RuntimeConfig()
     cpu: CpuConfig = CpuConfig()
     tokenizer: TokenizerConfig = TokenizerConfig()
+    image: ImageConfig = ImageConfig()
     bucketing: BucketingConfig = BucketingConfig()
     limits: LimitsConfig = LimitsConfig()
     warmup: WarmupConfig = WarmupConfig()

@@ -11,7 +11,7 @@ from typing import Any
 
 from ts_handlers.batch import ModelInput
 from ts_handlers.bucketing import BatchPlan
-from ts_handlers.config import CpuConfig, HandlerConfig
+from ts_handlers.config import BucketingConfig, CpuConfig, HandlerConfig
 from ts_handlers.cpu import WORKERS_ENV, cpu_budget
 from ts_handlers.cpu.placement import Declared, Placement
 from ts_handlers.cpu.share import threads_from_environ, workers_from_environ
@@ -101,21 +101,36 @@ def warm_up(
         if item is None:
             break
         most = max(1, min(bucketing.max_batch_size, bucketing.max_padded_tokens // length))
+        if item.size is not None:
+            length = item.length
+            most = max(1, min(bucketing.max_batch_size, bucketing.max_padded_pixels // length))
         for size in sorted({1, most}):
-            run([item] * size, BatchPlan(tuple(range(size)), length))
+            run([item] * size, BatchPlan(tuple(range(size)), length, padded_size=item.size))
             shapes.append((size, length))
+        if item.size is not None:  # images have no lengths
+            break
     return Warmup(tuple(shapes), time.perf_counter() - started)
 
 
-def decisions(name: str, config: HandlerConfig, runtime: str, place: str, warmup: Warmup) -> str:
+def decisions(name: str, config: HandlerConfig, calls: str, runtime: str, place: str, warmup: Warmup) -> str:
     """Return the one log line that says what was decided."""
-    bucketing = config.bucketing
-    buckets = f"padded to {list(bucketing.boundaries)}" if bucketing.boundaries else "padded to the longest"
     shapes = " ".join(f"{size}x{length}" for size, length in warmup.shapes) or "nothing"
     return (
-        f"ts_handlers: {name} ready: {runtime}; {place}; calls of at most {bucketing.max_batch_size} sequences and "
-        f"{bucketing.max_padded_tokens} tokens, {buckets}; warmed up {shapes} in {warmup.seconds:.2f} s"
+        f"ts_handlers: {name} ready: {runtime}; {place}; calls of at most {config.bucketing.max_batch_size} {calls}; "
+        f"warmed up {shapes} in {warmup.seconds:.2f} s"
     )
+
+
+def describe_sequence_calls(bucketing: BucketingConfig) -> str:
+    """Say what bounds a call of sequences."""
+    buckets = f"padded to {list(bucketing.boundaries)}" if bucketing.boundaries else "padded to the longest"
+    return f"sequences and {bucketing.max_padded_tokens} tokens, {buckets}"
+
+
+def describe_image_calls(bucketing: BucketingConfig, *, pads_images: bool) -> str:
+    """Say what bounds a call of images."""
+    pads = "padded where that costs less than a call" if pads_images else "of one size"
+    return f"images and {bucketing.max_padded_pixels} pixels, {pads}"
 
 
 def _warmup_lengths(config: HandlerConfig, max_length: int | None) -> Sequence[int]:

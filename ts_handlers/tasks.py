@@ -75,6 +75,45 @@ class AnswerOutput:
     align_to_words: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class ImageClassificationOutput:
+    """`handler.output` of image-classification.
+
+    Attributes:
+        problem_type: The model's; it decides between softmax (single label) and sigmoid (multi-label).
+        top_k: Most labels in an answer, best first.
+        threshold: Smallest score in an answer.
+    """
+
+    problem_type: Literal["single_label_classification", "multi_label_classification", "regression"] | None = None
+    top_k: int | None = setting(5, minimum=1)
+    threshold: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DetectionOutput:
+    """`handler.output` of object-detection.
+
+    Attributes:
+        threshold: Smallest score of an object.
+        top_k: Most objects in an answer, best first; None: all.
+    """
+
+    threshold: float = 0.5
+    top_k: int | None = setting(100, minimum=1)
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentationOutput:
+    """`handler.output` of image-segmentation.
+
+    Attributes:
+        mask: Form of the mask where the request asks for none: a grey PNG in base64, runs of label indices, or rows.
+    """
+
+    mask: Literal["png", "rle", "list"] = "png"
+
+
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 """Model names and versions: they become file names and parts of URLs."""
 
@@ -97,5 +136,8 @@ TASKS: Mapping[str, Task] = {
     "token-classification": Task("TokenClassificationHandler", EntityOutput),
     "question-answering": Task("QuestionAnsweringHandler", AnswerOutput),
     "feature-extraction": Task("FeatureExtractionHandler", EmbeddingOutput),
+    "image-classification": Task("ImageClassificationHandler", ImageClassificationOutput),
+    "object-detection": Task("ObjectDetectionHandler", DetectionOutput),
+    "image-segmentation": Task("ImageSegmentationHandler", SegmentationOutput),
 }
 """Hugging Face's name of each task -> the task."""

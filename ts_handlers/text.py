@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
@@ -12,6 +11,7 @@ from ts_handlers.base import InferenceHandler
 from ts_handlers.batch import Array, ModelInput
 from ts_handlers.entities import TokenizedText, aggregate_entities, merge_windows
 from ts_handlers.errors import ConfigError, PayloadTooLargeError, RequestError
+from ts_handlers.labels import read_labels
 from ts_handlers.outputs import default_function, l2_normalize, pool, require_finite, score_labels
 from ts_handlers.spans import best_answers, window_from_encoding
 from ts_handlers.tasks import AnswerOutput, ClassificationOutput, EmbeddingOutput, EntityOutput
@@ -104,21 +104,12 @@ class TextHandler(InferenceHandler):
         return text
 
     def read_labels(self) -> tuple[str, ...]:
-        """Read index_to_name.json ({"0": name, ...}).
+        """Read index_to_name.json.
 
         Raises:
             ConfigError: It is missing, or its indices are not 0 to n - 1.
         """
-        file = self.model_dir / "index_to_name.json"
-        if not file.is_file():
-            raise ConfigError('index_to_name.json is not in the archive; add it: {"0": "NEGATIVE", "1": "POSITIVE"}')
-        names = json.loads(file.read_text(encoding="utf-8"))
-        if not isinstance(names, dict) or set(names) != {str(index) for index in range(len(names))}:
-            raise ConfigError('index_to_name.json must map "0", "1", ... to the names of the labels, without a gap')
-        labels = tuple(str(names[str(index)]) for index in range(len(names)))
-        if len(set(labels)) != len(labels):
-            raise ConfigError("index_to_name.json gives two labels one name; give each its own")
-        return labels
+        return read_labels(self.model_dir)
 
 
 class TextClassificationHandler(TextHandler):

@@ -14,7 +14,7 @@ from ts_handlers.errors import InferenceError
 
 
 def image(height: int, width: int, level: float) -> ModelInput:
-    arrays = {
+    arrays: dict[str, Array] = {
         "pixel_values": np.full((3, height, width), level, np.float32),
         "pixel_mask": np.ones((height, width), np.int64),
     }
