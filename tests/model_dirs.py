@@ -85,7 +85,7 @@ class ModelDirs:
             dataset = Dataset(source, calibration)
             material = Material(source, Path(work), target_cpu(request.target_cpu), dataset, progress=lambda _: None)
             engine = candidates(request).methods[0].make(material, folder)
-        archive.write_tokenizer(source, folder)
+        source.write_files(folder)
         archive.write_labels(source, folder)
         archive.write_model_config(handler_section(request, source_section(request, source), engine), folder)
         (folder / "serialized-file.txt").write_text(engine.serialized_file.name, encoding="utf-8")

@@ -125,10 +125,12 @@ class Task:
     Attributes:
         handler: Name of its handler class, in `ts_handlers`.
         output_config: Dataclass of its `handler.output`.
+        instances: What it takes.
     """
 
     handler: str
     output_config: type
+    instances: Literal["text", "image"] = "text"
 
 
 TASKS: Mapping[str, Task] = {
@@ -136,8 +138,8 @@ TASKS: Mapping[str, Task] = {
     "token-classification": Task("TokenClassificationHandler", EntityOutput),
     "question-answering": Task("QuestionAnsweringHandler", AnswerOutput),
     "feature-extraction": Task("FeatureExtractionHandler", EmbeddingOutput),
-    "image-classification": Task("ImageClassificationHandler", ImageClassificationOutput),
-    "object-detection": Task("ObjectDetectionHandler", DetectionOutput),
-    "image-segmentation": Task("ImageSegmentationHandler", SegmentationOutput),
+    "image-classification": Task("ImageClassificationHandler", ImageClassificationOutput, "image"),
+    "object-detection": Task("ObjectDetectionHandler", DetectionOutput, "image"),
+    "image-segmentation": Task("ImageSegmentationHandler", SegmentationOutput, "image"),
 }
 """Hugging Face's name of each task -> the task."""

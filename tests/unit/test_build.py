@@ -16,6 +16,7 @@ from ts_handlers.build.command import parse_settings
 from ts_handlers.build.export import count_operators
 from ts_handlers.build.source import load_source, sentence_settings
 from ts_handlers.cli import main
+from ts_handlers.config import BucketingConfig
 from ts_handlers.cpu import CpuShare
 from ts_handlers.errors import OperatorError
 
@@ -217,8 +218,9 @@ def test_a_model_that_returns_no_numbers_fails_the_check(model_dirs: ModelDirs) 
         def describe(self) -> str:
             return "broken"
 
+    samples = check.sample_inputs(source, ["text"])
     with pytest.raises(OperatorError, match="not finite"):
-        check.check_build(source, Broken(), ["text"], "fp32", None)
+        check.check_build(source, Broken(), source.calls(BucketingConfig()), samples, "fp32", None)
 
 
 def test_sentence_transformers_settings(tmp_path: Path) -> None:

@@ -14,11 +14,13 @@ from typing import Any
 import yaml
 
 from ts_handlers.build import reproducible
-from ts_handlers.build.source import Source
+from ts_handlers.build.model_source import ModelSource
 from ts_handlers.errors import OperatorError
 from ts_handlers.tasks import TASKS
 
-_PACKAGES = frozenset({"ts", "ts_handlers", "tokenizers", "torch", "numpy", "onnxruntime", "orjson", "yaml", "psutil"})
+_PACKAGES = frozenset(
+    {"ts", "ts_handlers", "tokenizers", "torch", "numpy", "onnxruntime", "orjson", "yaml", "psutil", "PIL"}
+)
 """Packages a worker imports; a handler file of such a name would be imported in their place."""
 
 
@@ -60,13 +62,7 @@ def _worker_modules() -> set[str]:
     return {path.stem for folder in folders for path in Path(folder).iterdir()}
 
 
-def write_tokenizer(source: Source, folder: Path) -> list[Path]:
-    """Write tokenizer.json and tokenizer_config.json."""
-    source.tokenizer.save_pretrained(folder)
-    return [folder / "tokenizer.json", folder / "tokenizer_config.json"]
-
-
-def write_labels(source: Source, folder: Path) -> list[Path]:
+def write_labels(source: ModelSource, folder: Path) -> list[Path]:
     """Write index_to_name.json; nothing where the task has no labels."""
     if not source.labels:
         return []
@@ -98,6 +94,7 @@ def run_archiver(
     config_file: Path,
     extra_files: list[Path],
     export_path: Path,
+    model_file: Path | None = None,
 ) -> Path:
     """Run torch-model-archiver; return the .mar, the same bytes for the same files.
 
@@ -115,6 +112,8 @@ def run_archiver(
         *("--serialized-file", str(serialized_file), "--handler", str(handler_file)),
         *("--config-file", str(config_file), "--export-path", str(export_path), "--archive-format", "zip-store"),
     ]
+    if model_file is not None:
+        command += ["--model-file", str(model_file)]
     if extra_files:
         command += ["--extra-files", ",".join(map(str, extra_files))]
     environment = {**os.environ, "TMPDIR": str(scratch)}

@@ -8,6 +8,7 @@ from ts_handlers.build.engine import Method
 from ts_handlers.build.methods.catalogue import METHODS, find_method, missing_packages
 from ts_handlers.build.request import AUTO, BuildRequest
 from ts_handlers.errors import OperatorError
+from ts_handlers.tasks import TASKS
 
 EXTRAS = {"openvino": "openvino", "ipex": "ipex"}
 """Backends whose packages are an extra of their own, in the serving image too."""
@@ -33,7 +34,7 @@ def candidates(request: BuildRequest) -> Candidates:
         OperatorError: There is none, or the one that is asked for cannot be had here.
     """
     if AUTO not in (request.precision, request.backend, request.quantizer):
-        method = find_method(request.backend, request.precision, request.quantizer)
+        method = find_method(request.backend, request.precision, request.quantizer or _default_quantizer(request))
         if reason := _reason_against(method, request):
             raise OperatorError(f"{method.name} {reason}")
         return Candidates((method,), {})
@@ -48,6 +49,17 @@ def candidates(request: BuildRequest) -> Candidates:
     return Candidates(methods, reasons)
 
 
+def _is_of_images(request: BuildRequest) -> bool:
+    return TASKS[request.task].instances == "image"
+
+
+def _default_quantizer(request: BuildRequest) -> str | None:
+    """Convolutions have no INT8 that scales activations at run time, so that images need ranges."""
+    if _is_of_images(request) and (request.backend, request.precision) == ("onnx", "int8"):
+        return "static-percentile"
+    return None
+
+
 def _matches(method: Method, request: BuildRequest) -> bool:
     return (
         request.precision in (AUTO, method.precision)
@@ -57,6 +69,8 @@ def _matches(method: Method, request: BuildRequest) -> bool:
 
 
 def _reason_against(method: Method, request: BuildRequest) -> str:
+    if _is_of_images(request) and not method.takes_images:
+        return f"is for texts, and {request.task} takes images"
     if missing := missing_packages(method):
         extra = EXTRAS.get(method.backend) or method.quantizer
         return f"needs {', '.join(missing)}; install ts_handlers[{extra}]"

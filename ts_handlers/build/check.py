@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from ts_handlers.batch import Array, ModelInput, pad_batch, split_rows
 from ts_handlers.bucketing import BatchPlan
+from ts_handlers.build.model_source import ModelSource
 from ts_handlers.build.source import Source
-from ts_handlers.errors import OperatorError
+from ts_handlers.calls import ModelCalls
+from ts_handlers.errors import OperatorError, first_line
 from ts_handlers.runtime import Session
 
 TOLERANCES = {"fp32": 1e-3, "bf16": 0.1, "int8": 0.25}
@@ -88,9 +89,14 @@ def read_samples(file: Path | None) -> tuple[str, ...]:
 
 
 def check_build(
-    source: Source, session: Session, texts: Sequence[str], precision: str, tolerance: float | None
+    source: ModelSource,
+    session: Session,
+    calls: ModelCalls,
+    samples: Sequence[ModelInput],
+    precision: str,
+    tolerance: float | None,
 ) -> CheckResult:
-    """Compare the built model, on padded batches, with its source on one unpadded sample at a time.
+    """Compare the built model, on batches of two, with its source on one unpadded sample at a time.
 
     Raises:
         OperatorError: The relative error is past the tolerance, or an output is not finite.
@@ -98,11 +104,10 @@ def check_build(
     limit = TOLERANCES[precision] if tolerance is None else tolerance
     differences, norms, sizes, cosines = [], [], [], []
     largest = 0.0
-    samples = sample_inputs(source, texts)
     longest = max(samples, key=lambda item: item.length)
     for sample in samples:
         expected = _source_outputs(source, sample)
-        actual = _flatten(_run_padded(source, session, sample, longest), source.output_names)
+        actual = _flatten(_run_in_pair(source, session, calls, sample, longest), source.output_names)
         if not np.isfinite(actual).all():
             raise OperatorError("the built model returns numbers that are not finite; build it as fp32")
         differences.append(float(np.sum((actual - expected) ** 2)))
@@ -148,28 +153,42 @@ def measure_latency_ms(session: Session, arrays: dict[str, Array], repeats: int 
     return round(statistics.median(times[2:]) * 1000, 3)
 
 
-def latency_table(session: Session, source: Source) -> dict[str, float]:
-    """Measure a call of one and of eight sequences of 24 tokens, in milliseconds."""
+def latency_table(session: Session, source: ModelSource) -> dict[str, float]:
+    """Measure a call of one and of eight sequences of 24 tokens, or of usual images, in milliseconds."""
     table = {}
     for size in (1, 8):
-        shape = (size, min(24, source.max_length))
-        arrays = {name: np.full(shape, name == "attention_mask", dtype=np.int64) for name in source.input_names}
-        table[f"{shape[0]}x{shape[1]}"] = measure_latency_ms(session, arrays)
+        if isinstance(source, Source):
+            shape: tuple[int, ...] = (size, min(24, source.max_length))
+            arrays = {name: np.full(shape, name == "attention_mask", dtype=np.int64) for name in source.input_names}
+        else:
+            if size > (source.max_batch_size or size):
+                continue
+            arrays = {name: np.repeat(item.numpy()[:1], size, axis=0) for name, item in source.example().items()}
+            shape = next(iter(arrays.values())).shape
+        table["x".join(map(str, shape))] = measure_latency_ms(session, arrays)
     return table
 
 
-def _run_padded(source: Source, session: Session, sample: ModelInput, longest: ModelInput) -> dict[str, Array]:
-    """Run a sample in one batch with the longest one; return its outputs without padding."""
+def _run_in_pair(
+    source: ModelSource, session: Session, calls: ModelCalls, sample: ModelInput, longest: ModelInput
+) -> dict[str, Array]:
+    """Run a sequence in one batch with the longest one, an image with itself; return its outputs without padding."""
+    if sample.size is not None:
+        pair = [sample, sample]
+        outcome = calls.run(session, pair, calls.plan(session, pair))[1]
+        if isinstance(outcome, Exception):
+            raise OperatorError(
+                f"the built model fails on a picture of {sample.size}: {first_line(outcome)}"
+            ) from outcome
+        return outcome
     plan = BatchPlan((0, 1), longest.length)
-    batch = pad_batch([sample, longest], plan, {"input_ids": source.tokenizer.pad_token_id or 0})
+    batch = pad_batch([sample, longest], plan, source.pad_values)
     return split_rows(session.run(batch.arrays), batch, source.sequence_outputs)[0]
 
 
-def _source_outputs(source: Source, sample: ModelInput) -> Array:
-    arrays = {name: torch.from_numpy(array[None]) for name, array in sample.arrays.items()}
-    with torch.inference_mode():
-        outputs = source.model(**arrays, return_dict=True)
-    return _flatten({name: outputs[name][0].float().numpy() for name in source.output_names}, source.output_names)
+def _source_outputs(source: ModelSource, sample: ModelInput) -> Array:
+    outputs = source.run({name: array[None] for name, array in sample.arrays.items()})
+    return _flatten({name: outputs[name][0] for name in source.output_names}, source.output_names)
 
 
 def _flatten(outputs: dict[str, Array], names: Sequence[str]) -> Array:

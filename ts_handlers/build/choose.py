@@ -12,12 +12,13 @@ import torch
 from ts_handlers.build.candidates import Candidates, candidates
 from ts_handlers.build.engine import Engine, Material, Method
 from ts_handlers.build.gate import Answers, Reference
+from ts_handlers.build.inputs import open_dataset
 from ts_handlers.build.methods.catalogue import find_method
+from ts_handlers.build.model_source import ModelSource
 from ts_handlers.build.reference import SourceSession
 from ts_handlers.build.request import AUTO, BuildRequest
 from ts_handlers.build.samples import Dataset
 from ts_handlers.build.sections import handler_section
-from ts_handlers.build.source import Source
 from ts_handlers.build.steps import step
 from ts_handlers.build.trial import Trial, Trials, fastest
 from ts_handlers.build.trial_table import trial_table
@@ -71,15 +72,16 @@ class Data:
     is_labelled: bool = False
 
 
-def open_data(request: BuildRequest, source: Source) -> Data:
+def open_data(request: BuildRequest, source: ModelSource) -> Data:
     """Open the files of samples. From a calibration file alone each fifth sample is kept to judge by.
 
     Raises:
         OperatorError: A file cannot be read, or has too few samples.
     """
-    calibration = request.calibration and Dataset(source, request.calibration)
+    calibration = request.calibration and open_dataset(source, request.calibration)
     if request.evaluation is not None:
-        return Data(calibration or None, Dataset(source, request.evaluation), _has_one_label(source))
+        evaluation = open_dataset(source, request.evaluation, is_judged=True)
+        return Data(calibration or None, evaluation, _has_one_label(source))
     if not calibration:
         return Data(None, None)
     if len(calibration) < 2:
@@ -105,7 +107,7 @@ def choose(request: BuildRequest, material: Material, data: Data, section: Mappi
     if data.evaluation is None:
         method = open_to.methods[0]
         return Chosen(method, method.make(material, engines))
-    opener = Opener(request, material.source, section)
+    opener = Opener(request, material.model_source, section)
     reference = _reference(material, data, section, opener)
     trials = Trials(material, reference, request.limits, opener, engines).run(_with_baseline(open_to, request))
     wanted = [trial for trial in trials if trial.method in open_to.methods]
@@ -122,7 +124,7 @@ def choose(request: BuildRequest, material: Material, data: Data, section: Mappi
 class Opener:
     """Opens an engine as a worker with one thread will."""
 
-    def __init__(self, request: BuildRequest, source: Source, section: Mapping[str, Any]) -> None:
+    def __init__(self, request: BuildRequest, source: ModelSource, section: Mapping[str, Any]) -> None:
         self._request, self._source, self._section = request, source, section
 
     def __call__(self, engine: Engine) -> tuple[Session, ModelCalls]:
@@ -130,20 +132,20 @@ class Opener:
         whole = handler_section(self._request, self._section, engine)
         config = load_config({"handler": {name: whole[name] for name in ("runtime", "bucketing") if name in whole}})
         torch.set_num_threads(1)
-        files = ModelFiles(engine.serialized_file.parent, engine.serialized_file.name)
+        model_file = engine.model_file.name if engine.model_file is not None else None
+        files = ModelFiles(engine.serialized_file.parent, engine.serialized_file.name, model_file)
         session = open_session(config.runtime, files, cpu_share(CpuBudget((0,)), 1, threads=1))
         return session, self.calls(config.bucketing)
 
     def calls(self, bucketing: BucketingConfig) -> ModelCalls:
         """Return how sequences share calls."""
-        pad_values = {"input_ids": self._source.tokenizer.pad_token_id or 0}
-        return ModelCalls(bucketing, pad_values, self._source.sequence_outputs)
+        return self._source.calls(bucketing)
 
 
 def _reference(material: Material, data: Data, section: Mapping[str, Any], opener: Opener) -> Reference:
     if data.evaluation is None:
         raise OperatorError("there is nothing to judge by; give --evaluation FILE")
-    source = material.source
+    source = material.model_source
     known = {field.name for field in fields(TASKS[source.task].output_config)}
     output = {name: value for name, value in section.get("output", {}).items() if name in known}
     labels = data.evaluation.labels if data.is_labelled else None
@@ -177,8 +179,9 @@ def _chosen(best: Trial, trials: Sequence[Trial], open_to: Candidates) -> Chosen
     return Chosen(best.method, best.engine, tuple(trials), open_to.left_out)
 
 
-def _has_one_label(source: Source) -> bool:
+def _has_one_label(source: ModelSource) -> bool:
     """Say whether each sample has one right label: the task's labels, one of them at a time."""
-    if source.task != "text-classification":
+    if source.task not in ("text-classification", "image-classification"):
         return False
-    return default_function(source.model.config.problem_type, len(source.labels)) == "softmax"
+    problem_type = source.section()["output"].get("problem_type")
+    return default_function(problem_type, len(source.labels)) == "softmax"

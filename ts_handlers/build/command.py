@@ -22,7 +22,9 @@ _OWN_OPTIONS = {"task": "--task", "runtime.precision": "--precision", "runtime.b
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument("source", metavar="SOURCE", help="Hugging Face folder or hub id")
+    parser.add_argument(
+        "source", metavar="SOURCE", help="Hugging Face folder or hub id; of images also an .onnx, .pt or .pt2 file"
+    )
     parser.add_argument("--task", required=True, choices=tuple(TASKS), help="what the model is for")
     parser.add_argument("--name", required=True, help="model name: letters, digits, dots, dashes and underscores")
     parser.add_argument(
@@ -42,7 +44,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     _add_gate_arguments(parser)
     parser.add_argument("--handler", type=Path, metavar="FILE.py", help="your own handler instead of the task's")
-    parser.add_argument("--samples", type=Path, metavar="FILE", help="texts to check the build on, one a line")
+    parser.add_argument(
+        "--samples", type=Path, metavar="FILE", help="texts to check the build on, one a line; or a folder of images"
+    )
+    _add_image_arguments(parser)
     parser.add_argument("--tolerance", type=float, metavar="X", help="largest relative error against the source")
     parser.add_argument(
         "--sample-request", type=Path, metavar="FILE", help="JSON request the finished archive must answer"
@@ -69,6 +74,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--force", action="store_true", help="replace an existing archive")
 
 
+def _add_image_arguments(parser: argparse.ArgumentParser) -> None:
+    for name, what in (
+        ("labels", "names of the labels, where the source has none: one a line, or JSON"),
+        ("preprocessor", "preprocessor_config.json (default: the one beside the model)"),
+        ("model-file", "Python file with the class of a state dict"),
+    ):
+        parser.add_argument(f"--{name}", type=Path, metavar="FILE", help=f"images: {what}")
+
+
 def _add_gate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--quantizer",
@@ -80,10 +94,13 @@ def _add_gate_arguments(parser: argparse.ArgumentParser) -> None:
         "--calibration",
         type=Path,
         metavar="FILE",
-        help="typical texts, one a line, to measure activations and agreement on",
+        help="typical texts, one a line, or a folder of images, to measure activations and agreement on",
     )
     parser.add_argument(
-        "--evaluation", type=Path, metavar="FILE", help="label<TAB>text lines the build is judged on, against fp32"
+        "--evaluation",
+        type=Path,
+        metavar="FILE",
+        help="label<TAB>text (or label<TAB>path of an image) lines the build is judged on, against fp32",
     )
     for name, default, what in (
         ("--max-accuracy-drop", 0.5, "points of accuracy that may be lost"),
@@ -130,6 +147,9 @@ def run(args: argparse.Namespace) -> int:
         handler=args.handler and args.handler.resolve(),
         samples=args.samples,
         tolerance=args.tolerance,
+        labels=args.labels,
+        preprocessor=args.preprocessor,
+        model_file=args.model_file and args.model_file.resolve(),
         sample_request=args.sample_request,
         settings=settings,
         response_timeout_s=args.response_timeout_s,

@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from ts_handlers.build import export
+from ts_handlers.build.image_source import ImageSource
+from ts_handlers.build.model_source import ModelSource
 from ts_handlers.build.samples import Dataset
 from ts_handlers.build.source import Source
 from ts_handlers.build.steps import Progress, step
 from ts_handlers.build.target import TargetCpu
+from ts_handlers.errors import OperatorError
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +28,7 @@ class Engine:
         extra_files: What it needs beside it.
         sections: Other sections of `handler` that belong to it (bucketing, say).
         details: What was done, for the build report.
+        model_file: Python file with the model's class, of a state dict.
     """
 
     serialized_file: Path
@@ -32,13 +36,14 @@ class Engine:
     extra_files: tuple[Path, ...] = ()
     sections: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     details: Mapping[str, Any] = field(default_factory=dict)
+    model_file: Path | None = None
 
 
 class Material:
     """What engines are made from. The graphs are made when first asked for, and shared by all methods.
 
     Args:
-        source: The checkpoint.
+        source: The model.
         work: Folder for what is shared between methods.
         target: The CPU that will serve.
         calibration: Inputs whose activations may be measured; None where none were given.
@@ -47,28 +52,43 @@ class Material:
 
     def __init__(
         self,
-        source: Source,
+        source: ModelSource,
         work: Path,
         target: TargetCpu,
         calibration: Dataset | None = None,
         progress: Progress = print,
     ) -> None:
-        self.source, self.work, self.target = source, work, target
+        self.model_source, self.work, self.target = source, work, target
         self.calibration, self.progress = calibration, progress
+
+    @property
+    def source(self) -> Source:
+        """The model, which takes texts.
+
+        Raises:
+            OperatorError: It takes images.
+        """
+        if not isinstance(self.model_source, Source):
+            raise OperatorError(f"this method is for texts, and {self.model_source.task} takes images")
+        return self.model_source
 
     @cached_property
     def exported(self) -> Path:
         """The model as fp32 ONNX of standard operators, with dynamic batch and length."""
+        if isinstance(self.model_source, ImageSource) and self.model_source.form == "onnx":
+            return self.model_source.file
         path = self.work / "exported.onnx"
         with step(self.progress, "export to ONNX"):
-            export.export_onnx(self.source, path)
+            export.export_onnx(self.model_source, path)
         return path
 
     @cached_property
     def fused(self) -> Path:
         """The exported model with attention, GELU and embedding fused for ONNX Runtime, in fp32."""
-        path = self.work / "fused.onnx"
         exported = self.exported
+        if not isinstance(self.model_source, Source):
+            return exported
+        path = self.work / "fused.onnx"
         with step(self.progress, "fuse attention for ONNX Runtime"):
             self.fused_operators = export.fuse(self.source, exported, path)
         if not self.fused_operators.get("Attention"):
@@ -92,6 +112,7 @@ class Method:
             itself to it, and ConfigError or RuntimeUnavailableError as engines do.
         packages: Modules it imports that a plain ts_handlers[build] does not have.
         needs_calibration: Whether it measures activations.
+        takes_images: Whether it can be used for models of images.
         is_automatic: Whether `--precision auto` tries it.
     """
 
@@ -102,6 +123,7 @@ class Method:
     packages: tuple[str, ...] = ()
     needs_calibration: bool = False
     is_automatic: bool = True
+    takes_images: bool = False
 
     @property
     def name(self) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import onnx
 import torch
 
-from ts_handlers.build.source import Source
+from ts_handlers.build.model_source import ModelSource
 
 OPSET = 17
 """Newest opset the TorchScript exporter writes; it has LayerNormalization, which the optimizer fuses further."""
@@ -26,7 +26,7 @@ the tests); others run unfused. The check against the source judges each build."
 class _Positional(torch.nn.Module):
     """The model with positional inputs and a tuple of outputs, as the exporter wants it."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: ModelSource) -> None:
         super().__init__()
         self.model = source.model
         self.input_names = source.input_names
@@ -37,18 +37,13 @@ class _Positional(torch.nn.Module):
         return tuple(outputs[name] for name in self.output_names)
 
 
-def export_onnx(source: Source, path: Path) -> None:
-    """Write the model as fp32 ONNX with dynamic batch and length.
+def export_onnx(source: ModelSource, path: Path) -> None:
+    """Write the model as fp32 ONNX with dynamic batch and length, or, where pictures keep their shape, height and width.
 
     The TorchScript exporter is used although it is deprecated: from the graph of the torch.export based one, ONNX
     Runtime's optimizer fuses no attention.
     """
-    example = source.tokenizer(
-        ["dynamic axes", "need two texts of one padded length"], padding=True, return_tensors="pt"
-    )
-    names = [*source.input_names, *source.output_names]
-    unpadded = set(source.output_names) - set(source.sequence_outputs)
-    axes = {name: {0: "batch"} if name in unpadded else {0: "batch", 1: "sequence"} for name in names}
+    example = source.example()
     with _quiet_exporter(), torch.inference_mode():
         torch.onnx.export(
             _Positional(source).eval(),  # the exporter gives the model back in the mode of its wrapper
@@ -56,13 +51,13 @@ def export_onnx(source: Source, path: Path) -> None:
             str(path),
             input_names=list(source.input_names),
             output_names=list(source.output_names),
-            dynamic_axes=axes,
+            dynamic_axes=source.dynamic_axes(),
             opset_version=OPSET,
             dynamo=False,
         )
 
 
-def fuse(source: Source, path: Path, fused_path: Path) -> dict[str, int]:
+def fuse(source: ModelSource, path: Path, fused_path: Path) -> dict[str, int]:
     """Fuse attention, GELU and the embedding into ONNX Runtime's operators.
 
     SkipLayerNormalization is left out: on the CPU its kernel takes longer than the addition and the normalization do

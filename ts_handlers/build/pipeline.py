@@ -8,14 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ts_handlers.build import archive, check, smoke
+from ts_handlers.build import archive, check, inputs, smoke
 from ts_handlers.build.candidates import candidates
 from ts_handlers.build.choose import Opener, choose, open_data
 from ts_handlers.build.engine import Engine, Material
+from ts_handlers.build.model_source import ModelSource
 from ts_handlers.build.report import build_report
 from ts_handlers.build.request import BuildRequest
 from ts_handlers.build.sections import handler_section, source_section
-from ts_handlers.build.source import Source, load_source
 from ts_handlers.build.steps import Progress, step
 from ts_handlers.build.target import target_cpu
 from ts_handlers.errors import OperatorError
@@ -29,22 +29,22 @@ def build(request: BuildRequest, progress: Progress = print) -> Path:
     """
     candidates(request)  # what cannot be had is said before anything is loaded
     target = target_cpu(request.target_cpu)
-    texts = check.read_samples(request.samples)
     if request.handler is not None:
         archive.check_handler_file(request.handler)
     request.output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{request.name}-", dir=request.output) as scratch:
         work = Path(scratch)
         with step(progress, f"load {request.source} for {request.task}"):
-            source = load_source(request.source, request.task)
+            source = inputs.load(request, work)
+        samples = inputs.sample_inputs(source, request.samples)
         section = source_section(request, source)
         data = open_data(request, source)
         material = Material(source, work, target, data.calibration, progress)
         chosen = choose(request, material, data, section)
         section = handler_section(request, section, chosen.engine)
-        with step(progress, f"check against the source on {len(texts)} samples"):
-            session, _ = Opener(request, source, section)(chosen.engine)
-            result = check.check_build(source, session, texts, chosen.method.precision, request.tolerance)
+        with step(progress, f"check against the source on {len(samples)} samples"):
+            session, calls = Opener(request, source, section)(chosen.engine)
+            result = check.check_build(source, session, calls, samples, chosen.method.precision, request.tolerance)
             latency = check.latency_table(session, source)
         progress(
             f"  relative error {result.relative_error:.2g}, mean cosine {result.mean_cosine:.5f}, latency ms {latency}"
@@ -52,7 +52,7 @@ def build(request: BuildRequest, progress: Progress = print) -> Path:
         with step(progress, "archive"):
             mar = _archive(request, source, chosen.engine, section, work)
         with step(progress, "load and run it in a fresh process"):
-            outcome = smoke.smoke_test(mar, _sample_request(request), timeout_s=request.startup_timeout_s)
+            outcome = smoke.smoke_test(mar, inputs.sample_request(request), timeout_s=request.startup_timeout_s)
         report = build_report(request, source, data, chosen, section) | {
             "check": result.as_dict(),
             "latency_ms": latency,
@@ -65,7 +65,9 @@ def build(request: BuildRequest, progress: Progress = print) -> Path:
     return finished
 
 
-def _archive(request: BuildRequest, source: Source, engine: Engine, section: Mapping[str, Any], work: Path) -> Path:
+def _archive(
+    request: BuildRequest, source: ModelSource, engine: Engine, section: Mapping[str, Any], work: Path
+) -> Path:
     folder = work / "files"
     folder.mkdir()
     return archive.run_archiver(
@@ -81,10 +83,11 @@ def _archive(request: BuildRequest, source: Source, engine: Engine, section: Map
         ),
         extra_files=[
             *engine.extra_files,
-            *archive.write_tokenizer(source, folder),
+            *source.write_files(folder),
             *archive.write_labels(source, folder),
         ],
         export_path=work,
+        model_file=engine.model_file,
     )
 
 
@@ -98,14 +101,3 @@ def _publish(request: BuildRequest, mar: Path, report: Mapping[str, Any], work: 
     report_file.replace(request.output / report_file.name)
     mar.replace(finished)
     return finished
-
-
-def _sample_request(request: BuildRequest) -> Any:
-    if request.sample_request is not None:
-        try:
-            return json.loads(request.sample_request.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise OperatorError(f"--sample-request {request.sample_request} cannot be read as JSON: {error}") from error
-    if request.task == "question-answering":
-        return {"question": check.SAMPLE_QUESTIONS[0], "context": check.SAMPLE_TEXTS[3]}
-    return check.SAMPLE_TEXTS[0]

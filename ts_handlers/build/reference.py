@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 
 from ts_handlers.batch import Array
-from ts_handlers.build.source import Source
+from ts_handlers.build.model_source import ModelSource
 from ts_handlers.cpu import CpuShare
 
 
@@ -16,16 +16,13 @@ class SourceSession:
 
     max_parallel = 1
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: ModelSource) -> None:
         self._source = source
 
     def run(self, arrays: Mapping[str, Array], *, num_parallel: int = 1) -> dict[str, Array]:
         """Run one batch, padding and all, as the engines do."""
         del num_parallel
-        feed = {name: torch.from_numpy(arrays[name]) for name in self._source.input_names}
-        with torch.inference_mode():
-            outputs = self._source.model(**feed, return_dict=True)
-        return {name: outputs[name].float().numpy() for name in self._source.output_names}
+        return self._source.run(arrays)
 
     def resize(self, share: CpuShare) -> None:
         """Do nothing: torch's threads are the process's own."""

@@ -8,8 +8,8 @@ from datetime import datetime, timezone
 from typing import Any
 
 from ts_handlers.build.choose import Chosen, Data
+from ts_handlers.build.model_source import ModelSource
 from ts_handlers.build.request import BuildRequest
-from ts_handlers.build.source import Source
 from ts_handlers.cpu.features import read_cpuinfo
 
 _PACKAGES = (
@@ -25,12 +25,13 @@ _PACKAGES = (
     "torchao",
     "neural-compressor-pt",
     "intel-extension-for-pytorch",
+    "pillow",
     "numpy",
 )
 
 
 def build_report(
-    request: BuildRequest, source: Source, data: Data, chosen: Chosen, section: Mapping[str, Any]
+    request: BuildRequest, source: ModelSource, data: Data, chosen: Chosen, section: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return the report, without what is measured on the finished archive."""
     method = chosen.method
@@ -43,8 +44,8 @@ def build_report(
         "precision": method.precision,
         "quantizer": method.quantizer,
         "source_sha256": source.digest,
-        "architecture": type(source.model).__name__,
-        "num_parameters": sum(parameter.numel() for parameter in source.model.parameters()),
+        "architecture": source.architecture,
+        "num_parameters": source.num_parameters,
         "handler": dict(section),
         **chosen.engine.details,
         **_gate(request, data, chosen),

@@ -18,7 +18,7 @@ class BuildRequest:
     """What to build.
 
     Attributes:
-        source: Hugging Face folder or hub id.
+        source: Hugging Face folder or hub id; of images also an .onnx, .pt or .pt2 file, or a state dict.
         task: Hugging Face task name.
         name: Model name.
         version: Model version.
@@ -33,6 +33,9 @@ class BuildRequest:
         handler: A team's own handler file; None: the task's.
         samples: Texts to check the build on; None: built-in ones.
         tolerance: Largest relative error against the source; None: the precision's.
+        labels: File with the names of labels; None: the source's.
+        preprocessor: preprocessor_config.json of a model of images; None: the one beside it.
+        model_file: Python file with the class of a state dict.
         sample_request: JSON file with a request the finished archive must answer; None: the task's.
         settings: Overrides of the handler section.
         response_timeout_s: Seconds a worker may take for a batch.
@@ -56,6 +59,9 @@ class BuildRequest:
     handler: Path | None = None
     samples: Path | None = None
     tolerance: float | None = None
+    labels: Path | None = None
+    preprocessor: Path | None = None
+    model_file: Path | None = None
     sample_request: Path | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     response_timeout_s: int = 120

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ts_handlers.batch import ModelInput
+from ts_handlers.build.model_source import ModelSource
 from ts_handlers.build.source import Source
 from ts_handlers.errors import OperatorError
 
@@ -34,12 +35,12 @@ class Dataset:
         part: Which samples: (0, 1) all, (0, 5) the first of every five, (1, 5) the other four.
     """
 
-    def __init__(self, source: Source, file: Path, part: tuple[int, int] = (0, 1)) -> None:
+    def __init__(self, source: ModelSource, file: Path, part: tuple[int, int] = (0, 1)) -> None:
         self._source, self.file, self._part = source, file, part
 
     def __iter__(self) -> Iterator[ModelInput]:
         for sample in self.samples():
-            yield encode(self._source, sample)
+            yield self._encode(sample)
 
     def __len__(self) -> int:
         return self._length
@@ -89,11 +90,16 @@ class Dataset:
         """Return up to `number` samples, evenly spread over the file."""
         chosen = {index * len(self) // number for index in range(number)} if len(self) > number else None
         samples = (sample for index, sample in enumerate(self.samples()) if chosen is None or index in chosen)
-        return [encode(self._source, sample) for sample in samples]
+        return [self._encode(sample) for sample in samples]
 
     def split(self, every: int = 5) -> tuple[Dataset, Dataset]:
         """Return all but each `every`-th sample, and those: what is measured on is not what was calibrated on."""
         return Dataset(self._source, self.file, (1, every)), Dataset(self._source, self.file, (0, every))
+
+    def _encode(self, sample: Sample) -> ModelInput:
+        if not isinstance(self._source, Source):
+            raise OperatorError(f"{self.file} is read as texts, and the model takes none")
+        return encode(self._source, sample)
 
     def _label(self, number: int, sample: Sample) -> int:
         labels: Sequence[str] = self._source.labels

@@ -6,29 +6,19 @@ from collections.abc import Mapping
 from typing import Any
 
 from ts_handlers.build.engine import Engine
+from ts_handlers.build.model_source import ModelSource
 from ts_handlers.build.request import BuildRequest
-from ts_handlers.build.source import Source, sentence_settings
 from ts_handlers.config import load_config
 from ts_handlers.tasks import TASKS
 
 
-def source_section(request: BuildRequest, source: Source) -> dict[str, Any]:
+def source_section(request: BuildRequest, source: ModelSource) -> dict[str, Any]:
     """Return the section as far as the engine has no part in it.
 
     Raises:
         ConfigError: A setting that the handler would refuse.
     """
-    tokenizer: dict[str, Any] = {"max_length": source.max_length, "pad_token_id": source.tokenizer.pad_token_id}
-    if source.tokenizer.unk_token_id is not None:
-        tokenizer["unk_token_id"] = source.tokenizer.unk_token_id
-    output: dict[str, Any] = {}
-    if source.task == "text-classification" and source.model.config.problem_type:
-        output["problem_type"] = source.model.config.problem_type
-    if source.task == "feature-extraction":
-        found = sentence_settings(source.folder)
-        tokenizer["max_length"] = min(source.max_length, found.pop("max_length", source.max_length))
-        output |= found
-    section = merged({"task": request.task, "tokenizer": tokenizer, "output": output}, request.settings)
+    section = merged({"task": request.task, **source.section()}, request.settings)
     if request.handler is None:
         load_config({"handler": section}, TASKS[request.task].output_config)
     return section

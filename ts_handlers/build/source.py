@@ -1,73 +1,74 @@
-"""A Hugging Face folder (or hub id) and what the build needs to know of it."""
+"""A text model's Hugging Face folder (or hub id) and what the build needs to know of it."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub
 import torch
 import transformers
 
+from ts_handlers.build.model_source import ModelSource, digest, find_folder, labels_of, load_checkpoint, read_json
 from ts_handlers.errors import OperatorError, first_line
-
-_MODEL_CLASSES = {
-    "text-classification": "AutoModelForSequenceClassification",
-    "token-classification": "AutoModelForTokenClassification",
-    "question-answering": "AutoModelForQuestionAnswering",
-    "feature-extraction": "AutoModel",
-}
-
-OUTPUT_NAMES: Mapping[str, tuple[str, ...]] = {
-    "text-classification": ("logits",),
-    "token-classification": ("logits",),
-    "question-answering": ("start_logits", "end_logits"),
-    "feature-extraction": ("last_hidden_state",),
-}
-"""Outputs of each task's model, in the order they are exported."""
-
 
 _TOKENIZER_FILES = frozenset({"tokenizer.json", "vocab.txt", "vocab.json"})
 """Without one of them (or a sentencepiece .model) transformers makes up an empty tokenizer."""
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
-    """A checkpoint in memory.
+class Source(ModelSource):
+    """A text checkpoint in memory, with eager attention (the form ONNX Runtime's optimizer fuses).
 
     Attributes:
-        folder: Where it was read.
-        task: What it is built for.
-        model: The model, in fp32, in eval mode, with eager attention (the form ONNX Runtime's optimizer fuses).
-        tokenizer: Its fast tokenizer.
-        labels: Names of its labels, by index; empty where the task has none.
-        input_names: Arrays the tokenizer makes and the model takes.
+        tokenizer: Its fast tokenizer; it makes the arrays of input_names.
         max_length: Most tokens of a sequence.
-        digest: SHA-256 over names and contents of the folder's files.
     """
 
-    folder: Path
-    task: str
-    model: Any
     tokenizer: Any
-    labels: tuple[str, ...]
-    input_names: tuple[str, ...]
     max_length: int
-    digest: str
-
-    @property
-    def output_names(self) -> tuple[str, ...]:
-        """Names of the model's outputs."""
-        return OUTPUT_NAMES[self.task]
 
     @property
     def sequence_outputs(self) -> tuple[str, ...]:
-        """Those of them with the sequence as their second axis."""
+        """Outputs with the sequence as their second axis."""
         return () if self.task == "text-classification" else self.output_names
+
+    @property
+    def pad_values(self) -> Mapping[str, int]:
+        """The padding token's id for input_ids, 0 elsewhere."""
+        return {"input_ids": self.tokenizer.pad_token_id or 0}
+
+    def example(self) -> dict[str, torch.Tensor]:
+        """Return two texts of one padded length."""
+        texts = ["dynamic axes", "need two texts of one padded length"]
+        encoded = self.tokenizer(texts, padding=True, return_tensors="pt")
+        return {name: encoded[name] for name in self.input_names}
+
+    def dynamic_axes(self) -> dict[str, dict[int, str]]:
+        """Return batch and length."""
+        unpadded = set(self.output_names) - set(self.sequence_outputs)
+        names = [*self.input_names, *self.output_names]
+        return {name: {0: "batch"} if name in unpadded else {0: "batch", 1: "sequence"} for name in names}
+
+    def write_files(self, folder: Path) -> list[Path]:
+        """Write tokenizer.json and tokenizer_config.json."""
+        self.tokenizer.save_pretrained(folder)
+        return [folder / "tokenizer.json", folder / "tokenizer_config.json"]
+
+    def section(self) -> dict[str, Any]:
+        """Return the tokenizer's settings, and what the folder says of the output."""
+        tokenizer: dict[str, Any] = {"max_length": self.max_length, "pad_token_id": self.tokenizer.pad_token_id}
+        if self.tokenizer.unk_token_id is not None:
+            tokenizer["unk_token_id"] = self.tokenizer.unk_token_id
+        output: dict[str, Any] = {}
+        if self.task == "text-classification" and self.model.config.problem_type:
+            output["problem_type"] = self.model.config.problem_type
+        if self.task == "feature-extraction":
+            found = sentence_settings(self.folder)
+            tokenizer["max_length"] = min(self.max_length, found.pop("max_length", self.max_length))
+            output |= found
+        return {"tokenizer": tokenizer, "output": output}
 
 
 def load_source(source: str, task: str) -> Source:
@@ -75,23 +76,17 @@ def load_source(source: str, task: str) -> Source:
 
     Args:
         source: Folder that `save_pretrained` wrote, or a hub id.
-        task: A task of `_MODEL_CLASSES`.
+        task: A text task.
 
     Raises:
         OperatorError: It cannot be read, or does not serve the task.
     """
-    folder = _find_folder(source)
-    if not (folder / "config.json").is_file():
-        raise OperatorError(f"{source} has no config.json; give a folder that save_pretrained wrote, or a hub id")
-    transformers.utils.logging.disable_progress_bar()  # the build prints its own steps
+    folder = find_folder(source)
+    model = load_checkpoint(source, folder, task)
     try:
-        model = getattr(transformers, _MODEL_CLASSES[task]).from_pretrained(
-            folder, attn_implementation="eager", dtype=torch.float32
-        )
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    except Exception as error:  # a checkpoint can be broken in as many ways as there are architectures
+    except Exception as error:  # so can a tokenizer's files
         raise OperatorError(f"{source} cannot be loaded for {task}: {first_line(error)}") from error
-    _check_head(source, model, task)
     if not any(file.name in _TOKENIZER_FILES or file.suffix == ".model" for file in folder.iterdir()):
         raise OperatorError(f"{source} has no tokenizer (tokenizer.json, vocab.txt ...); save it beside the model")
     if not tokenizer.is_fast:
@@ -99,14 +94,14 @@ def load_source(source: str, task: str) -> Source:
     if task == "question-answering" and tokenizer.padding_side != "right":
         raise OperatorError(f"{source} pads on the left; question-answering needs padding on the right")
     return Source(
-        folder,
-        task,
-        model.eval(),
-        tokenizer,
-        _labels(model.config, task),
-        tuple(tokenizer.model_input_names),
-        _max_length(tokenizer, model.config),
-        digest(folder),
+        folder=folder,
+        task=task,
+        model=model,
+        labels=_labels(model.config, task),
+        input_names=tuple(tokenizer.model_input_names),
+        digest=digest(folder),
+        tokenizer=tokenizer,
+        max_length=_max_length(tokenizer, model.config),
     )
 
 
@@ -119,45 +114,21 @@ def sentence_settings(folder: Path) -> dict[str, Any]:
     if not (folder / "modules.json").is_file():
         return {}
     settings: dict[str, Any] = {}
-    for module in _read_json(folder / "modules.json"):
+    for module in read_json(folder / "modules.json"):
         kind = str(module.get("type", "")).rsplit(".", 1)[-1]
         if kind == "Normalize":
             settings["normalize"] = True
         elif kind == "Pooling":
-            settings["pooling"] = _pooling(_read_json(folder / module["path"] / "config.json"))
+            settings["pooling"] = _pooling(read_json(folder / module["path"] / "config.json"))
         elif kind != "Transformer":
             raise OperatorError(f"{folder} has a sentence-transformers module {kind}; Pooling and Normalize are known")
     prompts = folder / "config_sentence_transformers.json"
-    if prompts.is_file() and (name := _read_json(prompts).get("default_prompt_name")):
+    if prompts.is_file() and (name := read_json(prompts).get("default_prompt_name")):
         raise OperatorError(f"{folder} puts the prompt {name!r} before every text; that is not supported")
     file = folder / "sentence_bert_config.json"
-    if file.is_file() and (length := _read_json(file).get("max_seq_length")):
+    if file.is_file() and (length := read_json(file).get("max_seq_length")):
         settings["max_length"] = int(length)
     return settings
-
-
-def digest(folder: Path) -> str:
-    """Return the SHA-256 over the names and contents of a folder's files."""
-    total = hashlib.sha256()
-    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-        with file.open("rb") as stream:
-            content = hashlib.sha256()
-            while block := stream.read(2**20):
-                content.update(block)
-        total.update(f"{file.relative_to(folder)}\0{content.hexdigest()}\n".encode())
-    return total.hexdigest()
-
-
-def _find_folder(source: str) -> Path:
-    """Return the folder of a checkpoint, fetched from the hub where it is not one."""
-    if Path(source).is_dir():
-        return Path(source)
-    try:
-        return Path(huggingface_hub.snapshot_download(source))
-    except Exception as error:  # the hub client raises errors of several packages
-        raise OperatorError(
-            f"there is no folder {source}, and no such model on the hub: {first_line(error)}"
-        ) from error
 
 
 def _pooling(config: Mapping[str, Any]) -> str:
@@ -177,14 +148,12 @@ def _pooling(config: Mapping[str, Any]) -> str:
 def _labels(config: Any, task: str) -> tuple[str, ...]:
     if task not in ("text-classification", "token-classification"):
         return ()
-    names = {int(index): str(name) for index, name in config.id2label.items()}
-    if sorted(names) != list(range(config.num_labels)):
-        raise OperatorError(f"config.json names {len(names)} labels (id2label) and has {config.num_labels}; name each")
-    if len(set(names.values())) != len(names):
+    names = labels_of(config)
+    if len(set(names)) != len(names):
         raise OperatorError(
             "config.json gives two labels one name (id2label); answers name labels, so each needs its own"
         )
-    return tuple(names[index] for index in range(len(names)))
+    return names
 
 
 def _max_length(tokenizer: Any, config: Any) -> int:
@@ -199,21 +168,3 @@ def _max_length(tokenizer: Any, config: Any) -> int:
 
 _OFFSET_POSITIONS = frozenset({"roberta", "xlm-roberta", "camembert", "mpnet", "xlm-roberta-xl", "longformer"})
 """Models that number positions from pad_token_id + 1, so that they take that many tokens less."""
-
-
-def _check_head(source: str, model: Any, task: str) -> None:
-    """Refuse a checkpoint without the head that the task needs: transformers would make one up at random."""
-    names = model.config.architectures or []
-    if task == "feature-extraction" or type(model).__name__ in names:
-        return
-    raise OperatorError(
-        f"{source} holds {', '.join(names) or 'no named architecture'} and {task} needs {type(model).__name__}: "
-        "its head would be random; fine-tune it first"
-    )
-
-
-def _read_json(file: Path) -> Any:
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise OperatorError(f"{file} cannot be read: {first_line(error)}") from error

@@ -15,6 +15,7 @@ from ts_handlers.runtime.session import ModelFiles
 from ts_handlers.runtime.torch_module import accepted_inputs, cast_product_weights, is_convolutional, load_module
 from ts_handlers.runtime.torch_package import is_package, open_package
 from ts_handlers.runtime.torch_program import Program
+from ts_handlers.runtime.torch_script import is_script, open_script
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +31,8 @@ class TorchSession:
         device = find_device(files.gpu_id)
         if is_package(config.file or files.serialized_file):
             self._program, self._form = open_package(config, files, device)
+        elif files.model_file is None and is_script(files.model_dir / str(config.file or files.serialized_file)):
+            self._program, self._form = open_script(config, files, device), f"{config.precision}, TorchScript"
         else:
             self._program, self._form = open_module(config, files, device), config.precision
 

@@ -44,6 +44,7 @@ class Program:
         Raises:
             ConfigError: An input is missing, or outputs have no names.
         """
+        arrays = self._under_its_name(arrays)
         for name in self.required_names:
             if name not in arrays:
                 raise ConfigError(
@@ -54,6 +55,12 @@ class Program:
         with torch.inference_mode(), precision:
             outputs = self.call(**{name: self._tensor(arrays[name]) for name in names})
         return {name: _to_numpy(tensor) for name, tensor in self._named(outputs).items()}
+
+    def _under_its_name(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
+        """Call a single array what the model calls its single input: of one there is no doubt."""
+        if len(arrays) == 1 and self.input_names is not None and len(self.input_names) == 1:
+            return dict(zip(self.input_names, arrays.values(), strict=True))
+        return arrays
 
     def _tensor(self, array: Array) -> torch.Tensor:
         tensor = torch.from_numpy(array).to(self.device)

@@ -9,8 +9,12 @@ import numpy as np
 
 from ts_handlers.batch import Array, ModelInput
 from ts_handlers.config import from_mapping
+from ts_handlers.errors import OperatorError
 from ts_handlers.outputs import default_function, l2_normalize, pool, sigmoid, softmax
 from ts_handlers.tasks import TASKS
+
+_UNDECIDED = ("feature-extraction", "image-segmentation", "object-detection")
+"""Tasks that decide nothing, or so many things that one of them always differs."""
 
 
 class Answers:
@@ -34,6 +38,11 @@ class Answers:
         if self._task == "feature-extraction":
             vector = pool(outputs["last_hidden_state"], item.arrays["attention_mask"], self._settings.pooling)
             return np.asarray(l2_normalize(vector) if self._settings.normalize else vector, dtype=np.float64)[None]
+        if self._task == "image-segmentation":
+            pixels = outputs["logits"].astype(np.float64)
+            return softmax(pixels.reshape(len(pixels), -1).T)
+        if self._task == "object-detection":
+            return self._detections(outputs)
         if self._task == "question-answering":
             logits = np.stack([outputs["start_logits"], outputs["end_logits"]]).astype(np.float64)
             return softmax(logits)
@@ -45,11 +54,19 @@ class Answers:
 
     def decision(self, answer: Array) -> tuple[int, ...] | None:
         """Return what is decided by an answer (label indices, or the ends of a span); None where nothing is."""
-        if self._task == "feature-extraction" or answer.shape[-1] == 1:
+        if self._task in _UNDECIDED or answer.shape[-1] == 1:
             return None
-        if self._task == "text-classification" and self._is_multi_label:
+        if self._task in ("text-classification", "image-classification") and self._is_multi_label:
             return tuple(int(score > 0.5) for score in answer[0])
         return tuple(int(index) for index in answer.argmax(axis=-1))
+
+    def _detections(self, outputs: Mapping[str, Array]) -> Array:
+        """Return scores and box of each query."""
+        if "pred_boxes" not in outputs:
+            raise OperatorError("a detector that returns lists is not judged; leave out --evaluation and --calibration")
+        logits = outputs["logits"].astype(np.float64)
+        scores = sigmoid(logits) if logits.shape[-1] == self._num_labels else softmax(logits)
+        return np.concatenate([scores, outputs["pred_boxes"].astype(np.float64)], axis=-1)
 
     @property
     def _is_multi_label(self) -> bool:

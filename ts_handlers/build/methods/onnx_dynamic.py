@@ -25,4 +25,4 @@ def int8_runtime(material: Material) -> dict[str, str]:
     return {"backend": "onnx", "precision": "int8", "target_cpu": material.target.name}
 
 
-METHODS = (Method("onnx", "int8", "dynamic", make),)
+METHODS = (Method("onnx", "int8", "dynamic", make, takes_images=True),)

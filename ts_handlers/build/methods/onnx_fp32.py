@@ -21,4 +21,4 @@ def graph_details(material: Material) -> dict[str, object]:
     return {"opset": export.OPSET, "fused_operators": dict(material.fused_operators)}
 
 
-METHODS = (Method("onnx", "fp32", None, make),)
+METHODS = (Method("onnx", "fp32", None, make, takes_images=True),)

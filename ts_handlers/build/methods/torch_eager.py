@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import shutil
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from ts_handlers.build.engine import Engine, Material, Method
+from ts_handlers.build.image_source import ImageSource
 from ts_handlers.build.steps import step
+from ts_handlers.errors import OperatorError
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def make(material: Material, folder: Path, *, precision: str) -> Engine:
     """Write the checkpoint."""
-    model = material.source.model
+    source = material.model_source
+    if isinstance(source, ImageSource) and source.form != "folder":
+        return _copy(source, folder, precision)
+    model = source.model
     with step(material.progress, "write the checkpoint"):
         model.to(_DTYPES[precision]).save_pretrained(folder)
         model.to(torch.float32)
@@ -23,4 +30,22 @@ def make(material: Material, folder: Path, *, precision: str) -> Engine:
     return Engine(folder / "model.safetensors", runtime, (folder / "config.json",))
 
 
-METHODS = tuple(Method("torch", precision, None, partial(make, precision=precision)) for precision in _DTYPES)
+def _copy(source: ImageSource, folder: Path, precision: str) -> Engine:
+    """Take the files as they were given."""
+    runtime: dict[str, Any] = {"backend": "torch", "precision": precision, "output_names": list(source.output_names)}
+    if source.form == "onnx":
+        raise OperatorError("torch does not run ONNX files; use --backend onnx")
+    if source.form != "state_dict" and precision != "fp32":
+        raise OperatorError(f"a {source.file.suffix} file is run as it is, in fp32; give a state dict for {precision}")
+    model = folder / source.file.name
+    shutil.copyfile(source.file, model)
+    if source.model_file is None:
+        return Engine(model, runtime)
+    model_file = folder / source.model_file.name
+    shutil.copyfile(source.model_file, model_file)
+    return Engine(model, runtime, model_file=model_file)
+
+
+METHODS = tuple(
+    Method("torch", precision, None, partial(make, precision=precision), takes_images=True) for precision in _DTYPES
+)

@@ -1,0 +1,87 @@
+"""What a build feeds its models, of texts or of images: the one place that tells them apart."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ts_handlers.batch import ModelInput
+from ts_handlers.build import check
+from ts_handlers.build.image_samples import ImageDataset, max_samples, sample_image_inputs, sample_image_request
+from ts_handlers.build.image_source import Given, ImageSource, load_image_source
+from ts_handlers.build.model_source import ModelSource
+from ts_handlers.build.request import BuildRequest
+from ts_handlers.build.samples import Dataset
+from ts_handlers.build.source import Source, load_source
+from ts_handlers.errors import OperatorError
+from ts_handlers.tasks import TASKS
+
+
+def load(request: BuildRequest, work: Path) -> ModelSource:
+    """Read the source of a build.
+
+    Args:
+        request: What was asked for.
+        work: Folder for what is made of it.
+
+    Raises:
+        OperatorError: It cannot be read, or does not serve the task.
+    """
+    if TASKS[request.task].instances == "image":
+        given = Given(request.labels, request.preprocessor, request.model_file)
+        return load_image_source(request.source, request.task, given, work)
+    for option, value in (
+        ("--labels", request.labels),
+        ("--preprocessor", request.preprocessor),
+        ("--model-file", request.model_file),
+    ):
+        if value is not None:
+            raise OperatorError(
+                f"{option} is for tasks of images; {request.task} takes a Hugging Face folder or hub id"
+            )
+    return load_source(request.source, request.task)
+
+
+def open_dataset(source: ModelSource, file: Path, *, is_judged: bool = False) -> Dataset:
+    """Open a file of samples.
+
+    Args:
+        source: The model.
+        file: Texts; images as a folder or a file of paths.
+        is_judged: Whether all samples are held in memory, so that there may not be too many.
+    """
+    if isinstance(source, ImageSource):
+        return ImageDataset(source, file, limit=max_samples(source) if is_judged else None)
+    return Dataset(source, file)
+
+
+def sample_inputs(source: ModelSource, file: Path | None) -> list[ModelInput]:
+    """Return what the build is checked on.
+
+    Raises:
+        OperatorError: The file cannot be read, or has no sample.
+    """
+    if isinstance(source, ImageSource):
+        return sample_image_inputs(source, file)
+    if not isinstance(source, Source):
+        raise OperatorError(f"{type(source).__name__} has no samples; it is neither of texts nor of images")
+    return check.sample_inputs(source, check.read_samples(file))
+
+
+def sample_request(request: BuildRequest) -> Any:
+    """Return what the finished archive must answer.
+
+    Raises:
+        OperatorError: --sample-request cannot be read.
+    """
+    if request.sample_request is not None:
+        try:
+            return json.loads(request.sample_request.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise OperatorError(f"--sample-request {request.sample_request} cannot be read as JSON: {error}") from error
+    if TASKS[request.task].instances == "image":
+        return sample_image_request()
+    if request.task == "question-answering":
+        return {"question": check.SAMPLE_QUESTIONS[0], "context": check.SAMPLE_TEXTS[3]}
+    return check.SAMPLE_TEXTS[0]

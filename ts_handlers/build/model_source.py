@@ -1,0 +1,214 @@
+"""What a build needs to know of any model; `source` has that of texts, `image_source` that of images."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import torch
+import transformers
+
+from ts_handlers.batch import Array
+from ts_handlers.calls import ModelCalls
+from ts_handlers.config import BucketingConfig
+from ts_handlers.errors import OperatorError, first_line
+
+MODEL_CLASSES = {
+    "text-classification": "AutoModelForSequenceClassification",
+    "token-classification": "AutoModelForTokenClassification",
+    "question-answering": "AutoModelForQuestionAnswering",
+    "feature-extraction": "AutoModel",
+    "image-classification": "AutoModelForImageClassification",
+    "object-detection": "AutoModelForObjectDetection",
+    "image-segmentation": "AutoModelForSemanticSegmentation",
+}
+"""Class of transformers that loads each task's checkpoint."""
+
+OUTPUT_NAMES: Mapping[str, tuple[str, ...]] = {
+    "text-classification": ("logits",),
+    "token-classification": ("logits",),
+    "question-answering": ("start_logits", "end_logits"),
+    "feature-extraction": ("last_hidden_state",),
+    "image-classification": ("logits",),
+    "object-detection": ("logits", "pred_boxes"),
+    "image-segmentation": ("logits",),
+}
+"""Outputs of each task's model, in the order they are exported."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """A model in memory.
+
+    Attributes:
+        folder: Where it was read.
+        task: What it is built for.
+        model: The model, in fp32, in eval mode; called with its inputs by name and `return_dict=True`.
+        labels: Names of its labels, by index; empty where the task has none.
+        input_names: Arrays that are made for it and that it takes.
+        digest: SHA-256 over what it was read from.
+    """
+
+    folder: Path
+    task: str
+    model: Any
+    labels: tuple[str, ...]
+    input_names: tuple[str, ...]
+    digest: str
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Names of the model's outputs."""
+        return OUTPUT_NAMES[self.task]
+
+    @property
+    def sequence_outputs(self) -> tuple[str, ...]:
+        """Those of them with a sequence as their second axis."""
+        return ()
+
+    @property
+    def pad_values(self) -> Mapping[str, int]:
+        """Fill of each input where it is padded."""
+        return {}
+
+    @property
+    def pads_images(self) -> bool:
+        """Whether images of different sizes may share a call."""
+        return False
+
+    @property
+    def max_batch_size(self) -> int | None:
+        """Most rows of a call; None where any number is taken."""
+        return None
+
+    @property
+    def architecture(self) -> str:
+        """Name of what it is, for the build report."""
+        return type(self.model).__name__
+
+    @property
+    def num_parameters(self) -> int:
+        """How many numbers the model holds."""
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+    def example(self) -> dict[str, torch.Tensor]:
+        """Return inputs of two rows, to trace the model with."""
+        raise NotImplementedError
+
+    def dynamic_axes(self) -> dict[str, dict[int, str]]:
+        """Return the axes of inputs and outputs that change from call to call, by name."""
+        raise NotImplementedError
+
+    def write_files(self, folder: Path) -> list[Path]:
+        """Write what a worker needs beside the model and its labels."""
+        raise NotImplementedError
+
+    def section(self) -> dict[str, Any]:
+        """Return `handler` as far as the source decides it."""
+        raise NotImplementedError
+
+    def calls(self, bucketing: BucketingConfig) -> ModelCalls:
+        """Return how a worker's calls of it are made."""
+        return ModelCalls(bucketing, self.pad_values, self.sequence_outputs, pads_images=self.pads_images)
+
+    def run(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
+        """Run the model on one batch."""
+        feed = {name: torch.from_numpy(arrays[name]) for name in self.input_names}
+        with torch.inference_mode():
+            outputs = self.model(**feed, return_dict=True)
+        found = {name: outputs[name] for name in self.output_names}
+        return {
+            name: item.float().numpy() if item.is_floating_point() else item.numpy() for name, item in found.items()
+        }
+
+
+def find_folder(source: str) -> Path:
+    """Return the folder of a checkpoint, fetched from the hub where it is not one.
+
+    Raises:
+        OperatorError: There is none.
+    """
+    if Path(source).is_dir():
+        return Path(source)
+    try:
+        return Path(huggingface_hub.snapshot_download(source))
+    except Exception as error:  # the hub client raises errors of several packages
+        raise OperatorError(
+            f"there is no folder {source}, and no such model on the hub: {first_line(error)}"
+        ) from error
+
+
+def load_checkpoint(source: str, folder: Path, task: str) -> Any:
+    """Load a folder's model with the head that the task needs.
+
+    Raises:
+        OperatorError: It cannot be read, or does not serve the task.
+    """
+    if not (folder / "config.json").is_file():
+        raise OperatorError(f"{source} has no config.json; give a folder that save_pretrained wrote, or a hub id")
+    transformers.utils.logging.disable_progress_bar()  # the build prints its own steps
+    try:
+        model = getattr(transformers, MODEL_CLASSES[task]).from_pretrained(
+            folder, attn_implementation="eager", dtype=torch.float32
+        )
+    except Exception as error:  # a checkpoint can be broken in as many ways as there are architectures
+        raise OperatorError(f"{source} cannot be loaded for {task}: {first_line(error)}") from error
+    _check_head(source, model, task)
+    return model.eval()
+
+
+def labels_of(config: Any) -> tuple[str, ...]:
+    """Return the names of a checkpoint's labels, by index.
+
+    Raises:
+        OperatorError: Some have none.
+    """
+    names = {int(index): str(name) for index, name in config.id2label.items()}
+    if sorted(names) != list(range(config.num_labels)):
+        raise OperatorError(f"config.json names {len(names)} labels (id2label) and has {config.num_labels}; name each")
+    return tuple(names[index] for index in range(len(names)))
+
+
+def digest(folder: Path) -> str:
+    """Return the SHA-256 over the names and contents of a folder's files."""
+    total = hashlib.sha256()
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        total.update(f"{file.relative_to(folder)}\0{file_digest(file)}\n".encode())
+    return total.hexdigest()
+
+
+def file_digest(file: Path) -> str:
+    """Return the SHA-256 of a file."""
+    content = hashlib.sha256()
+    with file.open("rb") as stream:
+        while block := stream.read(2**20):
+            content.update(block)
+    return content.hexdigest()
+
+
+def read_json(file: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        OperatorError: It cannot be read.
+    """
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise OperatorError(f"{file} cannot be read: {first_line(error)}") from error
+
+
+def _check_head(source: str, model: Any, task: str) -> None:
+    """Refuse a checkpoint without the head that the task needs: transformers would make one up at random."""
+    names = model.config.architectures or []
+    if task == "feature-extraction" or type(model).__name__ in names:
+        return
+    raise OperatorError(
+        f"{source} holds {', '.join(names) or 'no named architecture'} and {task} needs {type(model).__name__}: "
+        "its head would be random; fine-tune it first"
+    )
