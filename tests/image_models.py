@@ -134,3 +134,11 @@ IMAGE_MAKERS: dict[str, Callable[[Path], None]] = {
     "tiny-segformer": segformer,
 }
 """Name -> function that writes the checkpoint."""
+
+
+def write_image_model(kind: str, folder: Path) -> Path:
+    """Write the checkpoint named `kind` into `folder`."""
+    torch.manual_seed(7)
+    folder.mkdir(parents=True, exist_ok=True)
+    IMAGE_MAKERS[kind](folder)
+    return folder

@@ -7,15 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tests.image_models import write_image_model
 from tests.models import MINILM, write_model
-from ts_handlers.build import archive
+from tests.pictures import encode, scene
+from ts_handlers.build import archive, inputs
 from ts_handlers.build.candidates import candidates
 from ts_handlers.build.check import SAMPLE_TEXTS
 from ts_handlers.build.engine import Material
 from ts_handlers.build.request import BuildRequest
-from ts_handlers.build.samples import Dataset
 from ts_handlers.build.sections import handler_section, source_section
-from ts_handlers.build.source import load_source
 from ts_handlers.build.target import target_cpu
 
 TASK_OF = {
@@ -29,6 +29,11 @@ TASK_OF = {
     "tiny-distilbert": "text-classification",
     "tiny-electra": "text-classification",
     "tiny-mpnet": "feature-extraction",
+    "tiny-vit": "image-classification",
+    "tiny-resnet": "image-classification",
+    "tiny-detr": "object-detection",
+    "tiny-yolos": "object-detection",
+    "tiny-segformer": "image-segmentation",
 }
 """Task of each checkpoint of `tests.models`, and of MiniLM itself."""
 
@@ -37,6 +42,10 @@ KINDS = ("sentiment", "minilm", "entities", "answers")
 
 TINY_KINDS = ("tiny-distilbert", "tiny-mpnet", "tiny-roberta", "tiny-roberta-answers")
 """The same at random weights, quick to build, for texts of less than 100 characters."""
+
+
+IMAGE_KINDS = ("tiny-vit", "tiny-resnet", "tiny-detr", "tiny-yolos", "tiny-segformer")
+"""Checkpoints of images."""
 
 
 class ModelDirs:
@@ -50,7 +59,9 @@ class ModelDirs:
         if kind == "minilm":
             return Path(MINILM)
         folder = self._root / "checkpoints" / kind
-        return folder if folder.exists() else write_model(kind, folder)
+        if not folder.exists():
+            write_image_model(kind, folder) if kind in IMAGE_KINDS else write_model(kind, folder)
+        return folder
 
     def get(
         self,
@@ -66,8 +77,7 @@ class ModelDirs:
         if folder.exists() and not settings:
             return folder
         folder.mkdir(parents=True, exist_ok=True)
-        calibration = folder / "calibration.txt"
-        calibration.write_text("\n".join(text[:100] for text in SAMPLE_TEXTS), encoding="utf-8")
+        calibration = _write_calibration(kind, folder)
         request = BuildRequest(
             source=str(self.checkpoint(kind)),
             task=TASK_OF[kind],
@@ -80,9 +90,9 @@ class ModelDirs:
             calibration=calibration,
             settings=settings or {},
         )
-        source = load_source(request.source, request.task)
         with tempfile.TemporaryDirectory() as work:
-            dataset = Dataset(source, calibration)
+            source = inputs.load(request, Path(work))
+            dataset = inputs.open_dataset(source, calibration)
             material = Material(source, Path(work), target_cpu(request.target_cpu), dataset, progress=lambda _: None)
             engine = candidates(request).methods[0].make(material, folder)
         source.write_files(folder)
@@ -90,6 +100,18 @@ class ModelDirs:
         archive.write_model_config(handler_section(request, source_section(request, source), engine), folder)
         (folder / "serialized-file.txt").write_text(engine.serialized_file.name, encoding="utf-8")
         return folder
+
+
+def _write_calibration(kind: str, folder: Path) -> Path:
+    if kind not in IMAGE_KINDS:
+        file = folder / "calibration.txt"
+        file.write_text("\n".join(text[:100] for text in SAMPLE_TEXTS), encoding="utf-8")
+        return file
+    pictures = folder / "calibration"
+    pictures.mkdir(exist_ok=True)
+    for seed in range(8):
+        (pictures / f"{seed}.png").write_bytes(encode(scene(80 + 8 * seed, 120, seed), "PNG"))
+    return pictures
 
 
 def serialized_file(folder: Path) -> str:

@@ -94,11 +94,14 @@ class ImageConfig:
         layout: Axes of the model's pixel_values.
         pixel_mask: Whether the model takes a pixel_mask, so that pictures of different sizes can share a call; by default
             whether the processor pads.
+        reduces_jpeg: Whether a JPEG much larger than needed is decoded at a reduced scale: several times as fast, and a
+            pixel that the model is fed differs by a few of 256 levels.
     """
 
     file: str = "preprocessor_config.json"
     layout: Literal["NCHW", "NHWC"] = "NCHW"
     pixel_mask: bool | None = None
+    reduces_jpeg: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,8 +109,8 @@ class ImageHandler(InferenceHandler):
             return [self._model_input(image, (image.shape[1], image.shape[2]))]
         picture = image
         if isinstance(image, EncodedImage):
-            resizes = self.preprocessing.resize is not None
-            picture = decode_image(image, self.preprocessing.resized(image.height, image.width) if resizes else None)
+            reduces = self.config.image.reduces_jpeg and self.preprocessing.resize is not None
+            picture = decode_image(image, self.preprocessing.resized(image.height, image.width) if reduces else None)
         return [self._model_input(preprocess(picture, self.preprocessing), (picture.height, picture.width))]
 
     def warmup_input(self, length: int) -> ModelInput:
