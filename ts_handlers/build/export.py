@@ -46,7 +46,7 @@ def export_onnx(source: ModelSource, path: Path) -> None:
     example = source.example()
     with _quiet_exporter(), torch.inference_mode():
         torch.onnx.export(
-            _Positional(source).eval(),  # the exporter gives the model back in the mode of its wrapper
+            source.scripted() or _Positional(source).eval(),  # the exporter gives a model back in its wrapper's mode
             tuple(example[name] for name in source.input_names),
             str(path),
             input_names=list(source.input_names),

@@ -110,6 +110,17 @@ class ImageSource(ModelSource):
         """(height, width) of a usual input."""
         return self.preprocessing.fixed_size or self.preprocessing.resized(*TYPICAL_SIZE)
 
+    def scripted(self) -> torch.nn.Module | None:
+        """Return the model as it was scripted.
+
+        Raises:
+            OperatorError: It takes a list of pictures.
+        """
+        if self.is_detector:
+            raise OperatorError(f"{self.file} takes a list of pictures and has no ONNX form here; use --backend torch")
+        module: torch.nn.Module | None = self.model.module if self.form == "script" else None
+        return module
+
     def example(self) -> dict[str, torch.Tensor]:
         """Return two grey pictures of a usual size."""
         size = self.input_size

@@ -96,6 +96,10 @@ class ModelSource:
         """How many numbers the model holds."""
         return sum(parameter.numel() for parameter in self.model.parameters())
 
+    def scripted(self) -> torch.nn.Module | None:
+        """Return the model as TorchScript, which is exported without being traced; None where it is none."""
+        return None
+
     def example(self) -> dict[str, torch.Tensor]:
         """Return inputs of two rows, to trace the model with."""
         raise NotImplementedError

@@ -103,17 +103,26 @@ def load_exported(path: Path) -> torch.nn.Module:
     arguments = program.graph_signature.user_inputs
     if len(arguments) != 1:
         raise OperatorError(f"{path} takes {len(arguments)} inputs; export a model that takes pixel_values alone")
-    if program.call_spec.in_spec.child(1).num_children:
-        return _ByKeyword(module, program.call_spec.in_spec.child(1).context[0])
-    return module
+    keywords = program.call_spec.in_spec.child(1)
+    return _Exported(module, keywords.context[0] if keywords.num_children else None)
 
 
-class _ByKeyword(torch.nn.Module):
-    """A module that takes its one input by name, as one that takes it by position."""
+class _Exported(torch.nn.Module):
+    """A graph of torch.export as a module that takes pixel_values by position.
 
-    def __init__(self, module: torch.nn.Module, name: str) -> None:
+    Args:
+        module: The graph; it has no mode but that it was exported in.
+        keyword: What it calls its input; None where it takes it by position.
+    """
+
+    def __init__(self, module: torch.nn.Module, keyword: str | None) -> None:
         super().__init__()
-        self.module, self.name = module, name
+        self.module, self.keyword = module, keyword
+
+    def train(self, mode: bool = True) -> _Exported:
+        """Do nothing: the graph refuses to be asked."""
+        del mode
+        return self
 
     def forward(self, pixel_values: torch.Tensor) -> Any:
-        return self.module(**{self.name: pixel_values})
+        return self.module(pixel_values) if self.keyword is None else self.module(**{self.keyword: pixel_values})
