@@ -14,6 +14,7 @@ import onnx
 import torch
 
 from ts_handlers.build.model_source import ModelSource
+from ts_handlers.errors import OperatorError, first_line
 
 OPSET = 17
 """Newest opset the TorchScript exporter writes; it has LayerNormalization, which the optimizer fuses further."""
@@ -42,19 +43,30 @@ def export_onnx(source: ModelSource, path: Path) -> None:
 
     The TorchScript exporter is used although it is deprecated: from the graph of the torch.export based one, ONNX
     Runtime's optimizer fuses no attention.
+
+    Raises:
+        OperatorError: The exporter cannot.
     """
     example = source.example()
+    module = source.scripted() or _Positional(source).eval()  # the exporter gives a model back in its wrapper's mode
     with _quiet_exporter(), torch.inference_mode():
-        torch.onnx.export(
-            source.scripted() or _Positional(source).eval(),  # the exporter gives a model back in its wrapper's mode
-            tuple(example[name] for name in source.input_names),
-            str(path),
-            input_names=list(source.input_names),
-            output_names=list(source.output_names),
-            dynamic_axes=source.dynamic_axes(),
-            opset_version=OPSET,
-            dynamo=False,
-        )
+        try:
+            torch.onnx.export(
+                module,
+                tuple(example[name] for name in source.input_names),
+                str(path),
+                input_names=list(source.input_names),
+                output_names=list(source.output_names),
+                dynamic_axes=source.dynamic_axes(),
+                opset_version=OPSET,
+                dynamo=False,
+            )
+        except OperatorError:
+            raise
+        except Exception as error:  # a model can be beyond the exporter in many ways
+            raise OperatorError(
+                f"{source.architecture} cannot be exported to ONNX ({first_line(error)}); use --backend torch"
+            ) from error
 
 
 def fuse(source: ModelSource, path: Path, fused_path: Path) -> dict[str, int]:

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import transformers
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -17,15 +18,20 @@ from ts_handlers.batch import Array, ModelInput
 from ts_handlers.build.image_source import ImageSource
 from ts_handlers.build.onnx_file import PIXEL_MASK, PIXEL_VALUES
 from ts_handlers.build.samples import Dataset, Sample
-from ts_handlers.errors import OperatorError, RequestError
+from ts_handlers.build.steps import Progress
+from ts_handlers.errors import OperatorError, RequestError, first_line
 from ts_handlers.images import ImageLimits, Picture, decode_image, open_image, picture_from_pixels
 from ts_handlers.preprocessing import preprocess
+from ts_handlers.preprocessor_config import PREPROCESSOR_FILE
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 
 _LIMITS = ImageLimits(max_bytes=100_000_000, max_pixels=100_000_000)
 
 _SAMPLE_SIZES = ((240, 320), (320, 240), (224, 224), (300, 301), (90, 200))
+
+MAX_LEVELS = 3
+"""Levels of 256 that a pixel may differ by from transformers' own processor: some round between two steps."""
 
 MAX_PIXELS = 2**26
 """Pixels of all samples that engines are compared on: they stay in memory, 12 bytes a pixel."""
@@ -148,6 +154,34 @@ def sample_image_request() -> dict[str, str]:
     target = io.BytesIO()
     Image.fromarray(sample_pictures()[0]).save(target, "PNG")
     return {"b64": base64.b64encode(target.getvalue()).decode("ascii")}
+
+
+def check_preprocessing(source: ImageSource, progress: Progress) -> None:
+    """Compare our preprocessing with transformers' own processor of the folder, on made pictures.
+
+    Raises:
+        OperatorError: They differ by more than rounding.
+    """
+    if source.form != "folder" or not (source.folder / PREPROCESSOR_FILE).is_file():
+        return
+    try:
+        processor = transformers.AutoImageProcessor.from_pretrained(source.folder)
+    except Exception as error:  # noqa: BLE001  # it needs torchvision, or is somebody's own code
+        progress(f"  note: preprocessing was not compared with transformers' own: {first_line(error)}")
+        return
+    for pixels in sample_pictures():
+        height, width = source.preprocessing.resized(*pixels.shape[:2])
+        crop = source.preprocessing.crop or (0, 0)
+        if height < crop[0] or width < crop[1]:
+            continue  # processors differ from one another in where they put what is smaller than its crop
+        ours = encode_picture(source, picture_from_pixels(pixels)).arrays[PIXEL_VALUES]
+        theirs = np.asarray(processor(images=Image.fromarray(pixels), return_tensors="pt")["pixel_values"][0])
+        allowed = MAX_LEVELS * max(source.preprocessing.scale)
+        if ours.shape != theirs.shape or np.abs(ours - theirs).max() > allowed:
+            raise OperatorError(
+                f"{type(processor).__name__} makes {theirs.shape} of a picture of {pixels.shape[:2]} and we {ours.shape}, "
+                "or other values; write a handler of your own that overrides transform"
+            )
 
 
 def _read_folder(folder: Path) -> Iterator[Sample]:

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from ts_handlers.batch import ModelInput
-from ts_handlers.build import check
+from ts_handlers.build import check, image_samples
 from ts_handlers.build.image_samples import ImageDataset, max_samples, sample_image_inputs, sample_image_request
 from ts_handlers.build.image_source import Given, ImageSource, load_image_source
 from ts_handlers.build.model_source import ModelSource
 from ts_handlers.build.request import BuildRequest
 from ts_handlers.build.samples import Dataset
 from ts_handlers.build.source import Source, load_source
+from ts_handlers.build.steps import Progress
 from ts_handlers.errors import OperatorError
 from ts_handlers.tasks import TASKS
 
@@ -41,6 +42,16 @@ def load(request: BuildRequest, work: Path) -> ModelSource:
                 f"{option} is for tasks of images; {request.task} takes a Hugging Face folder or hub id"
             )
     return load_source(request.source, request.task)
+
+
+def check_preprocessing(source: ModelSource, progress: Progress) -> None:
+    """Make sure that pictures become what the source was trained on; texts are tokenized by its own tokenizer.
+
+    Raises:
+        OperatorError: They do not.
+    """
+    if isinstance(source, ImageSource):
+        image_samples.check_preprocessing(source, progress)
 
 
 def open_dataset(source: ModelSource, file: Path, *, is_judged: bool = False) -> Dataset:

@@ -36,6 +36,7 @@ def build(request: BuildRequest, progress: Progress = print) -> Path:
         work = Path(scratch)
         with step(progress, f"load {request.source} for {request.task}"):
             source = inputs.load(request, work)
+        inputs.check_preprocessing(source, progress)
         samples = inputs.sample_inputs(source, request.samples)
         section = source_section(request, source)
         data = open_data(request, source)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -92,7 +93,8 @@ def make_state_dict(folder: Path) -> Path:
 
 
 def make_script(folder: Path) -> Path:
-    torch.jit.trace(tiny(), torch.rand(2, 3, 16, 24)).save(str(folder / "tiny_script.pt"))
+    script: Any = torch.jit.trace(tiny(), torch.rand(2, 3, 16, 24))  # type: ignore[no-untyped-call]
+    script.save(str(folder / "tiny_script.pt"))
     return folder / "tiny_script.pt"
 
 
@@ -223,7 +225,8 @@ class Detector(torch.nn.Module):
 
 def test_a_scripted_detector(given: Path, tmp_path: Path) -> None:
     path = given / "detector.pt"
-    torch.jit.script(Detector()).save(str(path))
+    script: Any = torch.jit.script(Detector())
+    script.save(str(path))
     (given / "preprocessor_config.json").write_text(json.dumps({"do_resize": False, "do_normalize": False}))
     source = load(path, given, "object-detection")
     assert source.is_detector
@@ -378,3 +381,18 @@ def test_files_of_images_that_cannot_be_read(text: str, message: str, given: Pat
 def test_samples_are_bounded_by_their_pixels(given: Path) -> None:
     assert max_samples(load(make_script(given), given)) == 2**26 // (16 * 24)
     assert len({picture.shape for picture in sample_pictures()}) == 5
+
+
+def test_preprocessing_is_compared_with_transformers_own(model_dirs: ModelDirs, given: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    for kind, task in (("tiny-resnet", "image-classification"), ("tiny-detr", "object-detection")):
+        checkpoint = model_dirs.checkpoint(kind)
+        source = inputs.load(request_for(checkpoint, given, task, labels=None), tmp_path)
+        inputs.check_preprocessing(source, said.append)
+        assert isinstance(source, ImageSource)
+        other = dataclasses.replace(
+            source, preprocessing=dataclasses.replace(source.preprocessing, shift=(0.0, 0.0, 0.1))
+        )
+        with pytest.raises(OperatorError, match="or other values; write a handler of your own"):
+            inputs.check_preprocessing(other, said.append)
+    assert said == []
