@@ -29,7 +29,6 @@ from ts_handlers.errors import (
     ConfigError,
     InferenceError,
     OperatorError,
-    PayloadTooLargeError,
     UnsupportedRequestError,
 )
 from ts_handlers.payload import (
@@ -43,6 +42,7 @@ from ts_handlers.payload import (
 from ts_handlers.row import Row, open_rows
 from ts_handlers.runtime import ModelFiles, Session, open_session
 from ts_handlers.served import ServedModel
+from ts_handlers.transforms import Transforms
 
 logger = logging.getLogger(__name__)
 
@@ -151,6 +151,7 @@ class InferenceHandler(BaseHandler):
         self._calls = ModelCalls(
             self.config.bucketing, self.pad_values, self.sequence_outputs, pads_images=self.pads_images
         )
+        self._transforms = Transforms(*self.request_limit)
         self._metrics = metrics.WorkerMetrics(context.metrics, MetricTypes)
         if served.owns_process:
             metrics.OneWrite(metric_lines)
@@ -188,9 +189,7 @@ class InferenceHandler(BaseHandler):
                 with row.errors_kept():
                     self._decode_row(row, data[index], index)
         with self._metrics.timed(metrics.TRANSFORM_SECONDS):
-            for row in open_rows(rows):
-                with row.errors_kept():
-                    self._transform_row(row)
+            self._transforms.run(list(open_rows(rows)), self.transform, self.num_parallel_transforms)
         return rows
 
     @timed  # type: ignore[untyped-decorator]
@@ -249,17 +248,6 @@ class InferenceHandler(BaseHandler):
             row.call(number, self.decode, instance) for number, instance in enumerate(row.request.instances)
         ]
 
-    def _transform_row(self, row: Row) -> None:
-        limit, unit = self.request_limit
-        length = 0
-        for index, example in enumerate(row.examples):
-            row.inputs.append(list(row.call(index, self.transform, example)))
-            length += sum(item.length for item in row.inputs[-1])
-            if length > limit:
-                raise PayloadTooLargeError(
-                    f"the request has more than {limit} {unit}; send it in parts", code=f"too_many_{unit}"
-                )
-
     def _warm_up(self, inputs: Sequence[ModelInput], plan: BatchPlan) -> None:
         for num_parallel in {1, self.session.max_parallel}:
             self._calls.run_call(self.session, inputs, plan, num_parallel)
@@ -300,6 +288,11 @@ class InferenceHandler(BaseHandler):
     def request_limit(self) -> tuple[int, str]:
         """Most of what the inputs' lengths count in one request, and what that is."""
         return self.config.limits.max_tokens, "tokens"
+
+    @property
+    def num_parallel_transforms(self) -> int:
+        """How many examples are transformed at the same time; more than one where `transform` lets other threads run."""
+        return 1
 
     @property
     def pads_images(self) -> bool:

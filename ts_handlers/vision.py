@@ -74,6 +74,11 @@ class ImageHandler(InferenceHandler):
         return self.preprocessing.pads if configured is None else configured
 
     @property
+    def num_parallel_transforms(self) -> int:
+        """As many as the worker has threads: decoding and resizing let other threads run."""
+        return self.share.threads
+
+    @property
     def request_limit(self) -> tuple[int, str]:
         """Most pixels of one request, as the model is fed them."""
         return self.config.limits.max_pixels, "pixels"

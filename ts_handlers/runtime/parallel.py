@@ -10,9 +10,14 @@ T = TypeVar("T")
 
 
 class ParallelCalls:
-    """Threads that call the model; made when first needed, and anew when their number changes."""
+    """Threads that do the same to many things; made when first needed, and anew when their number changes.
 
-    def __init__(self) -> None:
+    Args:
+        name: Name of the threads.
+    """
+
+    def __init__(self, name: str = "model-call") -> None:
+        self._name = name
         self._pool: ThreadPoolExecutor | None = None
         self._size = 0
 
@@ -31,5 +36,5 @@ class ParallelCalls:
         if self._pool is None or self._size != size:
             if self._pool is not None:
                 self._pool.shutdown()
-            self._pool, self._size = ThreadPoolExecutor(size, thread_name_prefix="model-call"), size
+            self._pool, self._size = ThreadPoolExecutor(size, thread_name_prefix=self._name), size
         return self._pool
