@@ -166,6 +166,9 @@ _NO_PIXELS = (
 _SHORTEST_EDGE_TYPES = ("CLIP", "ConvNext", "LeViT", "Levit", "Poolformer", "Detr", "Yolos", "ConditionalDetr", "Bit")
 """Processors whose `size` as a single number is the shortest edge; a square elsewhere."""
 
+_NEVER_NORMALIZED = ("MobileViT", "MobileVit")
+"""Processors that have a mean and do not use it."""
+
 _YOLOS_MULTIPLE = 16
 """Edges of YOLOS's pictures are cut to multiples of its patch."""
 
@@ -178,8 +181,8 @@ def _from_transformers(reader: _Reader) -> Preprocessing:
         raise ConfigError(
             f"{reader.name}: {key} is {values[key]!r}; padding to a fixed size is not done here: resize to it"
         )
-    scale, shift = _transformers_numbers(reader)
     kind = str(values.get("image_processor_type") or values.get("feature_extractor_type") or "")
+    scale, shift = _transformers_numbers(reader, normalizes_by_default=not kind.startswith(_NEVER_NORMALIZED))
     resize: Resize | None = None
     crop: Size | None = None
     if reader.flag("do_resize", default=True):
@@ -203,12 +206,12 @@ def _from_transformers(reader: _Reader) -> Preprocessing:
     )
 
 
-def _transformers_numbers(reader: _Reader) -> tuple[Channels, Channels]:
+def _transformers_numbers(reader: _Reader, *, normalizes_by_default: bool) -> tuple[Channels, Channels]:
     """Fold rescaling and normalization into one factor and one summand for each channel."""
     rescales = reader.flag("do_rescale", default=True)
     factor = reader.number("rescale_factor", 1 / 255) if rescales else 1.0
     offset = -1.0 if rescales and reader.flag("rescale_offset", default=False) else 0.0
-    normalizes = reader.flag("do_normalize", default=True)
+    normalizes = reader.flag("do_normalize", default=normalizes_by_default)
     mean = reader.channels("image_mean") if normalizes else (0.0, 0.0, 0.0)
     std = reader.channels("image_std", positive=True) if normalizes else (1.0, 1.0, 1.0)
     if normalizes and reader.flag("include_top", default=False):
