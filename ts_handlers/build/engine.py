@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ts_handlers.build import export
+from ts_handlers.build.gate import Limits
 from ts_handlers.build.samples import Dataset
 from ts_handlers.build.source import Source
 from ts_handlers.build.steps import Progress, step
@@ -43,6 +44,8 @@ class Material:
         target: The CPU that will serve.
         calibration: Inputs whose activations may be measured; None where none were given.
         progress: Called with each step.
+        limits: What passes the gate; methods that trade speed for quality aim at it.
+        output: `handler.output` of the archive: how a client's answers are made of the model's outputs.
     """
 
     def __init__(
@@ -52,9 +55,12 @@ class Material:
         target: TargetCpu,
         calibration: Dataset | None = None,
         progress: Progress = print,
+        limits: Limits | None = None,
+        output: Mapping[str, Any] | None = None,
     ) -> None:
         self.source, self.work, self.target = source, work, target
         self.calibration, self.progress = calibration, progress
+        self.limits, self.output = limits or Limits(), output or {}
 
     @cached_property
     def exported(self) -> Path:
