@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ts_handlers.build import export
 from ts_handlers.build.gate import Limits
@@ -14,6 +14,8 @@ from ts_handlers.build.samples import Dataset
 from ts_handlers.build.source import Source
 from ts_handlers.build.steps import Progress, step
 from ts_handlers.build.target import TargetCpu
+
+Shared = TypeVar("Shared")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,14 @@ class Material:
         self.source, self.work, self.target = source, work, target
         self.calibration, self.progress = calibration, progress
         self.limits, self.output = limits or Limits(), output or {}
+        self._shared: dict[str, Any] = {}
+
+    def shared(self, name: str, make: Callable[[], Shared]) -> Shared:
+        """Return what several methods need, made when first asked for."""
+        if name not in self._shared:
+            self._shared[name] = make()
+        found: Shared = self._shared[name]
+        return found
 
     @cached_property
     def exported(self) -> Path:

@@ -5,13 +5,23 @@ from __future__ import annotations
 import importlib.util
 
 from ts_handlers.build.engine import Method
-from ts_handlers.build.methods import onnx_blocks, onnx_dynamic, onnx_fp32, onnx_static, torch_eager
+from ts_handlers.build.methods import (
+    onnx_blocks,
+    onnx_dynamic,
+    onnx_fp32,
+    onnx_mixed,
+    onnx_smooth,
+    onnx_static,
+    torch_eager,
+)
 from ts_handlers.errors import OperatorError
 
 METHODS: tuple[Method, ...] = (
     *onnx_fp32.METHODS,
     *onnx_dynamic.METHODS,
     *onnx_static.METHODS,
+    *onnx_smooth.METHODS,
+    *onnx_mixed.METHODS,
     *onnx_blocks.METHODS,
     *torch_eager.METHODS,
 )

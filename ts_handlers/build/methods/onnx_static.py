@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -17,7 +17,6 @@ from ts_handlers.build.methods.onnx_fp32 import graph_details
 from ts_handlers.build.quantize.attention import split_attention
 from ts_handlers.build.quantize.calibration import Calibration, CalibrationMethod, Feed
 from ts_handlers.build.quantize.static import TEXT_OPERATORS, StaticSettings, quantize_static
-from ts_handlers.build.samples import Dataset
 from ts_handlers.build.steps import step
 from ts_handlers.errors import OperatorError
 
@@ -56,8 +55,8 @@ def make(material: Material, folder: Path, *, method: CalibrationMethod) -> Engi
     return Engine(model, int8_runtime(material), details=graph_details(material) | {"quantization": quantization})
 
 
-def feeds(dataset: Dataset, pad_token_id: int) -> Iterator[Feed]:
-    """Read a dataset in small padded batches."""
+def feeds(dataset: Iterable[ModelInput], pad_token_id: int) -> Iterator[Feed]:
+    """Read samples in small padded batches."""
     samples = iter(dataset)
     while group := list(islice(samples, GROUP)):
         yield from _batches(group, pad_token_id)
