@@ -78,10 +78,11 @@ def search(
     if not aim.failures(quality):
         return Kept((), quality, counted.num_evaluations)
     progress(f"  {'; '.join(aim.failures(quality))}: measuring each layer alone")
-    alone = _Counted(evaluate_alone or evaluate)
+    alone = counted if evaluate_alone is None else _Counted(evaluate_alone)
     ranked = rank(bundle(layers, MAX_RANKED), alone)
     names, quality = _fewest(ranked, counted, aim, progress)
-    return Kept(names, quality, counted.num_evaluations + alone.num_evaluations)
+    num_evaluations = sum(judge.num_evaluations for judge in {counted, alone})
+    return Kept(names, quality, num_evaluations)
 
 
 def rank(layers: Sequence[Layer], evaluate: Evaluate) -> list[Layer]:
