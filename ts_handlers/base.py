@@ -17,7 +17,6 @@ from typing import Any, ClassVar
 from ts.handler_utils.timer import timed
 from ts.metrics.caching_metric import logger as metric_lines
 from ts.metrics.metric_type_enum import MetricTypes
-from ts.torch_handler.base_handler import BaseHandler
 
 from ts_handlers import metrics, startup
 from ts_handlers.batch import Array, ModelInput
@@ -32,10 +31,14 @@ from ts_handlers.errors import (
     PayloadTooLargeError,
     UnsupportedRequestError,
 )
+from ts_handlers.optional import not_imported
 from ts_handlers.payload import JSON_CONTENT_TYPE, body_content_type, encode_json, encode_response, parse_request
 from ts_handlers.row import Row, open_rows
 from ts_handlers.runtime import ModelFiles, Session, open_session
 from ts_handlers.served import ServedModel
+
+with not_imported("openvino.torch"):  # TorchServe looks for it, for torch.compile: 134 MB and 3 s of every worker
+    from ts.torch_handler.base_handler import BaseHandler
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +101,7 @@ class InferenceHandler(BaseHandler):
 
     def open_session(self, files: ModelFiles) -> Session:
         """Load the model."""
-        return open_session(self.config.runtime, files, self.share)
+        return open_session(self.config.runtime, files, self.share, self._calls.shapes)
 
     def warmup_input(self, length: int) -> ModelInput | None:
         """Return an input of this length to warm up with; None: no warm-up."""
@@ -138,8 +141,8 @@ class InferenceHandler(BaseHandler):
         self.prepare()
         check_boundaries(self.config.bucketing.boundaries, self.max_length)
         check_group_sizes(self.config.bucketing.group_sizes)
-        self.session = self.open_session(served.files)
         self._calls = ModelCalls(self.config.bucketing, self.pad_values, self.sequence_outputs)
+        self.session = self.open_session(served.files)
         self._metrics = metrics.WorkerMetrics(context.metrics, MetricTypes)
         if served.owns_process:
             metrics.OneWrite(metric_lines)

@@ -131,8 +131,8 @@ class Opener:
         config = load_config({"handler": {name: whole[name] for name in ("runtime", "bucketing") if name in whole}})
         torch.set_num_threads(1)
         files = ModelFiles(engine.serialized_file.parent, engine.serialized_file.name)
-        session = open_session(config.runtime, files, cpu_share(CpuBudget((0,)), 1, threads=1))
-        return session, self.calls(config.bucketing)
+        calls = self.calls(config.bucketing)
+        return open_session(config.runtime, files, cpu_share(CpuBudget((0,)), 1, threads=1), calls.shapes), calls
 
     def calls(self, bucketing: BucketingConfig) -> ModelCalls:
         """Return how sequences share calls."""
