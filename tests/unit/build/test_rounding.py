@@ -14,9 +14,9 @@ from ts_handlers.build.quantize.rounding import LEVELS, REDUCED_LEVELS, round_we
 RNG = np.random.default_rng(6)
 
 
-def weights_and_activations(channels: int = 160, outputs: int = 12) -> tuple[Array, Array]:
+def weights_and_activations(channels: int = 300, outputs: int = 12) -> tuple[Array, Array]:
     """Make weights, and activations whose channels go together, as a transformer's do."""
-    mixing = RNG.normal(size=(20, channels)) * np.exp(RNG.normal(size=channels))
+    mixing = RNG.normal(size=(20, channels)) * np.exp(RNG.normal(size=channels) / 4)
     activations = RNG.normal(size=(600, 20)) @ mixing + 0.1 * RNG.normal(size=(600, channels))
     return RNG.normal(size=(channels, outputs)).astype(np.float32), activations.astype(np.float32)
 
