@@ -101,6 +101,13 @@ def test_evaluations_are_few_and_one_layer_fewer_would_fail(harms: list[float], 
         assert 1 - model(found.names[:-1]).mean_cosine > allowed - 1e-9
 
 
+def test_of_a_deep_model_neighbours_are_measured_together() -> None:
+    model = FakeModel({str(index): 0.001 for index in range(100)})
+    found = search([Layer((name,), 1) for name in model.harms], model, limits(0.0505), progress=quiet)
+    assert found.num_evaluations == len(model.asked) <= 48 + 6 + 2
+    assert 50 <= len(found.names) <= 52
+
+
 def test_neighbours_go_together() -> None:
     layers = [Layer((str(index),), index) for index in range(5)]
     assert bundle(layers, 2) == [Layer(("0", "1"), 1), Layer(("2", "3", "4"), 9)]
