@@ -86,8 +86,10 @@ def test_limits_that_cannot_hold_are_said(roberta: Material, tmp_path: Path, mon
         made(roberta, "mixed", tmp_path)
 
 
-def test_both_methods_share_what_they_measure(roberta: Material, tmp_path: Path) -> None:
-    assert onnx_smooth.prepare(roberta) is onnx_smooth.prepare(roberta)
+def test_both_methods_share_what_they_measure(roberta: Material) -> None:
+    prepared = onnx_smooth.prepare(roberta)
+    assert onnx_smooth.prepare(roberta) is prepared
+    assert {file.name for file in prepared.exact.parent.iterdir()} == {"exact.onnx", "rounded.onnx"}
 
 
 def test_blocks_cost_less_than_fused_attention_in_float(roberta: Material) -> None:
