@@ -39,7 +39,7 @@ def build(request: BuildRequest, progress: Progress = print) -> Path:
             source = load_source(request.source, request.task)
         section = source_section(request, source)
         data = open_data(request, source)
-        material = Material(source, work, target, data.calibration, progress, request.limits, section.get("output", {}))
+        material = Material(source, work, target, data.calibration, progress, request.limits, section)
         chosen = choose(request, material, data, section)
         section = handler_section(request, section, chosen.engine)
         with step(progress, f"check against the source on {len(texts)} samples"):

@@ -79,15 +79,16 @@ class Shapes:
     ms_per_text: float
 
 
-def choose_shapes(lengths: Sequence[int], costs: CallCosts, most_graphs: int) -> Shapes:
+def choose_shapes(lengths: Sequence[int], costs: CallCosts, most_graphs: int, max_length: int = 2**31) -> Shapes:
     """Choose boundaries and group sizes.
 
     Args:
         lengths: Tokens of typical texts, in the order they come.
         costs: What calls cost.
         most_graphs: Most graphs that there is memory for.
+        max_length: Most tokens of a text that the model takes; no boundary is past it.
     """
-    found = list(_options(lengths, costs, most_graphs))
+    found = list(_options(lengths, costs, most_graphs, max_length))
     if not found:
         return Shapes((), (), 0.0)
     best = min(shapes.ms_per_text for shapes in found)
@@ -95,12 +96,14 @@ def choose_shapes(lengths: Sequence[int], costs: CallCosts, most_graphs: int) ->
     return min(near, key=lambda shapes: (len(shapes.boundaries) * len(shapes.group_sizes), shapes.ms_per_text))
 
 
-def choose_boundaries(lengths: Sequence[int], costs: CallCosts, rows: int, most: int) -> list[tuple[int, ...]]:
+def choose_boundaries(
+    lengths: Sequence[int], costs: CallCosts, rows: int, most: int, max_length: int = 2**31
+) -> list[tuple[int, ...]]:
     """Return the best boundaries of each number from one to `most`, for texts in calls of so many rows.
 
     Longer texts than the last boundary are left to the graph for any shape, where that is cheaper.
     """
-    candidates = sorted({-(-length // STEP) * STEP for length in lengths})
+    candidates = sorted({min(-(-length // STEP) * STEP, max_length) for length in lengths})
     sorted_lengths = np.sort(np.asarray(lengths))
     below = [int(np.searchsorted(sorted_lengths, candidate, side="right")) for candidate in candidates]
     per_text = [costs.of_fixed(rows, candidate) / rows for candidate in candidates]
@@ -134,13 +137,13 @@ def _cheapest(
     return tuple(candidates[index] for index in chains[end])
 
 
-def _options(lengths: Sequence[int], costs: CallCosts, most_graphs: int) -> Iterator[Shapes]:
+def _options(lengths: Sequence[int], costs: CallCosts, most_graphs: int, max_length: int) -> Iterator[Shapes]:
     for group_sizes in GROUP_SIZES:
         if any(rows not in costs.fixed for rows in group_sizes):
             continue
         most = most_graphs // len(group_sizes)
         if most:
-            for boundaries in choose_boundaries(lengths, costs, group_sizes[-1], most):
+            for boundaries in choose_boundaries(lengths, costs, group_sizes[-1], most, max_length):
                 yield Shapes(boundaries, group_sizes, _replay(lengths, costs, boundaries, group_sizes))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import onnx
 
@@ -78,23 +78,27 @@ def make(material: Material, folder: Path) -> Engine:
     return Engine(model, int8_runtime(material), details=graph_details(material) | {"quantization": quantization})
 
 
-def prepare(material: Material) -> Smooth:
-    """Smooth the fused graph by the best of ALPHAS, and round its weights; once for all methods.
+def prepare(material: Material, graph: Literal["fused", "exported"] = "fused") -> Smooth:
+    """Smooth a graph by the best of ALPHAS, and round its weights; once for all methods.
+
+    Args:
+        material: What engines are made from.
+        graph: Which of its graphs: the fused one for ONNX Runtime, the exported one for other engines.
 
     Raises:
         OperatorError: No matrix product has fixed weights, or the fp32 model fails or overflows on a sample.
     """
-    return material.shared("smooth", lambda: _prepare(material))
+    return material.shared(f"smooth-{graph}", lambda: _prepare(material, graph))
 
 
-def _prepare(material: Material) -> Smooth:
+def _prepare(material: Material, graph: Literal["fused", "exported"]) -> Smooth:
     settings = DynamicSettings(reduce_range=not material.target.has_vnni)
     held_out = HeldOut(material)
-    model = onnx.load(str(material.fused))
+    model = onnx.load(str(material.fused if graph == "fused" else material.exported))
     num_products = sum(map(len, products(model).values()))
     if not num_products:
         raise OperatorError("there is nothing to quantize: no matrix product has fixed weights")
-    folder = material.work / "smooth"
+    folder = material.work / f"smooth-{graph}"
     folder.mkdir()
     read: Feeds = partial(feeds, held_out.measured, held_out.pad_token_id)
     with step(material.progress, f"measure activations on {len(held_out.measured)} samples and smooth them"):

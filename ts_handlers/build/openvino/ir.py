@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,12 @@ _LEAST_ROWS = 1000
 def read_model(path: Path) -> Any:
     """Read an ONNX file or an IR."""
     return ov.Core().read_model(path)
+
+
+def open_model(path: Path) -> tuple[Any, Array | None]:
+    """Read a model, and take its embedding table out where it has one."""
+    model = read_model(path)
+    return model, take_out_embeddings(model)
 
 
 def take_out_embeddings(model: Any) -> Array | None:
@@ -51,20 +58,36 @@ def with_embeddings(feed: Feed, table: Array | None) -> dict[str, Array]:
     return dict(feed) if table is None else {**feed, EMBEDDINGS: table[feed[IDS]]}
 
 
-def write_engine(
-    model: Any, table: Array | None, material: Material, folder: Path, runtime: dict[str, Any], details: dict[str, Any]
-) -> Engine:
-    """Write the files of an engine, and choose the shapes that it has graphs for."""
+def write_ir(model: Any, table: Array | None, folder: Path) -> tuple[Path, Path | None]:
+    """Write the graph (model.xml, and model.bin with its weights) and the table; return the graph's file and the table's."""
     path = folder / "model.xml"
     ov.save_model(model, path, compress_to_fp16=False)
-    extra = [path.with_suffix(".bin")]
-    if table is not None:
-        np.save(folder / TABLE_FILE, table)
-        extra.append(folder / TABLE_FILE)
-        runtime = {**runtime, "embedding_file": TABLE_FILE}
-    runtime = {"backend": "openvino", **runtime, "target_cpu": material.target.name}
+    if table is None:
+        return path, None
+    np.save(folder / TABLE_FILE, table)
+    return path, folder / TABLE_FILE
+
+
+def engine_runtime(runtime: Mapping[str, Any], table_file: Path | None) -> dict[str, Any]:
+    """Return `handler.runtime` of a graph with this table."""
+    table = {} if table_file is None else {"embedding_file": table_file.name}
+    return {"backend": "openvino", **runtime, **table}
+
+
+def write_engine(
+    model: Any,
+    table: Array | None,
+    material: Material,
+    folder: Path,
+    runtime: Mapping[str, Any],
+    details: Mapping[str, Any],
+) -> Engine:
+    """Write the files of an engine, and choose the shapes that it has graphs for."""
+    path, table_file = write_ir(model, table, folder)
+    runtime = {**engine_runtime(runtime, table_file), "target_cpu": material.target.name}
     with step(material.progress, "choose the shapes to compile graphs for"):
         sections, shapes = shape_sections(path, runtime, material)
+    extra = [path.with_suffix(".bin"), *([table_file] if table_file else [])]
     return Engine(path, runtime, tuple(extra), sections, {**details, "shapes": shapes})
 
 

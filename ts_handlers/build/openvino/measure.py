@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -35,19 +35,26 @@ _ROWS = sorted({rows for sizes in GROUP_SIZES for rows in sizes})
 def shape_sections(
     path: Path, runtime: Mapping[str, Any], material: Material
 ) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
-    """Choose shapes for an engine's files; return `handler.bucketing` for them, and what is said in the build report."""
+    """Choose shapes for an engine's files; return `handler.bucketing` for them, and what is said in the build report.
+
+    What is measured is never twice the same, so that two builds may choose differently: who wants the same bytes sets
+    `bucketing.boundaries` and `bucketing.group_sizes`.
+    """
+    if {"boundaries", "group_sizes"} & set(material.section.get("bucketing", {})):
+        return {}, {"chosen_by": "handler.bucketing of the command line"}
     if material.calibration is None:
-        return _sections(DEFAULT, 8.0), {
+        fitting = replace(DEFAULT, boundaries=tuple(b for b in DEFAULT.boundaries if b <= material.max_length))
+        return _sections(fitting, 8.0), {
             "chosen_by": "default; give --calibration FILE to choose by the texts' lengths"
         }
-    config = from_mapping(RuntimeConfig, runtime, "handler.runtime")
-    lengths = [item.length for item in islice(material.calibration, MAX_TEXTS)]
+    config = from_mapping(RuntimeConfig, {**runtime, **material.section.get("runtime", {})}, "handler.runtime")
+    lengths = [min(item.length, material.max_length) for item in islice(material.calibration, MAX_TEXTS)]
     costs = _Measuring(path, config, material.source.input_names).costs(measured_lengths(lengths))
     mib = mib_per_graph(
         path, runtime, material.source.input_names, [(rows, costs.lengths[len(costs.lengths) // 2]) for rows in _ROWS]
     )
     most_graphs = max(1, int((config.max_memory_mb or 2**20) // mib))
-    shapes = choose_shapes(lengths, costs, most_graphs)
+    shapes = choose_shapes(lengths, costs, most_graphs, material.max_length)
     report = {
         "chosen_by": f"{len(lengths)} calibration texts",
         "mib_per_graph": round(mib, 1),
@@ -82,13 +89,16 @@ class _Measuring:
             for rows, found in fixed.items():
                 found.append(self._ms(session, [(rows, length)])[0])
         open_costs = self._ms(self._open([]), [(1, length) for length in lengths])
-        return CallCosts(tuple(lengths), {rows: tuple(found) for rows, found in fixed.items()}, tuple(open_costs))
+        return CallCosts(tuple(lengths), {rows: _rising(found) for rows, found in fixed.items()}, _rising(open_costs))
 
     def _open(self, shapes: Sequence[tuple[int, int]]) -> OpenVinoSession:
         return OpenVinoSession(self._config, self._files, cpu_share(CpuBudget((0,)), 1, threads=1), shapes)
 
     def _ms(self, session: OpenVinoSession, shapes: Sequence[tuple[int, int]]) -> list[float]:
-        """Return the median time of a call of each shape, all of them in turns: shapes change from call to call."""
+        """Return the least time of a call of each shape, all of them in turns: shapes change from call to call.
+
+        The least, because whatever else the machine does only adds to it.
+        """
         times: list[list[float]] = [[] for _ in shapes]
         for number in range(REPEATS + 1):
             for found, shape in zip(times, shapes, strict=True):
@@ -97,7 +107,12 @@ class _Measuring:
                 session.run(arrays)
                 if number:
                     found.append((time.perf_counter() - started) * 1000)
-        return [statistics.median(found) for found in times]
+        return [min(found) for found in times]
+
+
+def _rising(costs: Sequence[float]) -> tuple[float, ...]:
+    """Let no longer call cost less than a shorter one: that can only be noise."""
+    return tuple(float(cost) for cost in np.maximum.accumulate(costs))
 
 
 def _sections(shapes: Shapes, call_overhead_tokens: float) -> dict[str, dict[str, Any]]:
