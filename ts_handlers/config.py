@@ -46,7 +46,7 @@ class RuntimeConfig:
             backend).
     """
 
-    backend: Literal["onnx", "openvino", "torch"] = "onnx"
+    backend: Literal["onnx", "openvino", "torch", "ipex"] = "onnx"
     file: str | None = None
     precision: Literal["fp32", "bf16", "fp16", "int8"] = "fp32"
     target_cpu: str | None = None

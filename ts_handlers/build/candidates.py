@@ -33,7 +33,7 @@ def candidates(request: BuildRequest) -> Candidates:
         OperatorError: There is none, or the one that is asked for cannot be had here.
     """
     if AUTO not in (request.precision, request.backend, request.quantizer):
-        method = find_method(request.backend, request.precision, request.quantizer)
+        method = find_method(request.backend, request.precision, request.quantizer, request.form)
         if reason := _reason_against(method, request):
             raise OperatorError(f"{method.name} {reason}")
         return Candidates((method,), {})
@@ -53,6 +53,7 @@ def _matches(method: Method, request: BuildRequest) -> bool:
         request.precision in (AUTO, method.precision)
         and request.backend in (AUTO, method.backend)
         and (request.quantizer in (None, AUTO) or method.quantizer in (None, request.quantizer))
+        and request.form in (None, method.form)
     )
 
 

@@ -109,6 +109,7 @@ class Method:
         packages: Modules it imports that a plain ts_handlers[build] does not have.
         needs_calibration: Whether it measures activations.
         is_automatic: Whether `--precision auto` tries it.
+        form: As `--form` has it; None where the backend has one form only.
     """
 
     backend: str
@@ -118,8 +119,10 @@ class Method:
     packages: tuple[str, ...] = ()
     needs_calibration: bool = False
     is_automatic: bool = True
+    form: str | None = None
 
     @property
     def name(self) -> str:
-        """Backend, precision and quantizer in a few words."""
-        return " ".join(filter(None, (self.backend, self.precision, self.quantizer)))
+        """Backend, precision, quantizer and form in a few words; eager torch is torch."""
+        form = None if self.form == "eager" else self.form
+        return " ".join(filter(None, (self.backend, self.precision, self.quantizer, form)))

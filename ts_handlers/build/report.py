@@ -42,6 +42,7 @@ def build_report(
         "backend": method.backend,
         "precision": method.precision,
         "quantizer": method.quantizer,
+        "form": method.form,
         "source_sha256": source.digest,
         "architecture": type(source.model).__name__,
         "num_parameters": sum(parameter.numel() for parameter in source.model.parameters()),

@@ -32,6 +32,10 @@ def open_session(config: RuntimeConfig, files: ModelFiles, share: CpuShare, shap
         from ts_handlers.runtime.openvino import OpenVinoSession
 
         return OpenVinoSession(config, files, share, shapes)
+    if config.backend == "ipex":
+        from ts_handlers.runtime.ipex import IpexSession
+
+        return IpexSession(config, files)
     from ts_handlers.runtime.torch import TorchSession
 
     return TorchSession(config, files)

@@ -23,4 +23,6 @@ def make(material: Material, folder: Path, *, precision: str) -> Engine:
     return Engine(folder / "model.safetensors", runtime, (folder / "config.json",))
 
 
-METHODS = tuple(Method("torch", precision, None, partial(make, precision=precision)) for precision in _DTYPES)
+METHODS = tuple(
+    Method("torch", precision, None, partial(make, precision=precision), form="eager") for precision in _DTYPES
+)
