@@ -145,7 +145,7 @@ class InferenceHandler(BaseHandler):
         self.session = self.open_session(served.files)
         self._metrics = metrics.WorkerMetrics(context.metrics, MetricTypes)
         if served.owns_process:
-            metrics.OneWrite(metric_lines)
+            metrics.OneWrite(metric_lines, lambda: self._metrics.is_sampled)
         warmed = startup.warm_up(self.config, self.max_length, self.warmup_input, self._warm_up)
         name = self.task or type(self).__name__
         place = self._placement.describe()
@@ -161,12 +161,14 @@ class InferenceHandler(BaseHandler):
             One JSON body a row, in order. A row that failed has its own status and an error body.
         """
         started = time.perf_counter()
+        self._metrics.begin_batch()
         self._follow_machine()
         if os.environ.get("ENABLE_TORCH_PROFILER"):
             responses, _ = self._infer_with_profiler(data=data)
         else:
             responses = self.postprocess(self.inference(self.preprocess(data)))
-        context.metrics.add_time("HandlerTime", round((time.perf_counter() - started) * 1000, 2), None, "ms")
+        if self._metrics.is_sampled:
+            context.metrics.add_time("HandlerTime", round((time.perf_counter() - started) * 1000, 2), None, "ms")
         return list(responses)
 
     @timed  # type: ignore[untyped-decorator]  # TorchServe has no types

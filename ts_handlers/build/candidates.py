@@ -9,8 +9,14 @@ from ts_handlers.build.methods.catalogue import METHODS, find_method, missing_pa
 from ts_handlers.build.request import AUTO, BuildRequest
 from ts_handlers.errors import OperatorError
 
-EXTRAS = {"openvino": "openvino", "ipex": "ipex"}
-"""Backends whose packages are an extra of their own, in the serving image too."""
+EXTRAS = {
+    "openvino": "openvino",
+    "nncf": "nncf",
+    "torchao": "torchao",
+    "neural_compressor": "inc",
+    "intel_extension_for_pytorch": "ipex",
+}
+"""Module -> the extra that brings it; the serving image needs those of the backends openvino and ipex, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +65,8 @@ def _matches(method: Method, request: BuildRequest) -> bool:
 
 def _reason_against(method: Method, request: BuildRequest) -> str:
     if missing := missing_packages(method):
-        extra = EXTRAS.get(method.backend) or method.quantizer
-        return f"needs {', '.join(missing)}; install ts_handlers[{extra}]"
+        extras = ",".join(dict.fromkeys(EXTRAS[package] for package in missing))
+        return f"needs {', '.join(missing)}; install ts_handlers[{extras}]"
     if method.needs_calibration and request.calibration is None:
         return "measures activations; give --calibration FILE"
     return ""

@@ -47,7 +47,7 @@ class Material:
         calibration: Inputs whose activations may be measured; None where none were given.
         progress: Called with each step.
         limits: What passes the gate; methods that trade speed for quality aim at it.
-        output: `handler.output` of the archive: how a client's answers are made of the model's outputs.
+        section: `handler:` of the archive as far as the engine has no part in it, the user's own settings among it.
     """
 
     def __init__(
@@ -58,12 +58,23 @@ class Material:
         calibration: Dataset | None = None,
         progress: Progress = print,
         limits: Limits | None = None,
-        output: Mapping[str, Any] | None = None,
+        section: Mapping[str, Any] | None = None,
     ) -> None:
         self.source, self.work, self.target = source, work, target
         self.calibration, self.progress = calibration, progress
-        self.limits, self.output = limits or Limits(), output or {}
+        self.limits, self.section = limits or Limits(), section or {}
         self._shared: dict[str, Any] = {}
+
+    @property
+    def output(self) -> Mapping[str, Any]:
+        """`handler.output` of the archive: how a client's answers are made of the model's outputs."""
+        output: Mapping[str, Any] = self.section.get("output", {})
+        return output
+
+    @property
+    def max_length(self) -> int:
+        """Most tokens of a sequence, as the archive will have it."""
+        return int(self.section.get("tokenizer", {}).get("max_length") or self.source.max_length)
 
     def shared(self, name: str, make: Callable[[], Shared]) -> Shared:
         """Return what several methods need, made when first asked for."""
