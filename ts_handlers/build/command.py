@@ -79,8 +79,8 @@ def _add_gate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--quantizer",
         metavar="METHOD",
-        help="how int8 is made: dynamic, static-percentile, static-minmax, static-entropy, blocks; "
-        "auto: the fastest of them that passes the gate",
+        help="how int8 is made: dynamic, smooth, mixed, static-percentile, static-minmax, static-entropy, blocks (onnx); "
+        "nncf, nncf-mixed, nncf-accuracy (openvino); torchao, inc (torch); auto: the fastest that passes the gate",
     )
     parser.add_argument(
         "--calibration",
