@@ -70,10 +70,11 @@ class ModelDirs:
         precision: str = "fp32",
         backend: str = "onnx",
         quantizer: str | None = None,
+        form: str | None = None,
         settings: Mapping[str, Any] | None = None,
     ) -> Path:
         """Return the unpacked archive of a kind."""
-        folder = self._root / f"{kind}-{backend}-{precision}-{quantizer}-{len(settings or {})}"
+        folder = self._root / f"{kind}-{backend}-{precision}-{quantizer}-{form}-{len(settings or {})}"
         if folder.exists() and not settings:
             return folder
         folder.mkdir(parents=True, exist_ok=True)
@@ -87,6 +88,7 @@ class ModelDirs:
             precision=precision,
             backend=backend,
             quantizer=quantizer,
+            form=form,
             calibration=calibration,
             settings=settings or {},
         )

@@ -17,7 +17,6 @@ from typing import Any, ClassVar
 from ts.handler_utils.timer import timed
 from ts.metrics.caching_metric import logger as metric_lines
 from ts.metrics.metric_type_enum import MetricTypes
-from ts.torch_handler.base_handler import BaseHandler
 
 from ts_handlers import metrics, startup
 from ts_handlers.batch import Array, ModelInput
@@ -31,6 +30,7 @@ from ts_handlers.errors import (
     OperatorError,
     UnsupportedRequestError,
 )
+from ts_handlers.optional import not_imported
 from ts_handlers.payload import (
     JSON_CONTENT_TYPE,
     InstanceType,
@@ -43,6 +43,9 @@ from ts_handlers.row import Row, open_rows
 from ts_handlers.runtime import ModelFiles, Session, open_session
 from ts_handlers.served import ServedModel
 from ts_handlers.transforms import Transforms
+
+with not_imported("openvino.torch"):  # TorchServe looks for it, for torch.compile: 134 MB and 3 s of every worker
+    from ts.torch_handler.base_handler import BaseHandler
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +110,7 @@ class InferenceHandler(BaseHandler):
 
     def open_session(self, files: ModelFiles) -> Session:
         """Load the model."""
-        return open_session(self.config.runtime, files, self.share)
+        return open_session(self.config.runtime, files, self.share, self._calls.shapes)
 
     def warmup_input(self, length: int) -> ModelInput | None:
         """Return an input of this length to warm up with; None: no warm-up."""
@@ -147,14 +150,14 @@ class InferenceHandler(BaseHandler):
         self.prepare()
         check_boundaries(self.config.bucketing.boundaries, self.max_length)
         check_group_sizes(self.config.bucketing.group_sizes)
-        self.session = self.open_session(served.files)
         self._calls = ModelCalls(
             self.config.bucketing, self.pad_values, self.sequence_outputs, pads_images=self.pads_images
         )
         self._transforms = Transforms(*self.request_limit)
+        self.session = self.open_session(served.files)
         self._metrics = metrics.WorkerMetrics(context.metrics, MetricTypes)
         if served.owns_process:
-            metrics.OneWrite(metric_lines)
+            metrics.OneWrite(metric_lines, lambda: self._metrics.is_sampled)
         warmed = startup.warm_up(self.config, self.max_length, self.warmup_input, self._warm_up)
         name = self.task or type(self).__name__
         place = self._placement.describe()
@@ -172,12 +175,14 @@ class InferenceHandler(BaseHandler):
             One JSON body a row, in order. A row that failed has its own status and an error body.
         """
         started = time.perf_counter()
+        self._metrics.begin_batch()
         self._follow_machine()
         if os.environ.get("ENABLE_TORCH_PROFILER"):
             responses, _ = self._infer_with_profiler(data=data)
         else:
             responses = self.postprocess(self.inference(self.preprocess(data)))
-        context.metrics.add_time("HandlerTime", round((time.perf_counter() - started) * 1000, 2), None, "ms")
+        if self._metrics.is_sampled:
+            context.metrics.add_time("HandlerTime", round((time.perf_counter() - started) * 1000, 2), None, "ms")
         return list(responses)
 
     @timed  # type: ignore[untyped-decorator]  # TorchServe has no types

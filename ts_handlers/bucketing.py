@@ -144,6 +144,13 @@ def plan_images(
     return plans[::-1]
 
 
+def fixed_shapes(
+    boundaries: Sequence[int], group_sizes: Sequence[int], max_padded_tokens: int
+) -> list[tuple[int, int]]:
+    """Return the (rows, padded length) that calls are padded and filled to, shortest first; none where either is open."""
+    return [(rows, length) for length in boundaries for rows in group_sizes if rows * length <= max_padded_tokens]
+
+
 def calls_side_by_side(num_sequences: int, max_batch_size: int, max_parallel: int) -> int:
     """Return the most sequences of a call, so that calls made at the same time take about equally long.
 

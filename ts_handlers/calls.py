@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from ts_handlers.batch import Array, ModelInput, pad_batch, split_rows
-from ts_handlers.bucketing import BatchPlan, calls_side_by_side, plan_batches, plan_images
+from ts_handlers.bucketing import BatchPlan, calls_side_by_side, fixed_shapes, plan_batches, plan_images
 from ts_handlers.config import BucketingConfig
-from ts_handlers.runtime import ParallelCalls, Session
+from ts_handlers.runtime import ParallelCalls, Session, Shape
 
 Outputs = dict[str, Array]
 
@@ -34,6 +34,12 @@ class ModelCalls:
         self._bucketing = bucketing
         self._pad_values, self._sequence_outputs = pad_values, sequence_outputs
         self._parallel = ParallelCalls()
+
+    @property
+    def shapes(self) -> list[Shape]:
+        """Shapes that occur again and again, because calls are padded and filled to them."""
+        bucketing = self._bucketing
+        return fixed_shapes(bucketing.boundaries, bucketing.group_sizes, bucketing.max_padded_tokens)
 
     def plan(self, session: Session, inputs: Sequence[ModelInput]) -> list[BatchPlan]:
         """Decide which sequences share a call."""

@@ -39,9 +39,14 @@ class RuntimeConfig:
         graph_optimization_level: ONNX Runtime's level.
         allow_spinning: Whether idle threads spin; by default only where every thread has a CPU of its own.
         output_names: Names for the outputs of a model that returns a tensor or a tuple (torch backend).
+        float_precision: What an INT8 model computes in where it has no integers (openvino backend).
+        embedding_file: Table in the archive whose rows are looked up by input_ids and fed as inputs_embeds, so that no graph
+            has a copy of it (openvino backend).
+        max_memory_mb: Most memory of all graphs compiled for fixed shapes, in MiB; shapes past it share one graph (openvino
+            backend).
     """
 
-    backend: Literal["onnx", "torch"] = "onnx"
+    backend: Literal["onnx", "openvino", "torch", "ipex"] = "onnx"
     file: str | None = None
     precision: Literal["fp32", "bf16", "fp16", "int8"] = "fp32"
     target_cpu: str | None = None
@@ -50,6 +55,9 @@ class RuntimeConfig:
     graph_optimization_level: Literal["disable", "basic", "extended", "all"] = "all"
     allow_spinning: bool | None = None
     output_names: tuple[str, ...] = ("logits",)
+    float_precision: Literal["fp32", "bf16"] = "fp32"
+    embedding_file: str | None = None
+    max_memory_mb: int | None = setting(512, minimum=1)
 
 
 @dataclass(frozen=True, slots=True)

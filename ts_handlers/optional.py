@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 
 from ts_handlers.errors import RuntimeUnavailableError
@@ -25,3 +28,17 @@ def import_optional(module: str, purpose: str, *, extra: str) -> ModuleType:
         raise RuntimeUnavailableError(
             f"{purpose}, which cannot be imported ({error}): pip install 'ts_handlers[{extra}]'"
         ) from error
+
+
+@contextmanager
+def not_imported(module: str) -> Iterator[None]:
+    """Make a module look as if it were not installed, for what probes for it and would not use it; not if it is imported."""
+    if module in sys.modules:
+        yield
+        return
+    blocked: dict[str, ModuleType | None] = sys.modules  # type: ignore[assignment]  # None is how imports are blocked
+    blocked[module] = None
+    try:
+        yield
+    finally:
+        del sys.modules[module]

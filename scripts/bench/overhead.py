@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench.attribution import STAGES, Round, ServedBlock
-from bench.contender import Served
+from bench.contender import BATCH_SIZE, Served
 from bench.inprocess import MODES, InProcess
 from bench.load import Load
 from bench.models import MODELS, Model, make
@@ -138,17 +138,25 @@ def served_block(served: Served, load: Load, seconds: float) -> ServedBlock:
     def gained(name: str) -> float:
         return total(after.samples, name) - total(before.samples, name)
 
+    def mean(name: str) -> float:
+        """Of what a worker observed of its batches: it observes a sample of them."""
+        count = gained(f"{name}_count")
+        return gained(f"{name}_sum") / count if count else 0.0
+
     num_in_window = result.num_ok + result.num_errors
+    num_requests = gained("ts_inference_requests_total")
+    fill = mean("ts_handlers_batch_fill_ratio")
+    num_batches = num_requests / (fill * BATCH_SIZE) if fill else 0.0
     return ServedBlock(
         requests_per_second=result.requests_per_second,
         p99_ms=result.p99_ms,
         num_errors=result.num_errors,
-        num_requests=gained("ts_inference_requests_total"),
+        num_requests=num_requests,
         java_s=java.running_s,
         java_threads_s=java.threads_s,
         worker_s=workers.running_s,
         worker_waiting_s=workers.waiting_s,
-        stages_s={stage: gained(f"ts_handlers_{stage}_seconds_sum") for stage in STAGES},
+        stages_s={stage: mean(f"ts_handlers_{stage}_seconds") * num_batches for stage in STAGES},
         client_ms=result.client_cpu_s * 1000.0 / num_in_window if num_in_window else 0.0,
     )
 

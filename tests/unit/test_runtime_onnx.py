@@ -236,3 +236,15 @@ def test_a_model_file_that_is_gone_leaves_the_session_as_it_is(
     assert threads_of_session(session) == 2
     assert "keeps 2 threads" in caplog.text
     assert session.run({"input_ids": np.array([[7]])})["y"].tolist() == [[7]]
+
+
+def test_openvino_as_a_provider_has_the_workers_threads() -> None:
+    config = RuntimeConfig(providers=("OpenVINOExecutionProvider", "CPUExecutionProvider"))
+    available = ("OpenVINOExecutionProvider", "CPUExecutionProvider")
+    assert choose_providers(config, None, available, threads=3)[0] == (
+        "OpenVINOExecutionProvider",
+        {"num_of_threads": "3"},
+    )
+    own = {"load_config": '{"CPU": {"INFERENCE_NUM_THREADS": "2"}}'}
+    config = RuntimeConfig(providers=available, provider_options=(own, {}))
+    assert choose_providers(config, None, available, threads=3)[0] == ("OpenVINOExecutionProvider", own)

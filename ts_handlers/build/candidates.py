@@ -10,8 +10,14 @@ from ts_handlers.build.request import AUTO, BuildRequest
 from ts_handlers.errors import OperatorError
 from ts_handlers.tasks import TASKS
 
-EXTRAS = {"openvino": "openvino", "ipex": "ipex"}
-"""Backends whose packages are an extra of their own, in the serving image too."""
+EXTRAS = {
+    "openvino": "openvino",
+    "nncf": "nncf",
+    "torchao": "torchao",
+    "neural_compressor": "inc",
+    "intel_extension_for_pytorch": "ipex",
+}
+"""Module -> the extra that brings it; the serving image needs those of the backends openvino and ipex, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +40,8 @@ def candidates(request: BuildRequest) -> Candidates:
         OperatorError: There is none, or the one that is asked for cannot be had here.
     """
     if AUTO not in (request.precision, request.backend, request.quantizer):
-        method = find_method(request.backend, request.precision, request.quantizer or _default_quantizer(request))
+        quantizer = request.quantizer or _default_quantizer(request)
+        method = find_method(request.backend, request.precision, quantizer, request.form)
         if reason := _reason_against(method, request):
             raise OperatorError(f"{method.name} {reason}")
         return Candidates((method,), {})
@@ -65,6 +72,7 @@ def _matches(method: Method, request: BuildRequest) -> bool:
         request.precision in (AUTO, method.precision)
         and request.backend in (AUTO, method.backend)
         and (request.quantizer in (None, AUTO) or method.quantizer in (None, request.quantizer))
+        and request.form in (None, method.form)
     )
 
 
@@ -72,8 +80,8 @@ def _reason_against(method: Method, request: BuildRequest) -> str:
     if _is_of_images(request) and not method.takes_images:
         return f"is for texts, and {request.task} takes images"
     if missing := missing_packages(method):
-        extra = EXTRAS.get(method.backend) or method.quantizer
-        return f"needs {', '.join(missing)}; install ts_handlers[{extra}]"
+        extras = ",".join(dict.fromkeys(EXTRAS[package] for package in missing))
+        return f"needs {', '.join(missing)}; install ts_handlers[{extras}]"
     if method.needs_calibration and request.calibration is None:
         return "measures activations; give --calibration FILE"
     return ""

@@ -134,8 +134,8 @@ class Opener:
         torch.set_num_threads(1)
         model_file = engine.model_file.name if engine.model_file is not None else None
         files = ModelFiles(engine.serialized_file.parent, engine.serialized_file.name, model_file)
-        session = open_session(config.runtime, files, cpu_share(CpuBudget((0,)), 1, threads=1))
-        return session, self.calls(config.bucketing)
+        calls = self.calls(config.bucketing)
+        return open_session(config.runtime, files, cpu_share(CpuBudget((0,)), 1, threads=1), calls.shapes), calls
 
     def calls(self, bucketing: BucketingConfig) -> ModelCalls:
         """Return how sequences share calls."""

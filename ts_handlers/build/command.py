@@ -39,8 +39,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--backend",
-        choices=("onnx", "torch", "auto"),
+        choices=("onnx", "openvino", "torch", "ipex", "auto"),
         help="engine (default: onnx, or torch for bf16); auto: the fastest of those installed that passes the gate",
+    )
+    parser.add_argument(
+        "--form",
+        choices=("eager", "compiled"),
+        help="of the torch backend: the module itself (default), or code compiled for --target-cpu, which takes a C++ "
+        "compiler here and none where it is served",
     )
     _add_gate_arguments(parser)
     parser.add_argument("--handler", type=Path, metavar="FILE.py", help="your own handler instead of the task's")
@@ -87,8 +93,8 @@ def _add_gate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--quantizer",
         metavar="METHOD",
-        help="how int8 is made: dynamic, static-percentile, static-minmax, static-entropy, blocks; "
-        "auto: the fastest of them that passes the gate",
+        help="how int8 is made: dynamic, smooth, mixed, static-percentile, static-minmax, static-entropy, blocks (onnx); "
+        "nncf, nncf-mixed, nncf-accuracy (openvino); torchao, inc (torch); auto: the fastest that passes the gate",
     )
     parser.add_argument(
         "--calibration",
@@ -140,6 +146,7 @@ def run(args: argparse.Namespace) -> int:
         precision=args.precision,
         backend=args.backend or ("torch" if args.precision == "bf16" else "onnx"),
         quantizer=args.quantizer,
+        form=args.form,
         target_cpu=args.target_cpu,
         calibration=args.calibration,
         evaluation=args.evaluation,

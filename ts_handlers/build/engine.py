@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ts_handlers.build import export
+from ts_handlers.build.gate import Limits
 from ts_handlers.build.image_source import ImageSource
 from ts_handlers.build.model_source import ModelSource
 from ts_handlers.build.samples import Dataset
@@ -16,6 +17,8 @@ from ts_handlers.build.source import Source
 from ts_handlers.build.steps import Progress, step
 from ts_handlers.build.target import TargetCpu
 from ts_handlers.errors import OperatorError
+
+Shared = TypeVar("Shared")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,8 @@ class Material:
         target: The CPU that will serve.
         calibration: Inputs whose activations may be measured; None where none were given.
         progress: Called with each step.
+        limits: What passes the gate; methods that trade speed for quality aim at it.
+        section: `handler:` of the archive as far as the engine has no part in it, the user's own settings among it.
     """
 
     def __init__(
@@ -57,9 +62,31 @@ class Material:
         target: TargetCpu,
         calibration: Dataset | None = None,
         progress: Progress = print,
+        limits: Limits | None = None,
+        section: Mapping[str, Any] | None = None,
     ) -> None:
         self.model_source, self.work, self.target = source, work, target
         self.calibration, self.progress = calibration, progress
+        self.limits, self.section = limits or Limits(), section or {}
+        self._shared: dict[str, Any] = {}
+
+    @property
+    def output(self) -> Mapping[str, Any]:
+        """`handler.output` of the archive: how a client's answers are made of the model's outputs."""
+        output: Mapping[str, Any] = self.section.get("output", {})
+        return output
+
+    @property
+    def max_length(self) -> int:
+        """Most tokens of a sequence, as the archive will have it."""
+        return int(self.section.get("tokenizer", {}).get("max_length") or self.source.max_length)
+
+    def shared(self, name: str, make: Callable[[], Shared]) -> Shared:
+        """Return what several methods need, made when first asked for."""
+        if name not in self._shared:
+            self._shared[name] = make()
+        found: Shared = self._shared[name]
+        return found
 
     @property
     def source(self) -> Source:
@@ -112,8 +139,9 @@ class Method:
             itself to it, and ConfigError or RuntimeUnavailableError as engines do.
         packages: Modules it imports that a plain ts_handlers[build] does not have.
         needs_calibration: Whether it measures activations.
-        takes_images: Whether it can be used for models of images.
         is_automatic: Whether `--precision auto` tries it.
+        form: As `--form` has it; None where the backend has one form only.
+        takes_images: Whether it can be used for models of images.
     """
 
     backend: str
@@ -123,9 +151,11 @@ class Method:
     packages: tuple[str, ...] = ()
     needs_calibration: bool = False
     is_automatic: bool = True
+    form: str | None = None
     takes_images: bool = False
 
     @property
     def name(self) -> str:
-        """Backend, precision and quantizer in a few words."""
-        return " ".join(filter(None, (self.backend, self.precision, self.quantizer)))
+        """Backend, precision, quantizer and form in a few words; eager torch is torch."""
+        form = None if self.form == "eager" else self.form
+        return " ".join(filter(None, (self.backend, self.precision, self.quantizer, form)))

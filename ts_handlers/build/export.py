@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import warnings
 from collections import Counter
 from collections.abc import Iterator
@@ -80,7 +81,7 @@ def fuse(source: ModelSource, path: Path, fused_path: Path) -> dict[str, int]:
         to the optimizer and the graph is left as it was.
     """
     if source.model.config.model_type not in FUSABLE:
-        path.rename(fused_path)
+        shutil.copyfile(path, fused_path)
         return {}
     from onnxruntime.transformers import optimizer  # a large import, only where it is used
     from onnxruntime.transformers.fusion_options import FusionOptions

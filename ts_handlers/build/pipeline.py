@@ -40,7 +40,7 @@ def build(request: BuildRequest, progress: Progress = print) -> Path:
         samples = inputs.sample_inputs(source, request.samples)
         section = source_section(request, source)
         data = open_data(request, source)
-        material = Material(source, work, target, data.calibration, progress)
+        material = Material(source, work, target, data.calibration, progress, request.limits, section)
         chosen = choose(request, material, data, section)
         section = handler_section(request, section, chosen.engine)
         with step(progress, f"check against the source on {len(samples)} samples"):

@@ -43,6 +43,7 @@ def build_report(
         "backend": method.backend,
         "precision": method.precision,
         "quantizer": method.quantizer,
+        "form": method.form,
         "source_sha256": source.digest,
         "architecture": source.architecture,
         "num_parameters": source.num_parameters,

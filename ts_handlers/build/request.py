@@ -26,6 +26,7 @@ class BuildRequest:
         precision: fp32, bf16, int8, or `auto`: the fastest that passes the gate.
         backend: Engine; `auto`, with precision `auto`: any that is installed.
         quantizer: How int8 is made; None: the backend's first method.
+        form: Of a backend that runs models in several; None: its first, or with `auto` any.
         target_cpu: CPU that will serve, as `--target-cpu` has it.
         calibration: Samples whose activations may be measured.
         evaluation: Samples to judge the build on; labelled for text-classification.
@@ -68,6 +69,7 @@ class BuildRequest:
     startup_timeout_s: int = 120
     weight: float = 1.0
     force: bool = False
+    form: str | None = None
 
     @property
     def is_judged(self) -> bool:

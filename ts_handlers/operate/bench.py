@@ -15,7 +15,7 @@ from typing import Any
 
 from ts_handlers.errors import OperatorError
 from ts_handlers.operate.arguments import whole
-from ts_handlers.operate.load.generator import LoadSpec, generate_load
+from ts_handlers.operate.load.generator import LoadSpec, generate_load, run_loop
 from ts_handlers.operate.load.payloads import read_payloads
 from ts_handlers.operate.load.plot import import_plotly, latency_page
 from ts_handlers.operate.load.result import LoadResult
@@ -94,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
             raise OperatorError(f"--plot {args.plot}: there is no folder {args.plot.absolute().parent}; make it first")
     spec = _spec(args)
     with _progress(spec.warmup_s + spec.duration_s) as on_progress:
-        result, is_interrupted = asyncio.run(_load_until_interrupted(spec, on_progress))
+        result, is_interrupted = run_loop(_load_until_interrupted(spec, on_progress))
     # the figures first: a page that cannot be written must not lose them
     print(json.dumps(_to_json(spec, args.payloads, result)) if args.json else _to_text(spec, args.payloads, result))
     sys.stdout.flush()

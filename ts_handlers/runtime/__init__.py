@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from ts_handlers.runtime.engines import open_session
 from ts_handlers.runtime.parallel import ParallelCalls
-from ts_handlers.runtime.session import ModelFiles, Session
+from ts_handlers.runtime.session import ModelFiles, Session, Shape
 
-__all__ = ["ModelFiles", "ParallelCalls", "Session", "open_session"]
+__all__ = ["ModelFiles", "ParallelCalls", "Session", "Shape", "open_session"]

@@ -25,7 +25,7 @@ except ImportError as error:
 
 logger = logging.getLogger(__name__)
 
-_CPU = "CPUExecutionProvider"
+_CPU, _OPENVINO = "CPUExecutionProvider", "OpenVINOExecutionProvider"
 _GPU_PROVIDERS = frozenset(
     {"CUDAExecutionProvider", "TensorrtExecutionProvider", "ROCMExecutionProvider", "MIGraphXExecutionProvider"}
 )
@@ -68,7 +68,7 @@ class OnnxSession:
     def __init__(self, config: RuntimeConfig, files: ModelFiles, share: CpuShare) -> None:
         self._path = files.path(config.file)
         self._config = config
-        self._wanted = choose_providers(config, files.gpu_id, ort.get_available_providers())
+        self._wanted = choose_providers(config, files.gpu_id, ort.get_available_providers(), share.threads)
         self._share = share
         self._session = self._open(share, share.threads)
         self.providers: tuple[str, ...] = tuple(self._session.get_providers())
@@ -177,13 +177,16 @@ def session_options(config: RuntimeConfig, share: CpuShare) -> ort.SessionOption
     return options
 
 
-def choose_providers(config: RuntimeConfig, gpu_id: int | None, available: Sequence[str]) -> list[Provider]:
-    """Decide the providers to ask for, with the worker's GPU as device_id.
+def choose_providers(
+    config: RuntimeConfig, gpu_id: int | None, available: Sequence[str], threads: int = 1
+) -> list[Provider]:
+    """Decide the providers to ask for, with the worker's GPU as device_id, and its threads where a provider has its own.
 
     Args:
         config: `auto`, or names in order of preference.
         gpu_id: The worker's GPU; None on the CPU.
         available: What this build of ONNX Runtime has.
+        threads: The worker's threads.
 
     Raises:
         RuntimeUnavailableError: A named provider is not available.
@@ -211,7 +214,7 @@ def choose_providers(config: RuntimeConfig, gpu_id: int | None, available: Seque
         raise RuntimeUnavailableError(
             f"handler.runtime.providers asks for {', '.join(missing)}; this onnxruntime has {', '.join(available)}"
         )
-    return [(name, _with_device(name, dict(given), gpu_id)) for name, given in zip(names, options, strict=True)]
+    return [(name, _with_share(name, dict(given), gpu_id, threads)) for name, given in zip(names, options, strict=True)]
 
 
 def check_providers(config: RuntimeConfig, wanted: Sequence[Provider], active: Sequence[str]) -> None:
@@ -229,9 +232,11 @@ def check_providers(config: RuntimeConfig, wanted: Sequence[Provider], active: S
     logger.warning("%s", message)
 
 
-def _with_device(name: str, options: dict[str, str], gpu_id: int | None) -> dict[str, str]:
+def _with_share(name: str, options: dict[str, str], gpu_id: int | None, threads: int) -> dict[str, str]:
     if name in _GPU_PROVIDERS and gpu_id is not None:
         options.setdefault("device_id", str(gpu_id))
+    if name == _OPENVINO and "load_config" not in options:
+        options.setdefault("num_of_threads", str(threads))
     return options
 
 

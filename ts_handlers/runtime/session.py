@@ -11,6 +11,9 @@ from ts_handlers.batch import Array
 from ts_handlers.cpu import CpuShare
 from ts_handlers.errors import ConfigError
 
+Shape = tuple[int, int]
+"""Rows of a call, and the length each is padded to."""
+
 
 class Session(Protocol):
     """A loaded model."""

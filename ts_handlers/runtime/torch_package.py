@@ -89,6 +89,16 @@ def needed_flags(metadata: Mapping[str, str]) -> list[str]:
     return [_FLAGS_OF_ISA[name] for name in metadata.get("AOTI_CPU_ISA", "").split() if name in _FLAGS_OF_ISA]
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """Return what a compiled package says of itself, without loading its code.
+
+    Raises:
+        RuntimeUnavailableError: This torch cannot load such packages.
+    """
+    metadata: dict[str, str] = _loader_class(path.name).load_metadata_from_package(str(path), _MODEL_NAME)
+    return metadata
+
+
 def read_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
     """Return all flags of this machine's first CPU."""
     for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
@@ -117,8 +127,7 @@ def _open_compiled(path: Path, config: RuntimeConfig, device: torch.device) -> P
     """
     if device.type != "cpu":
         raise ConfigError(f"{path.name} was compiled for the CPU and the worker was given a GPU; set deviceType: cpu")
-    loader_class = _loader_class(path.name)
-    metadata = loader_class.load_metadata_from_package(str(path), _MODEL_NAME)
+    loader_class, metadata = _loader_class(path.name), read_metadata(path)
     check_cpu(path.name, metadata, platform.machine(), read_flags())
     os.environ.setdefault("AOTI_RUNTIME_CHECK_INPUTS", "1")  # else an input of another type is read past its end
     try:

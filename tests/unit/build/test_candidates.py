@@ -82,13 +82,19 @@ def test_what_measures_activations_is_left_out_without_calibration(monkeypatch: 
 
 
 def test_what_is_not_installed_is_left_out_or_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    absent = Method("openvino", "int8", "nncf", no_engine, packages=("no_such_package",))
+    absent = Method("openvino", "int8", "nncf", no_engine, packages=("openvino", "nncf"))
     monkeypatch.setattr(module, "METHODS", (absent,))
-    with pytest.raises(OperatorError, match=r"needs no_such_package; install ts_handlers\[openvino\]"):
+    monkeypatch.setattr(module, "missing_packages", lambda method: list(method.packages))
+    with pytest.raises(OperatorError, match=r"needs openvino, nncf; install ts_handlers\[openvino,nncf\]"):
         candidates(request_for("auto", "auto", evaluation=DATA))
-    monkeypatch.setattr(module, "find_method", lambda *_: dataclasses.replace(absent, backend="onnx", quantizer="inc"))
-    with pytest.raises(OperatorError, match=r"onnx int8 inc needs no_such_package; install ts_handlers\[inc\]"):
+    other = dataclasses.replace(absent, backend="torch", quantizer="inc", packages=("neural_compressor",))
+    monkeypatch.setattr(module, "find_method", lambda *_: other)
+    with pytest.raises(OperatorError, match=r"torch int8 inc needs neural_compressor; install ts_handlers\[inc\]"):
         candidates(request_for("int8"))
+
+
+def test_what_methods_need_has_an_extra() -> None:
+    assert {package for method in METHODS for package in method.packages} <= set(module.EXTRAS)
 
 
 def test_methods_that_are_only_had_by_name_are_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:

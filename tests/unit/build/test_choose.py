@@ -128,6 +128,20 @@ def test_what_does_not_pass_is_not_built(
     assert (tmp_path / "m.build.json").read_text() == "of an earlier build"
 
 
+def test_a_bad_calibration_fails_the_gate(
+    model_dirs: ModelDirs, calibration: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad, store = tmp_path / "bad.txt", tmp_path / "store"
+    bad.write_text("ok\n" * 8)
+    options = ("--task", "feature-extraction", "--precision", "int8", "--quantizer", "static-minmax")
+    assert build(model_dirs, store, *options, "--calibration", bad, "--evaluation", calibration, kind="minilm") == 2
+    said = capsys.readouterr()
+    assert "no engine passes the gate: onnx int8 static-minmax: mean cosine 0." in said.err
+    assert "0.998 is needed" in said.err
+    assert "Traceback" not in said.err + said.out
+    assert list(store.iterdir()) == []
+
+
 def test_unlabelled_texts_are_held_out_to_judge_by(model_dirs: ModelDirs, calibration: Path, tmp_path: Path) -> None:
     loose = ("--min-mean-cosine", "0.5", "--min-cosine", "0")
     assert build(model_dirs, tmp_path, "--precision", "int8", "--calibration", calibration, *loose) == 0

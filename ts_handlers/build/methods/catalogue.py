@@ -5,21 +5,41 @@ from __future__ import annotations
 import importlib.util
 
 from ts_handlers.build.engine import Method
-from ts_handlers.build.methods import onnx_blocks, onnx_dynamic, onnx_fp32, onnx_static, torch_eager
+from ts_handlers.build.methods import (
+    ipex_eager,
+    onnx_blocks,
+    onnx_dynamic,
+    onnx_fp32,
+    onnx_mixed,
+    onnx_smooth,
+    onnx_static,
+    openvino,
+    torch_compiled,
+    torch_eager,
+    torch_inc,
+    torch_torchao,
+)
 from ts_handlers.errors import OperatorError
 
 METHODS: tuple[Method, ...] = (
     *onnx_fp32.METHODS,
     *onnx_dynamic.METHODS,
     *onnx_static.METHODS,
+    *onnx_smooth.METHODS,
+    *onnx_mixed.METHODS,
     *onnx_blocks.METHODS,
+    *openvino.METHODS,
     *torch_eager.METHODS,
+    *torch_compiled.METHODS,
+    *torch_torchao.METHODS,
+    *torch_inc.METHODS,
+    *ipex_eager.METHODS,
 )
 """The first of a backend and precision is its default."""
 
 
-def find_method(backend: str, precision: str, quantizer: str | None) -> Method:
-    """Return the method for these options; `auto` and None as quantizer take the first one.
+def find_method(backend: str, precision: str, quantizer: str | None, form: str | None = None) -> Method:
+    """Return the method for these options; `auto` and None as quantizer, and None as form, take the first one.
 
     Raises:
         OperatorError: There is none, with what there is.
@@ -29,6 +49,11 @@ def find_method(backend: str, precision: str, quantizer: str | None) -> Method:
     if not found:
         have = dict.fromkeys(method.precision for method in of_backend)
         raise OperatorError(f"--backend {backend} has no {precision}; it has {' and '.join(have)}")
+    if form is not None:
+        forms = " and ".join(dict.fromkeys(method.form for method in found if method.form)) or "none"
+        found = [method for method in found if method.form == form]
+        if not found:
+            raise OperatorError(f"--backend {backend} --precision {precision} has no --form {form}; it has {forms}")
     if quantizer in (None, "auto"):
         return found[0]
     for method in found:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -94,8 +94,8 @@ def image_feeds(dataset: Dataset, max_batch_size: int) -> Iterator[Feed]:
             yield pad_batch(group, plan, {}).arrays
 
 
-def feeds(dataset: Dataset, pad_token_id: int) -> Iterator[Feed]:
-    """Read a dataset in small padded batches."""
+def feeds(dataset: Iterable[ModelInput], pad_token_id: int) -> Iterator[Feed]:
+    """Read samples in small padded batches."""
     samples = iter(dataset)
     while group := list(islice(samples, GROUP)):
         yield from _batches(group, pad_token_id)

@@ -47,5 +47,6 @@ def _copy(source: ImageSource, folder: Path, precision: str) -> Engine:
 
 
 METHODS = tuple(
-    Method("torch", precision, None, partial(make, precision=precision), takes_images=True) for precision in _DTYPES
+    Method("torch", precision, None, partial(make, precision=precision), form="eager", takes_images=True)
+    for precision in _DTYPES
 )

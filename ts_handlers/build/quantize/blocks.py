@@ -6,6 +6,7 @@ onnxruntime.quantization's own quantizer of this kind sets up the root logger wh
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,19 @@ def quantize_blocks(path: Path, quantized_path: Path, settings: BlockSettings) -
     """
     model = onnx.load(str(path))
     split_attention(model)
+    num_products = block_products(model, settings)
+    if not num_products:
+        raise OperatorError("there is nothing to quantize: no matrix product has fixed weights")
+    onnx.save(model, str(quantized_path))
+    return num_products
+
+
+def block_products(model: onnx.ModelProto, settings: BlockSettings, names: Container[str] | None = None) -> int:
+    """Quantize the weights of matrix products, in place: of those with these names, or of all.
+
+    Returns:
+        How many products were quantized.
+    """
     graph = model.graph
     weights = {
         item.name: item for item in graph.initializer if item.data_type == TensorProto.FLOAT and len(item.dims) == 2
@@ -58,19 +72,16 @@ def quantize_blocks(path: Path, quantized_path: Path, settings: BlockSettings) -
     done: dict[str, list[str]] = {}
     num_products = 0
     for node in graph.node:
-        if node.op_type != "MatMul" or node.input[1] not in weights:
+        if node.op_type != "MatMul" or node.input[1] not in weights or (names is not None and node.name not in names):
             continue
         name = node.input[1]
         if name not in done:
             done[name] = _add_blocks(graph, weights[name], settings.block_size)
         node.CopyFrom(_product(node, done[name], weights[name].dims, settings))
         num_products += 1
-    if not num_products:
-        raise OperatorError("there is nothing to quantize: no matrix product has fixed weights")
     _drop_unused(graph, set(done))
-    if not any(item.domain == "com.microsoft" for item in model.opset_import):
+    if num_products and not any(item.domain == "com.microsoft" for item in model.opset_import):
         model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
-    onnx.save(model, str(quantized_path))
     return num_products
 
 

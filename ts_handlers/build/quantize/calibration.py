@@ -85,7 +85,7 @@ def measure_ranges(
         return _extremes(model, tensors, feeds, calibration, work)
     histograms = {name: Histogram() for name in tensors}
     num_feeds = 0
-    for outputs in _run(_with_outputs(model, tensors), feeds, work):
+    for outputs in run_graph(with_outputs(model, tensors), feeds, work):
         num_feeds += 1
         for name, histogram in histograms.items():
             _count(histogram, name, outputs[name], num_feeds)
@@ -98,7 +98,7 @@ def _extremes(
     """Reduce each tensor within the graph, so that it never leaves it."""
     ranges = dict.fromkeys(tensors, (math.inf, -math.inf))
     num_feeds = 0
-    for outputs in _run(_with_extremes(model, tensors), feeds, work):
+    for outputs in run_graph(_with_extremes(model, tensors), feeds, work):
         num_feeds += 1
         for name, (lowest, highest) in ranges.items():
             low, high = float(outputs[name + MIN]), float(outputs[name + MAX])
@@ -136,8 +136,8 @@ def _symmetric(low: float, high: float) -> tuple[float, float]:
     return -magnitude, magnitude
 
 
-def _with_outputs(model: onnx.ModelProto, tensors: Sequence[str]) -> onnx.ModelProto:
-    """Return a copy whose outputs are these tensors."""
+def with_outputs(model: onnx.ModelProto, tensors: Sequence[str]) -> onnx.ModelProto:
+    """Return a copy of a graph whose outputs are these float tensors of it."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     del copy.graph.output[:]
@@ -147,14 +147,19 @@ def _with_outputs(model: onnx.ModelProto, tensors: Sequence[str]) -> onnx.ModelP
 
 def _with_extremes(model: onnx.ModelProto, tensors: Sequence[str]) -> onnx.ModelProto:
     """Return a copy whose outputs are the smallest and the largest value of each tensor."""
-    copy = _with_outputs(model, [name + end for name in tensors for end in (MIN, MAX)])
+    copy = with_outputs(model, [name + end for name in tensors for end in (MIN, MAX)])
     for name in tensors:
         for operator, end in (("ReduceMin", MIN), ("ReduceMax", MAX)):
             copy.graph.node.append(helper.make_node(operator, [name], [name + end], keepdims=0))
     return copy
 
 
-def _run(model: onnx.ModelProto, feeds: Feeds, work: Path) -> Iterable[dict[str, Array]]:
+def run_graph(model: onnx.ModelProto, feeds: Feeds, work: Path) -> Iterable[dict[str, Array]]:
+    """Run a graph on all feeds, unfused, and yield its outputs, one feed at a time.
+
+    Raises:
+        OperatorError: There are no samples, or the graph fails on one.
+    """
     import onnxruntime as ort
 
     path = work / "calibration.onnx"

@@ -21,11 +21,13 @@ class DynamicSettings:
         reduce_range: 7-bit weights, for CPUs that sum two 8-bit products in 16 bits (`TargetCpu.has_vnni`); on others they
             cost a little accuracy and no time.
         operators: What is quantized.
+        float_nodes: Names of nodes that are left in float.
     """
 
     per_channel: bool = True
     reduce_range: bool = True
     operators: tuple[str, ...] = ("MatMul", "Attention")
+    float_nodes: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return the settings for the build report."""
@@ -44,6 +46,7 @@ def quantize_dynamic(path: Path, quantized_path: Path, settings: DynamicSettings
             per_channel=settings.per_channel,
             reduce_range=settings.reduce_range,
             weight_type=quantization.QuantType.QInt8,
+            nodes_to_exclude=list(settings.float_nodes),
             extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT, "MatMulConstBOnly": True},
         )
 

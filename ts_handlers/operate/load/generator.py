@@ -7,17 +7,20 @@ import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import cycle
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from ts_handlers.errors import ConfigError
+from ts_handlers.errors import ConfigError, RuntimeUnavailableError
 from ts_handlers.operate.load.payloads import Payload
 from ts_handlers.operate.load.result import LoadResult
 from ts_handlers.operate.load.samples import Samples
 from ts_handlers.operate.load.schedule import ClosedLoop, OpenLoop, Schedule
 from ts_handlers.operate.load.sender import Sender, open_session
+from ts_handlers.optional import import_optional
 
 _PROGRESS_S = 0.25
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +69,22 @@ class LoadSpec:
 
 def run_load(spec: LoadSpec, *, on_progress: Callable[[float], None] | None = None) -> LoadResult:
     """Run `generate_load` to its end from a program that is not asynchronous."""
-    return asyncio.run(generate_load(spec, on_progress=on_progress))
+    return run_loop(generate_load(spec, on_progress=on_progress))
+
+
+def run_loop(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a load in uvloop's event loop: of asyncio's own a request takes a third more of the CPU that the server needs.
+
+    Raises:
+        RuntimeUnavailableError: uvloop is not installed.
+    """
+    try:
+        uvloop: Any = import_optional("uvloop", "load is generated in uvloop's event loop", extra="operate")
+    except RuntimeUnavailableError:
+        coroutine.close()
+        raise
+    result: T = uvloop.run(coroutine)
+    return result
 
 
 async def generate_load(

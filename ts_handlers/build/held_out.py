@@ -1,0 +1,86 @@
+"""Calibration samples that a method keeps to judge its own candidates by: never those that it measures on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ts_handlers.batch import ModelInput
+from ts_handlers.build.engine import Material
+from ts_handlers.build.gate import Answers, Quality, Reference
+from ts_handlers.calls import ModelCalls
+from ts_handlers.config import BucketingConfig, load_config
+from ts_handlers.cpu import CpuBudget, cpu_share
+from ts_handlers.errors import OperatorError
+from ts_handlers.runtime import ModelFiles, Session, open_session
+from ts_handlers.tasks import TASKS
+
+NUM_SAMPLES = 768
+"""Most samples that are read, spread over the file."""
+
+EVERY = 3
+"""One of so many is kept to judge by."""
+
+FEW = 64
+"""Samples for a first impression."""
+
+
+class HeldOut:
+    """A few of the calibration samples to measure on, and a few to judge by.
+
+    Attributes:
+        measured: Samples whose activations may be measured.
+        judged: The others.
+
+    Raises:
+        OperatorError: There are no calibration samples, or one only.
+    """
+
+    def __init__(self, material: Material) -> None:
+        if material.calibration is None:
+            raise OperatorError("this method measures activations; give --calibration FILE")
+        samples = material.calibration.spread(NUM_SAMPLES)
+        if len(samples) < 2:
+            raise OperatorError(f"{material.calibration.file} has one sample; give more: some calibrate, some judge")
+        self.judged: list[ModelInput] = samples[::EVERY]
+        self.measured: list[ModelInput] = [item for index, item in enumerate(samples) if index % EVERY]
+        self._material = material
+        self.pad_token_id: int = material.source.tokenizer.pad_token_id or 0
+
+    def quality(self, session: Session) -> Quality:
+        """Compare an engine with fp32."""
+        return self._reference.quality(session, self._calls)
+
+    def first_impression(self, session: Session) -> Quality:
+        """Compare an engine with fp32 on FEW samples."""
+        return self._small_reference.quality(session, self._calls)
+
+    @cached_property
+    def _reference(self) -> Reference:
+        return self._reference_on(self.judged)
+
+    @cached_property
+    def _small_reference(self) -> Reference:
+        return self._reference_on(self.judged[:: max(1, len(self.judged) // FEW)][:FEW])
+
+    @cached_property
+    def _calls(self) -> ModelCalls:
+        source = self._material.source
+        return ModelCalls(BucketingConfig(), {"input_ids": self.pad_token_id}, source.sequence_outputs)
+
+    def _reference_on(self, inputs: list[ModelInput]) -> Reference:
+        source = self._material.source
+        known = {field.name for field in fields(TASKS[source.task].output_config)}
+        output = {name: value for name, value in self._material.output.items() if name in known}
+        answers = Answers(source.task, output, len(source.labels))
+        fp32 = open_on_one_thread(self._material.fused, {"backend": "onnx", "precision": "fp32"})
+        return Reference(answers, inputs, fp32, self._calls)
+
+
+def open_on_one_thread(model: Path, runtime: Mapping[str, Any]) -> Session:
+    """Open an engine's file as a worker with one thread will."""
+    config = load_config({"handler": {"runtime": dict(runtime)}})
+    return open_session(config.runtime, ModelFiles(model.parent, model.name), cpu_share(CpuBudget((0,)), 1, threads=1))

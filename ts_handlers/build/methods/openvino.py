@@ -1,0 +1,139 @@
+"""OpenVINO: fp32, bf16 (which costs next to no accuracy and needs no calibration), and INT8 by NNCF.
+
+One graph is compiled for each of a few shapes, which are chosen by what calls cost on this machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from functools import partial
+from pathlib import Path
+
+from ts_handlers.build.engine import Engine, Material, Method
+from ts_handlers.build.held_out import EVERY, HeldOut, open_on_one_thread
+from ts_handlers.build.methods.onnx_smooth import prepare
+from ts_handlers.build.quantize.sensitivity import search
+from ts_handlers.build.samples import Dataset
+from ts_handlers.build.steps import step
+from ts_handlers.errors import OperatorError
+from ts_handlers.runtime import Session
+
+PACKAGES = ("openvino",)
+
+
+def make_float(material: Material, folder: Path, *, precision: str) -> Engine:
+    """Convert the exported graph; the file has fp32, bf16 is what it is computed in.
+
+    Raises:
+        OperatorError: The serving CPU only emulates bf16.
+    """
+    if precision == "bf16" and not material.target.has_bf16:
+        raise OperatorError(f"the serving CPU ({material.target.name}) does not multiply bf16; take fp32 or int8")
+    from ts_handlers.build.openvino import ir
+
+    exported = material.exported
+    with step(material.progress, "convert to OpenVINO"):
+        model, table = ir.open_model(exported)
+    return ir.write_engine(model, table, material, folder, {"precision": precision}, {})
+
+
+def make_int8(material: Material, folder: Path) -> Engine:
+    """Quantize the exported graph by the ranges of its activations, smoothed by NNCF.
+
+    What has no integers is computed in bf16 where the serving CPU can.
+    """
+    dataset = _calibration(material)
+    from ts_handlers.build.openvino import ir, nncf
+
+    settings = nncf.NncfSettings(has_full_range=material.target.has_vnni)
+    model, table = ir.open_model(material.exported)
+    fed = nncf.calibration_feeds(material, dataset, table)
+    with step(material.progress, f"quantize with NNCF on {len(fed)} batches of samples"):
+        quantized = nncf.quantize(model, fed, settings)
+    details = {"quantization": {"method": "nncf", **settings.as_dict()}}
+    return ir.write_engine(quantized, table, material, folder, nncf.int8_runtime(material), details)
+
+
+def make_accurate(material: Material, folder: Path) -> Engine:
+    """Quantize the exported graph, and let NNCF take back what costs more accuracy than the gate allows.
+
+    Accuracy is measured on every third of the calibration samples; the gate's own samples stay unseen.
+    """
+    dataset = _calibration(material)
+    if material.source.task != "text-classification":
+        raise OperatorError("--quantizer nncf-accuracy needs a right label for each text; take nncf or nncf-mixed")
+    labels = dataset.labels
+    from ts_handlers.build.openvino import ir, nncf
+
+    settings = nncf.NncfSettings(has_full_range=material.target.has_vnni)
+    model, table = ir.open_model(material.exported)
+    samples = list(dataset)
+    fed = nncf.calibration_feeds(material, [item for index, item in enumerate(samples) if index % EVERY], table)
+    labelled = [
+        (ir.with_embeddings({name: array[None] for name, array in item.arrays.items()}, table), label)
+        for item, label in list(zip(samples, labels, strict=True))[::EVERY]
+    ]
+    max_drop = material.limits.max_accuracy_drop / 100
+    with step(material.progress, f"quantize with NNCF, accuracy controlled on {len(labelled)} samples"):
+        quantized = nncf.quantize_by_accuracy(model, fed, labelled, max_drop, settings)
+    details = {"quantization": {"method": "nncf-accuracy", **settings.as_dict(), "max_drop": max_drop}}
+    return ir.write_engine(quantized, table, material, folder, nncf.int8_runtime(material), details)
+
+
+def make_mixed(material: Material, folder: Path) -> Engine:
+    """Quantize smoothed and rounded weights, and compute the worst products in float until the limits hold."""
+    held_out = HeldOut(material)
+    prepared = prepare(material, "exported")
+    from ts_handlers.build.openvino import ir, mixed, nncf
+
+    settings = nncf.NncfSettings(smooth_quant_alpha=nncf.NOT_SMOOTHED, has_full_range=material.target.has_vnni)
+    model, table = ir.open_model(prepared.rounded)
+    fed = nncf.calibration_feeds(material, held_out.measured, table)
+    with step(material.progress, f"quantize with NNCF on {len(fed)} batches of samples"):
+        quantized = nncf.quantize(model, fed, settings)
+    runtime = nncf.int8_runtime(material)
+
+    def candidate(kept: Collection[str]) -> Session:
+        path, table_file = ir.write_ir(mixed.in_float(quantized, kept), table, folder)
+        return open_on_one_thread(path, ir.engine_runtime(runtime, table_file))
+
+    with step(material.progress, f"search what to compute in float, judged on {len(held_out.judged)} samples"):
+        kept = search(
+            mixed.quantized_products(quantized),
+            lambda names: held_out.quality(candidate(names)),
+            material.limits,
+            evaluate_alone=lambda names: held_out.first_impression(candidate(names)),
+            progress=material.progress,
+        )
+    details = {
+        "method": "nncf-mixed",
+        **settings.as_dict(),
+        **prepared.details,
+        "kept": list(kept.names),
+        "evaluations": kept.num_evaluations,
+        "held_out": kept.quality.as_dict(),
+    }
+    final = mixed.in_float(quantized, kept.names)
+    return ir.write_engine(final, table, material, folder, runtime, {"quantization": details})
+
+
+def _calibration(material: Material) -> Dataset:
+    if material.calibration is None:
+        raise OperatorError("NNCF measures activations; give --calibration FILE")
+    return material.calibration
+
+
+METHODS = (
+    *(
+        Method("openvino", precision, None, partial(make_float, precision=precision), packages=PACKAGES)
+        for precision in ("fp32", "bf16")
+    ),
+    *(
+        Method("openvino", "int8", name, make, (*PACKAGES, "nncf"), needs_calibration=True, is_automatic=is_automatic)
+        for name, make, is_automatic in (
+            ("nncf", make_int8, True),
+            ("nncf-mixed", make_mixed, True),
+            ("nncf-accuracy", make_accurate, False),  # it needs labels to calibrate on, and many minutes
+        )
+    ),
+)
