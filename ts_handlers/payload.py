@@ -8,7 +8,6 @@ handler's instances are images, files.
 from __future__ import annotations
 
 import enum
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -17,32 +16,14 @@ import numpy as np
 import orjson
 
 from ts_handlers.errors import InferenceError, PayloadTooLargeError, RequestError
+from ts_handlers.tensors import json_type, read_tensor
 
 JSON_CONTENT_TYPE = "application/json"
 
 InstanceType = Literal["text", "image"]
 """What the bytes of a request are."""
 
-MAX_DIMENSIONS = 8
-MAX_ELEMENTS = 10**8
-"""Bounds of a v2 tensor's shape, checked before its sizes are multiplied; TorchServe's largest body has fewer elements."""
-
 _BODY_NAMES = ("data", "body")
-
-_V2_DTYPES = {
-    "BOOL": np.bool_,
-    "UINT8": np.uint8,
-    "UINT16": np.uint16,
-    "UINT32": np.uint32,
-    "UINT64": np.uint64,
-    "INT8": np.int8,
-    "INT16": np.int16,
-    "INT32": np.int32,
-    "INT64": np.int64,
-    "FP16": np.float16,
-    "FP32": np.float32,
-    "FP64": np.float64,
-}
 
 
 class Protocol(enum.Enum):
@@ -240,27 +221,25 @@ def _parse_json(body: Any) -> Request:
         return Request((body,))
     if isinstance(body, str):
         return Request((body,))
-    raise RequestError(
-        f"the body is a JSON {_json_type(body)}; send a string, an object or a list", code="invalid_type"
-    )
+    raise RequestError(f"the body is a JSON {json_type(body)}; send a string, an object or a list", code="invalid_type")
 
 
 def _parse_v1(instances: Any) -> Request:
     if not isinstance(instances, list):
-        raise RequestError(f'"instances" is a JSON {_json_type(instances)}; it must be a list', code="invalid_type")
+        raise RequestError(f'"instances" is a JSON {json_type(instances)}; it must be a list', code="invalid_type")
     return Request(tuple(instances), Protocol.KSERVE_V1, is_many=True)
 
 
 def _parse_v2(body: Mapping[str, Any]) -> Request:
     request_id = body.get("id")
     if request_id is not None and not isinstance(request_id, str):
-        raise RequestError(f'"id" is a JSON {_json_type(request_id)}; it must be a string', code="invalid_type")
+        raise RequestError(f'"id" is a JSON {json_type(request_id)}; it must be a string', code="invalid_type")
     if request_id is not None and not request_id.isprintable():  # it goes back in the response
         raise RequestError('"id" has characters that cannot be printed; use others', code="invalid_type")
     inputs = body["inputs"]
     if not isinstance(inputs, list) or not inputs:
         raise RequestError('"inputs" must be a list of tensors, at least one', code="invalid_type")
-    tensors = [_v2_tensor(tensor, index) for index, tensor in enumerate(inputs)]
+    tensors = [read_tensor(tensor, index) for index, tensor in enumerate(inputs)]
     sizes = {len(values) for _, values in tensors}
     if len(sizes) != 1:
         raise RequestError(
@@ -273,51 +252,6 @@ def _parse_v2(body: Mapping[str, Any]) -> Request:
         names = [name for name, _ in tensors]
         instances = tuple(dict(zip(names, row, strict=True)) for row in zip(*(v for _, v in tensors), strict=True))
     return Request(instances, Protocol.KSERVE_V2, is_many=True, request_id=request_id)
-
-
-def _v2_tensor(tensor: Any, index: int) -> tuple[str, Sequence[Any]]:
-    """Return the name of a v2 tensor and its instances, one for each entry of the first dimension."""
-    where = f'"inputs"[{index}]'
-    if not isinstance(tensor, Mapping):
-        raise RequestError(f"{where} is a JSON {_json_type(tensor)}; it must be a tensor object", code="invalid_type")
-    name, shape, datatype, data = (tensor.get(key) for key in ("name", "shape", "datatype", "data"))
-    if not isinstance(name, str) or not isinstance(datatype, str) or not isinstance(data, list):
-        raise RequestError(f'{where} needs "name", "shape", "datatype" and "data" (a list)', code="invalid_type")
-    if not isinstance(shape, list) or not shape or not all(type(size) is int and size >= 0 for size in shape):
-        raise RequestError(f'{where}: "shape" must be a list of sizes, at least one', code="invalid_shape")
-    if len(shape) > MAX_DIMENSIONS or max(shape) > MAX_ELEMENTS:
-        raise RequestError(
-            f"{where}: a shape has at most {MAX_DIMENSIONS} sizes, up to {MAX_ELEMENTS}", code="invalid_shape"
-        )
-    flat = list(_flatten(data))
-    if len(flat) != math.prod(shape):
-        raise RequestError(
-            f"{where}: shape {shape} is {math.prod(shape)} elements and data has {len(flat)}", code="invalid_shape"
-        )
-    if datatype == "BYTES":
-        if math.prod(shape[1:]) != 1:
-            raise RequestError(
-                f"{where}: shape {shape} of texts; use [{shape[0]}] or [{shape[0]}, 1]", code="invalid_shape"
-            )
-        return name, flat
-    if datatype not in _V2_DTYPES:
-        raise RequestError(f"{where}: datatype {datatype[:40]!r}; use BYTES for texts", code="invalid_type")
-    try:
-        return name, list(np.asarray(flat, dtype=_V2_DTYPES[datatype]).reshape(shape))
-    except (TypeError, ValueError, OverflowError) as error:
-        raise RequestError(f"{where}: data does not fit datatype {datatype}", code="invalid_type") from error
-
-
-def _flatten(data: Sequence[Any]) -> Any:
-    stack = [iter(data)]
-    while stack:
-        for item in stack[-1]:
-            if isinstance(item, list):
-                stack.append(iter(item))
-                break
-            yield item
-        else:
-            stack.pop()
 
 
 def _v2_output(predictions: Sequence[Any]) -> dict[str, Any]:
@@ -336,8 +270,3 @@ def _is_vector(prediction: Any) -> bool:
     if isinstance(prediction, np.ndarray):
         return True
     return isinstance(prediction, list) and bool(prediction) and all(isinstance(item, float) for item in prediction)
-
-
-def _json_type(value: Any) -> str:
-    names = {type(None): "null", bool: "boolean", int: "number", float: "number", str: "string", list: "list"}
-    return names.get(type(value), "object" if isinstance(value, Mapping) else type(value).__name__)
