@@ -60,5 +60,16 @@ def test_several_at_a_time() -> None:
     assert made[0].is_open
 
 
+def test_a_row_that_failed_is_not_gone_on_with() -> None:
+    seen: list[int] = []
+
+    def note(example: Any) -> list[ModelInput]:
+        seen.append(example)
+        return transform(example)
+
+    Transforms(1000, "pixels").run(rows([-1] * 200), note, 2)
+    assert len(seen) <= 4  # those that were on their way when the first one failed
+
+
 def test_no_rows() -> None:
     Transforms(1, "pixels").run([], transform, 4)
