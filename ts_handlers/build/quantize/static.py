@@ -207,6 +207,9 @@ def _leave_answers_in_float(graph: onnx.GraphProto) -> None:
             product.output[0] = output.name
             graph.node.remove(made_by[output.name])
             graph.node.remove(quantize)
+    used = {name for node in graph.node for name in node.input}
+    for item in [item for item in graph.initializer if item.name not in used]:  # else each worker's log says so
+        graph.initializer.remove(item)
 
 
 def _quantizer_of(name: str, made_by: Mapping[str, onnx.NodeProto]) -> onnx.NodeProto | None:
