@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from tests.model_dirs import KINDS, TASK_OF, TINY_KINDS, serialized_file
 from ts_handlers.bucketing import BatchPlan
 from ts_handlers.build.engine import Method
 from ts_handlers.build.methods.catalogue import METHODS, find_method, missing_packages
+from ts_handlers.build.target import target_cpu
 from ts_handlers.cpu import CpuShare
 from ts_handlers.tasks import TASKS
 from ts_handlers.testing import Raw, load_handler, predict
@@ -101,11 +103,19 @@ SLOW = tuple(
     if engine.form == "compiled" or (engine.backend, engine.precision) in {("openvino", "bf16"), ("openvino", "int8")}
 )
 
+
+def is_made_here(engine: Method) -> bool:
+    """Say whether compiled code can be made: it needs a compiler, and a CPU that has bf16 or VNNI for itself."""
+    here = target_cpu("native")
+    fits = {"fp32": True, "bf16": here.has_bf16, "int8": here.has_vnni}[engine.precision]
+    return engine.form != "compiled" or (fits and shutil.which("g++") is not None)
+
+
 ENGINES_BY_KIND = tuple(
     pytest.param(kind, engine, id=f"{kind}-{engine.name.replace(' ', '-')}")
     for kind in TINY_KINDS
     for engine in ENGINES
-    if engine not in SLOW or kind == TINY_KINDS[0]
+    if (engine not in SLOW or kind == TINY_KINDS[0]) and is_made_here(engine)
 )
 
 
