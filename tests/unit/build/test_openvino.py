@@ -165,3 +165,14 @@ def test_memory_that_cannot_be_measured_is_said(tmp_path: Path) -> None:
         OperatorError, match=r"OpenVINO's memory could not be measured in a fresh process: .*missing.xml"
     ):
         memory.mib_per_graph(tmp_path / "missing.xml", {"backend": "openvino"}, ("input_ids",), [(1, 8)])
+
+
+def test_the_same_inputs_give_the_same_bytes(model_dirs: ModelDirs, tmp_path: Path) -> None:
+    written = []
+    for number in ("one", "two"):
+        (tmp_path / number / "engine").mkdir(parents=True)
+        tiny = material(model_dirs, "tiny-roberta", tmp_path / number, BF16, num_samples=12)
+        tiny.section = {"bucketing": {"boundaries": [24], "group_sizes": [1]}}
+        engine = find_method("openvino", "int8", "nncf").make(tiny, tmp_path / number / "engine")
+        written.append([file.read_bytes() for file in (engine.serialized_file, *engine.extra_files)])
+    assert written[0] == written[1]
