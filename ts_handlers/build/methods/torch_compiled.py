@@ -22,8 +22,8 @@ def make(material: Material, folder: Path, *, precision: str) -> Engine:
     check_compiler()
     if precision == "bf16" and not material.target.has_bf16:
         raise OperatorError(
-            f"{material.target.name} does not multiply bf16, and compiled code has nothing that emulates it on every such CPU; "
-            "build fp32, or bf16 with --form eager"
+            f"{material.target.name} does not multiply bf16, and compiled code has nothing that emulates it on every such "
+            "CPU; build fp32, or bf16 with --form eager"
         )
     source, autocast = material.source, _AUTOCAST[precision]
     with step(material.progress, "export the model"):
