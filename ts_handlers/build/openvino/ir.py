@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -95,9 +96,8 @@ def write_engine(
 def _name_by_place(model: Any) -> None:
     """Name nodes that OpenVINO named by a counter of the process by their place: the same graph gives the same bytes."""
     for index, node in enumerate(model.get_ordered_ops()):
-        kind, _, number = node.friendly_name.rpartition("_")
-        if kind == node.get_type_name() and number.isdigit():
-            node.friendly_name = f"{kind}_at_{index}"
+        if re.fullmatch(rf"{node.get_type_name()}(_\d+)+", node.friendly_name):
+            node.friendly_name = f"{node.get_type_name()}_at_{index}"
 
 
 def _looks_up_words(node: Any) -> bool:
