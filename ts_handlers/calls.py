@@ -37,9 +37,10 @@ class ModelCalls:
     def plan(self, session: Session, inputs: Sequence[ModelInput]) -> list[BatchPlan]:
         """Decide which sequences share a call."""
         bucketing = self._bucketing
+        most = min((bucketing.max_batch_size, *bucketing.group_sizes[-1:]))
         return plan_batches(
             [item.length for item in inputs],
-            max_batch_size=calls_side_by_side(len(inputs), bucketing.max_batch_size, _num_parallel(session, inputs)),
+            max_batch_size=calls_side_by_side(len(inputs), most, _num_parallel(session, inputs)),
             max_padded_tokens=bucketing.max_padded_tokens,
             boundaries=bucketing.boundaries,
             call_overhead_tokens=bucketing.call_overhead_tokens,

@@ -85,7 +85,7 @@ def warm_up(
     make_input: Callable[[int], ModelInput | None],
     run: Callable[[Sequence[ModelInput], BatchPlan], object],
 ) -> Warmup:
-    """Run the shapes of the buckets, each with one sequence and with as many as share a call.
+    """Run the shapes of the buckets, each with one sequence and with as many as share a call, and group sizes in between.
 
     Args:
         config: The handler's configuration.
@@ -100,8 +100,8 @@ def warm_up(
         item = make_input(length)
         if item is None:
             break
-        most = max(1, min(bucketing.max_batch_size, bucketing.max_padded_tokens // length))
-        for size in sorted({1, most}):
+        most = max(1, min(bucketing.max_batch_size, bucketing.max_padded_tokens // length, *bucketing.group_sizes[-1:]))
+        for size in sorted({1, most, *(size for size in bucketing.group_sizes if size < most)}):
             run([item] * size, BatchPlan(tuple(range(size)), length))
             shapes.append((size, length))
     return Warmup(tuple(shapes), time.perf_counter() - started)

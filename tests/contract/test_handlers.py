@@ -16,7 +16,7 @@ from tests.model_dirs import KINDS, TASK_OF, TINY_KINDS, serialized_file
 from ts_handlers.bucketing import BatchPlan
 from ts_handlers.build.engine import Method
 from ts_handlers.build.methods.catalogue import METHODS, find_method, missing_packages
-from ts_handlers.build.target import target_cpu
+from ts_handlers.build.target import NATIVE, target_cpu
 from ts_handlers.cpu import CpuShare
 from ts_handlers.tasks import TASKS
 from ts_handlers.testing import Raw, load_handler, predict
@@ -24,7 +24,17 @@ from ts_handlers.testing import Raw, load_handler, predict
 if TYPE_CHECKING:
     from tests.model_dirs import ModelDirs
 
-ENGINES = tuple(method for method in METHODS if not missing_packages(method))
+HERE = target_cpu(NATIVE)
+
+
+def runs_here(method: Method) -> bool:
+    """Say whether this machine has what a method needs: its packages, and a CPU that it makes engines for."""
+    needs_bf16 = method.precision == "bf16" and (method.backend == "openvino" or method.form == "compiled")
+    needs_vnni = method.quantizer in ("torchao", "inc")
+    return not missing_packages(method) and (HERE.has_bf16 or not needs_bf16) and (HERE.has_vnni or not needs_vnni)
+
+
+ENGINES = tuple(filter(runs_here, METHODS))
 CLOSE = 1e-4
 """How far the padding and the neighbours of a sequence may move its numbers."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from functools import partial
 from pathlib import Path
 
@@ -14,12 +15,10 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def make(material: Material, folder: Path, *, precision: str) -> Engine:
-    """Write the checkpoint."""
-    model = material.source.model
+    """Write the checkpoint; the source stays in fp32, other engines are made from it and compared with it."""
     with step(material.progress, "write the checkpoint"):
-        model.to(_DTYPES[precision]).save_pretrained(folder)
-        model.to(torch.float32)
-    runtime = {"backend": "torch", "precision": precision}
+        copy.deepcopy(material.source.model).to(_DTYPES[precision]).save_pretrained(folder)
+    runtime = {"backend": "torch", "precision": precision, "target_cpu": material.target.name}
     return Engine(folder / "model.safetensors", runtime, (folder / "config.json",))
 
 
