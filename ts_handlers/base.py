@@ -158,6 +158,7 @@ class InferenceHandler(BaseHandler):
         self._metrics = metrics.WorkerMetrics(context.metrics, MetricTypes)
         if served.owns_process:
             metrics.OneWrite(metric_lines, lambda: self._metrics.is_sampled)
+            metrics.silence_batches(logging.getLogger())
         warmed = startup.warm_up(self.config, self.max_length, self.warmup_input, self._warm_up)
         name = self.task or type(self).__name__
         place = self._placement.describe()

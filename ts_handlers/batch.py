@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ts_handlers.bucketing import BatchPlan, Size
-from ts_handlers.errors import InferenceError, RequestError
-from ts_handlers.payload import Request
+from ts_handlers.errors import InferenceError
 
 Array = NDArray[Any]
 
@@ -133,29 +132,3 @@ def split_rows(
         {name: array[row, :length] if name in sequence_outputs else array[row] for name, array in outputs.items()}
         for row, length in enumerate(batch.lengths)
     ]
-
-
-@dataclass(slots=True)
-class Row:
-    """One request of TorchServe's batch on its way through the handler.
-
-    Attributes:
-        request: The request, once it is understood.
-        examples: What `decode` made of each instance.
-        inputs: What `transform` made of each example.
-        outputs: What the model returned for each input of each example.
-        response: The finished body.
-        error: What ended this row early; its neighbours go on.
-    """
-
-    request: Request | None = None
-    examples: list[Any] = field(default_factory=list)
-    inputs: list[list[ModelInput]] = field(default_factory=list)
-    outputs: list[list[dict[str, Array]]] = field(default_factory=list)
-    response: bytes | None = None
-    error: RequestError | None = None
-
-    @property
-    def is_open(self) -> bool:
-        """Whether there is work left to do on it."""
-        return self.error is None and self.response is None

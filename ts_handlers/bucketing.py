@@ -60,23 +60,25 @@ def plan_batches(
         max_padded_tokens: Most tokens in one call, padding included; a longer single sequence gets a call of its own.
         boundaries: Ascending lengths to pad to; a sequence past the last is padded to its own length.
         call_overhead_tokens: Cost of a call, in tokens.
-        group_sizes: Ascending numbers of rows to fill calls up to; past the last, and past max_padded_tokens, a call has the
-            rows it needs.
+        group_sizes: Ascending numbers of rows to fill calls up to, within the boundaries; past the last of either, and past
+            max_padded_tokens, a call has the rows it needs.
 
     Returns:
         Calls in ascending order of length; every index of `lengths` is in exactly one.
     """
     order = sorted(range(len(lengths)), key=lengths.__getitem__)
     padded = [pad_length(lengths[index], boundaries) for index in order]
+    fills = group_sizes if boundaries else ()
     best = [0.0] + [float("inf")] * len(order)
     start_of = [0] * (len(order) + 1)
     for end in range(1, len(order) + 1):
         length = padded[end - 1]
+        sizes = fills if fills and length <= boundaries[-1] else ()
         for start in range(end - 1, max(-1, end - 1 - max_batch_size), -1):
             size = end - start
             if size > 1 and size * length > max_padded_tokens:
                 break
-            cost = best[start] + _num_rows(size, length, group_sizes, max_padded_tokens) * length + call_overhead_tokens
+            cost = best[start] + _num_rows(size, length, sizes, max_padded_tokens) * length + call_overhead_tokens
             if cost < best[end]:
                 best[end], start_of[end] = cost, start
     plans = []
@@ -84,7 +86,8 @@ def plan_batches(
     while end:
         start = start_of[end]
         size, length = end - start, padded[end - 1]
-        num_rows = _num_rows(size, length, group_sizes, max_padded_tokens)
+        sizes = fills if fills and length <= boundaries[-1] else ()
+        num_rows = _num_rows(size, length, sizes, max_padded_tokens)
         plans.append(BatchPlan(tuple(order[start:end]), length, num_rows - size))
         end = start
     return plans[::-1]

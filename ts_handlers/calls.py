@@ -44,7 +44,8 @@ class ModelCalls:
     def plan(self, session: Session, inputs: Sequence[ModelInput]) -> list[BatchPlan]:
         """Decide which sequences share a call."""
         bucketing = self._bucketing
-        max_batch_size = calls_side_by_side(len(inputs), bucketing.max_batch_size, _num_parallel(session, inputs))
+        most = min((bucketing.max_batch_size, *bucketing.group_sizes[-1:]))
+        max_batch_size = calls_side_by_side(len(inputs), most, _num_parallel(session, inputs))
         if inputs and inputs[0].size is not None:
             return plan_images(
                 [item.size or (0, 0) for item in inputs],

@@ -147,6 +147,16 @@ class OneWrite(logging.Handler):
         super().close()
 
 
+def silence_batches(root: logging.Logger) -> None:
+    """Drop the line that TorchServe's worker logs for every batch it reads: it wakes a thread of the frontend as well."""
+    if _is_no_batch not in root.filters:
+        root.addFilter(_is_no_batch)
+
+
+def _is_no_batch(record: logging.LogRecord) -> bool:
+    return not str(record.msg).startswith("Backend received inference at")
+
+
 def _register(cache: Any, spec: MetricSpec, kind: Any) -> Any:
     """Take the metric that metrics.yaml declared, or declare it (it is exported only if the yaml names it)."""
     if spec.name in cache.cache.get(kind, {}):

@@ -85,7 +85,7 @@ def warm_up(
     make_input: Callable[[int], ModelInput | None],
     run: Callable[[Sequence[ModelInput], BatchPlan], object],
 ) -> Warmup:
-    """Run the shapes of the buckets, each with one sequence and with as many as share a call.
+    """Run the shapes of the buckets, each with one sequence and with as many as share a call, and group sizes in between.
 
     Args:
         config: The handler's configuration.
@@ -100,11 +100,11 @@ def warm_up(
         item = make_input(length)
         if item is None:
             break
-        most = max(1, min(bucketing.max_batch_size, bucketing.max_padded_tokens // length))
+        most = max(1, min(bucketing.max_batch_size, bucketing.max_padded_tokens // length, *bucketing.group_sizes[-1:]))
         if item.size is not None:
             length = item.length
             most = max(1, min(bucketing.max_batch_size, bucketing.max_padded_pixels // length))
-        for size in sorted({1, most}):
+        for size in sorted({1, most, *(size for size in bucketing.group_sizes if size < most)}):
             run([item] * size, BatchPlan(tuple(range(size)), length, padded_size=item.size))
             shapes.append((size, length))
         if item.size is not None:  # images have no lengths

@@ -13,6 +13,9 @@ from ts_handlers.cpu import CpuShare
 from ts_handlers.errors import InferenceError
 
 
+DEAR_CALLS = BucketingConfig(call_overhead_pixels=1000)
+
+
 def image(height: int, width: int, level: float) -> ModelInput:
     arrays: dict[str, Array] = {
         "pixel_values": np.full((3, height, width), level, np.float32),
@@ -81,7 +84,7 @@ def test_images_of_many_sizes_come_back_in_order() -> None:
     items = [image(height, width, level) for level, (height, width) in enumerate([(2, 3), (4, 2), (2, 3), (5, 5)], 1)]
     expected = [item.arrays["pixel_values"].sum() for item in items]
     for pads_images, num_calls in ((False, 3), (True, 1)):
-        calls, session = ModelCalls(BucketingConfig(), {}, (), pads_images=pads_images), Recorder()
+        calls, session = ModelCalls(DEAR_CALLS, {}, (), pads_images=pads_images), Recorder()
         outcomes = calls.run(session, items, calls.plan(session, items))
         assert [outcome["sum"] for outcome in outcomes if isinstance(outcome, dict)] == expected
         assert len(session.shapes) == num_calls
@@ -89,7 +92,7 @@ def test_images_of_many_sizes_come_back_in_order() -> None:
 
 def test_an_image_that_fails_is_run_alone_at_its_own_size() -> None:
     items = [image(2, 3, 1), image(4, 2, 7), image(2, 2, 3)]
-    calls, session = ModelCalls(BucketingConfig(), {}, (), pads_images=True), Recorder(poison=7)
+    calls, session = ModelCalls(DEAR_CALLS, {}, (), pads_images=True), Recorder(poison=7)
     outcomes = calls.run(session, items, calls.plan(session, items))
     assert [isinstance(outcome, Exception) for outcome in outcomes] == [False, True, False]
     assert sorted(session.shapes[1:]) == [(1, 3, 2, 2), (1, 3, 2, 3), (1, 3, 4, 2)]

@@ -90,6 +90,7 @@ def test_calls_are_filled_up_to_a_group_size_where_that_costs_less() -> None:
             [8, 8, 8],
             max_batch_size=4,
             max_padded_tokens=512,
+            boundaries=(8,),
             group_sizes=(1, 4),
             call_overhead_tokens=call_overhead_tokens,
         )
@@ -99,8 +100,20 @@ def test_calls_are_filled_up_to_a_group_size_where_that_costs_less() -> None:
 
 
 def test_a_call_is_not_filled_past_the_cap() -> None:
-    [plan] = plan_batches([8, 8, 8], max_batch_size=4, max_padded_tokens=24, group_sizes=(4,), call_overhead_tokens=100)
-    assert (plan.num_rows, plan.num_padded_tokens) == (3, 24)
+    def plan(lengths: list[int], max_padded_tokens: int) -> list[BatchPlan]:
+        return plan_batches(
+            lengths,
+            max_batch_size=4,
+            max_padded_tokens=max_padded_tokens,
+            boundaries=(8,),
+            group_sizes=(4,),
+            call_overhead_tokens=100,
+        )
+
+    [unfilled] = plan([8, 8, 8], 24)
+    assert (unfilled.num_rows, unfilled.num_padded_tokens) == (3, 24)
+    [filled, past] = plan([8, 8, 8, 30, 30], 96)
+    assert (filled.num_rows, past.num_rows, past.padded_length) == (4, 2, 30)
 
 
 def test_group_sizes_ascend() -> None:

@@ -56,7 +56,10 @@ def test_every_section_is_read() -> None:
         ({"output": False}, r"handler\.output is False \(bool\); it must be a mapping"),
         ({"bucketing": {"call_overhead_tokens": float("inf")}}, r"is inf \(float\); it must be a finite number"),
         ({"profile": 1}, r"handler\.profile is 1 \(int\); it must be of type bool"),
-        ({"runtime": {"backend": "onx"}}, r"handler\.runtime\.backend is 'onx' \(str\); choose one of: onnx, torch"),
+        (
+            {"runtime": {"backend": "onx"}},
+            r"backend is 'onx' \(str\); choose one of: onnx, openvino, torch, ipex",
+        ),
         (
             {"runtime": {"providers": "cuda"}},
             r"providers is 'cuda' \(str\); choose one of: auto or .* it must be a list",

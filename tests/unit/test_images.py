@@ -192,6 +192,13 @@ def test_reduced_decoding_moves_pixels_by_little(name: str, scale: int) -> None:
     assert (largest <= 24, mean <= 1.5) == (True, True), (largest, mean)
 
 
+def test_the_first_picture_of_a_phones_pair_is_taken() -> None:
+    first, second = (Image.fromarray(scene(400, 600, seed)) for seed in (1, 2))
+    content = encode(first, "MPO", save_all=True, append_images=[second])
+    assert levels(decode(content).pixels, np.asarray(first))[1] < 3
+    assert decode(content, (40, 60)).image.size == (150, 100)
+
+
 def test_an_image_on_its_side_is_reduced_by_its_own_edges() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6

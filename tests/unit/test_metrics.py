@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from ts_handlers import metrics
-from ts_handlers.metrics import OneWrite, WorkerMetrics
+from ts_handlers.metrics import OneWrite, WorkerMetrics, silence_batches
 
 LAST = "[METRICS]PredictionTime.ms:3|#Level:Model|#hostname:here,1"
 
@@ -78,3 +78,14 @@ def test_histograms_take_ten_batches_a_second_and_counters_all() -> None:
     rejected = [value for name, value in cache.values if name == metrics.REJECTED_ROWS.name]
     assert fills == [0, 3, 4]
     assert rejected == [0, 1, 2, 3, 4]
+
+
+def test_torchserves_line_for_every_batch_is_dropped_and_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    root = logging.getLogger("tests.as_root")
+    silence_batches(root)
+    silence_batches(root)
+    assert len(root.filters) == 1
+    root.info("Backend received inference at: %d", 1)
+    root.info("Frontend disconnected.")
+    assert caplog.messages == ["Frontend disconnected."]

@@ -28,10 +28,12 @@ class FakeIpex(ModuleType):
 
     def __init__(self) -> None:
         super().__init__("intel_extension_for_pytorch")
-        self.asked: list[tuple[torch.dtype, bool]] = []
+        self.asked: list[tuple[torch.dtype, bool, bool]] = []
 
-    def optimize(self, module: torch.nn.Module, *, dtype: torch.dtype, inplace: bool) -> torch.nn.Module:
-        self.asked.append((dtype, inplace))
+    def optimize(
+        self, module: torch.nn.Module, *, dtype: torch.dtype, inplace: bool, auto_kernel_selection: bool
+    ) -> torch.nn.Module:
+        self.asked.append((dtype, inplace, auto_kernel_selection))
         return module
 
 
@@ -53,7 +55,7 @@ def test_a_module_is_optimized_for_its_precision(
 ) -> None:
     session = opened(write_model(tmp_path), precision)
     outputs = run(session)
-    assert fake.asked == [(dtype, True)]
+    assert fake.asked == [(dtype, True, True)]
     assert outputs["logits"].dtype == np.float32
     assert outputs["logits"].tolist() == [[2.0, 4.0]]
     assert session.describe() == f"ipex a fake, not the extension with torch {torch.__version__} on cpu, {precision}"

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from tests.unit.build.materials import material
+from ts_handlers.build.methods.catalogue import find_method
 from ts_handlers.config import RuntimeConfig
 from ts_handlers.cpu import CpuBudget, cpu_share
 from ts_handlers.errors import ConfigError, RuntimeUnavailableError
@@ -123,3 +125,13 @@ def test_without_transformers_the_error_says_what_to_do(tmp_path: Path, monkeypa
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(RuntimeUnavailableError, match="needs transformers in the serving image"):
         open_session(RuntimeConfig(backend="torch"), ModelFiles(tmp_path), SHARE)
+
+
+def test_an_engine_in_bf16_leaves_the_source_as_it_was(model_dirs: ModelDirs, tmp_path: Path) -> None:
+    given = material(model_dirs, "tiny-distilbert", tmp_path)
+    before = {name: tensor.clone() for name, tensor in given.source.model.state_dict().items()}
+    find_method("torch", "bf16", None).make(given, tmp_path)
+    after = given.source.model.state_dict()
+    assert all(
+        torch.equal(after[name], tensor) and after[name].dtype == tensor.dtype for name, tensor in before.items()
+    )

@@ -19,7 +19,8 @@ from ts_handlers.errors import OperatorError
 from ts_handlers.tasks import TASKS
 
 _PACKAGES = frozenset(
-    {"ts", "ts_handlers", "tokenizers", "torch", "numpy", "onnxruntime", "orjson", "yaml", "psutil", "PIL"}
+    {"ts", "ts_handlers", "tokenizers", "torch", "numpy", "onnxruntime", "openvino", "orjson", "yaml", "psutil"}
+    | {"transformers", "safetensors", "threadpoolctl", "intel_extension_for_pytorch", "PIL"}
 )
 """Packages a worker imports; a handler file of such a name would be imported in their place."""
 

@@ -16,8 +16,15 @@ HELP = "package a model into a .mar"
 MAX_WEIGHT = 1_000_000.0
 """`ts-handlers configure` takes no larger one."""
 
-_OWN_OPTIONS = {"task": "--task", "runtime.precision": "--precision", "runtime.backend": "--backend"}
-"""Settings with an option of their own."""
+_OWN_OPTIONS = {
+    "task": "use --task",
+    "runtime.precision": "use --precision",
+    "runtime.backend": "use --backend",
+    "runtime.target_cpu": "use --target-cpu",
+    "runtime.file": "it is the build's",
+    "runtime.embedding_file": "it is the build's",
+}
+"""Settings that decide what is built, or are decided by it -> what to do instead."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -196,8 +203,6 @@ def parse_settings(pairs: list[str]) -> dict[str, Any]:
             value = yaml.safe_load(text)
         except (yaml.YAMLError, ValueError) as error:
             raise OperatorError(f"--set {pair}: the value is no YAML") from error
-        if key in _OWN_OPTIONS:
-            raise OperatorError(f"--set {pair}: {key} decides what is built; use {_OWN_OPTIONS[key]}")
         node = tree
         *parents, leaf = key.split(".")
         for name in parents:
@@ -205,4 +210,13 @@ def parse_settings(pairs: list[str]) -> dict[str, Any]:
             if not isinstance(node, dict):
                 raise OperatorError(f"--set {pair}: {name} is a value already")
         node[leaf] = value
+    _check_own_options(tree)
     return tree
+
+
+def _check_own_options(tree: dict[str, Any]) -> None:
+    for path, instead in _OWN_OPTIONS.items():
+        section, _, name = path.rpartition(".")
+        node = tree.get(section, {}) if section else tree
+        if isinstance(node, dict) and name in node:
+            raise OperatorError(f"--set {path}={node[name]}: {path} is no setting of its own here; {instead}")

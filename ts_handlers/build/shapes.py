@@ -79,16 +79,31 @@ class Shapes:
     ms_per_text: float
 
 
-def choose_shapes(lengths: Sequence[int], costs: CallCosts, most_graphs: int, max_length: int = 2**31) -> Shapes:
+@dataclass(frozen=True, slots=True)
+class ShapeLimits:
+    """What a worker makes no larger.
+
+    Attributes:
+        max_length: Tokens of a text; no boundary is past it.
+        max_padded_tokens: Tokens of a call of several texts.
+    """
+
+    max_length: int = 2**31
+    max_padded_tokens: int = 2**31
+
+
+def choose_shapes(
+    lengths: Sequence[int], costs: CallCosts, most_graphs: int, limits: ShapeLimits = ShapeLimits()
+) -> Shapes:
     """Choose boundaries and group sizes.
 
     Args:
         lengths: Tokens of typical texts, in the order they come.
         costs: What calls cost.
         most_graphs: Most graphs that there is memory for.
-        max_length: Most tokens of a text that the model takes; no boundary is past it.
+        limits: What a worker makes no larger.
     """
-    found = list(_options(lengths, costs, most_graphs, max_length))
+    found = list(_options(lengths, costs, most_graphs, limits))
     if not found:
         return Shapes((), (), 0.0)
     best = min(shapes.ms_per_text for shapes in found)
@@ -137,29 +152,35 @@ def _cheapest(
     return tuple(candidates[index] for index in chains[end])
 
 
-def _options(lengths: Sequence[int], costs: CallCosts, most_graphs: int, max_length: int) -> Iterator[Shapes]:
+def _options(lengths: Sequence[int], costs: CallCosts, most_graphs: int, limits: ShapeLimits) -> Iterator[Shapes]:
     for group_sizes in GROUP_SIZES:
         if any(rows not in costs.fixed for rows in group_sizes):
             continue
         most = most_graphs // len(group_sizes)
         if most:
-            for boundaries in choose_boundaries(lengths, costs, group_sizes[-1], most, max_length):
-                yield Shapes(boundaries, group_sizes, _replay(lengths, costs, boundaries, group_sizes))
+            for boundaries in choose_boundaries(lengths, costs, group_sizes[-1], most, limits.max_length):
+                yield Shapes(boundaries, group_sizes, _replay(lengths, costs, boundaries, group_sizes, limits))
 
 
-def _replay(lengths: Sequence[int], costs: CallCosts, boundaries: Sequence[int], group_sizes: Sequence[int]) -> float:
+def _replay(
+    lengths: Sequence[int],
+    costs: CallCosts,
+    boundaries: Sequence[int],
+    group_sizes: Sequence[int],
+    limits: ShapeLimits,
+) -> float:
     """Return the milliseconds a text, in batches planned as a worker plans them."""
     total = 0.0
     for start in range(0, len(lengths), BATCH):
         plans = plan_batches(
             lengths[start : start + BATCH],
             max_batch_size=group_sizes[-1],
-            max_padded_tokens=2**31,
+            max_padded_tokens=limits.max_padded_tokens,
             boundaries=boundaries,
             call_overhead_tokens=costs.overhead_tokens(),
             group_sizes=group_sizes,
         )
         for plan in plans:
-            is_fixed = boundaries and plan.padded_length <= boundaries[-1]
+            is_fixed = plan.padded_length in boundaries and plan.num_rows in group_sizes
             total += (costs.of_fixed if is_fixed else costs.of_open)(plan.num_rows, plan.padded_length)
     return total / len(lengths)

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 
 from ts_handlers.config import RuntimeConfig
 from ts_handlers.cpu import CpuShare
+from ts_handlers.errors import ConfigError
 from ts_handlers.runtime.session import ModelFiles, Session, Shape
 from ts_handlers.runtime.target import check_target
+
+_SETTINGS_OF: Mapping[str, frozenset[str]] = {
+    "onnx": frozenset({"providers", "provider_options", "graph_optimization_level", "allow_spinning"}),
+    "openvino": frozenset({"float_precision", "embedding_file", "max_memory_mb"}),
+    "torch": frozenset({"output_names"}),
+    "ipex": frozenset({"output_names"}),
+}
+"""Backend -> settings that it has and not every other; the rest belong to all."""
 
 
 def open_session(config: RuntimeConfig, files: ModelFiles, share: CpuShare, shapes: Sequence[Shape] = ()) -> Session:
@@ -23,6 +33,7 @@ def open_session(config: RuntimeConfig, files: ModelFiles, share: CpuShare, shap
         ConfigError: Settings that this engine cannot serve.
         RuntimeUnavailableError: The engine, or a provider that was asked for, is not there.
     """
+    check_settings(config)
     check_target(config)
     if config.backend == "onnx":
         from ts_handlers.runtime.onnx import OnnxSession  # an engine is imported by those who use it
@@ -39,3 +50,19 @@ def open_session(config: RuntimeConfig, files: ModelFiles, share: CpuShare, shap
     from ts_handlers.runtime.torch import TorchSession
 
     return TorchSession(config, files)
+
+
+def check_settings(config: RuntimeConfig) -> None:
+    """Refuse settings that only other engines have: they would do nothing here.
+
+    Raises:
+        ConfigError: There is one.
+    """
+    own = _SETTINGS_OF[config.backend]
+    for field in dataclasses.fields(config):
+        owners = [backend for backend, names in _SETTINGS_OF.items() if field.name in names]
+        if owners and field.name not in own and getattr(config, field.name) != field.default:
+            raise ConfigError(
+                f"handler.runtime.{field.name} is {getattr(config, field.name)!r} and the backend is {config.backend}; only "
+                f"{' and '.join(owners)} {'has' if len(owners) == 1 else 'have'} that setting: remove it"
+            )

@@ -56,7 +56,8 @@ class IpexSession:
         module = load_module(config, files)
         names = accepted_inputs(module)  # optimized modules need not say them
         dtype = _DTYPES[config.precision]
-        optimized = self._ipex.optimize(module, dtype=dtype, inplace=True)
+        # without the selection linear layers in fp32 are MKL's, which is slow on CPUs that are not Intel's
+        optimized = self._ipex.optimize(module, dtype=dtype, inplace=True, auto_kernel_selection=True)
         autocast = None if dtype == torch.float32 else dtype
         return Program(optimized, names, config.output_names, autocast=autocast)
 

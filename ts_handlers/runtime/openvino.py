@@ -30,6 +30,8 @@ IDS, EMBEDDINGS = "input_ids", "inputs_embeds"
 """Input that names rows of the embedding table, and the input that takes these rows."""
 
 _MIB = 2**20
+_VERSION = ov.__version__.partition("-")[0]
+_PRECISIONS = ("fp32", "bf16", "int8")
 
 
 class OpenVinoSession:
@@ -39,7 +41,7 @@ class OpenVinoSession:
         config: `handler.runtime`.
         files: The unpacked archive.
         share: The worker's share of the CPUs.
-        shapes: Shapes to compile graphs of their own for, the most useful first.
+        shapes: Shapes to compile graphs of their own for; where there is no memory for all, the first of them.
 
     Raises:
         ConfigError: The model or its embedding table cannot be loaded.
@@ -51,18 +53,24 @@ class OpenVinoSession:
         self._config, self._threads, self._shapes = config, share.threads, shapes
         if files.gpu_id is not None:
             logger.warning("GPU %d is not used: the openvino backend runs on the CPU", files.gpu_id)
+        if config.precision not in _PRECISIONS:
+            raise ConfigError(
+                f"handler.runtime.precision is {config.precision}; the openvino backend runs {', '.join(_PRECISIONS)}"
+            )
         path = files.path(config.file)
-        before = private_bytes()
         self._core = ov.Core()
         try:
             self._model = self._core.read_model(path)
             self._any_shape = self._compile(None)
+            self._inputs = {item.any_name: item.element_type.to_dtype() for item in self._model.inputs}
+            self._output_names = [item.any_name for item in self._model.outputs]
+            self._graphs = self._compile_shapes()
         except RuntimeError as error:
-            raise ConfigError(f"OpenVINO cannot load {path.name}: {first_line(error)}") from error
+            raise ConfigError(
+                f"OpenVINO {_VERSION} cannot load {path.name}: {first_line(error)}; build the archive again with this "
+                "version"
+            ) from error
         self._embeddings = _open_table(config, files)
-        self._inputs = {item.any_name: item.element_type.to_dtype() for item in self._model.inputs}
-        self._output_names = [item.any_name for item in self._model.outputs]
-        self._graphs = self._compile_shapes(before)
 
     def run(self, arrays: Mapping[str, Array], *, num_parallel: int = 1) -> dict[str, Array]:
         """Run one batch, in the graph of its shape where there is one."""
@@ -95,15 +103,17 @@ class OpenVinoSession:
         """Say the version, the precision, and which shapes have a graph."""
         shapes = " ".join(f"{rows}x{length}" for rows, length in self._graphs)
         graphs = f"a graph each for {shapes}, and one for any other shape" if shapes else "one graph for any shape"
-        return f"openvino {ov.__version__} on the CPU, {self._config.precision}, {graphs}"
+        floats = f" and {self._config.float_precision}" if self._config.precision == "int8" else ""
+        return f"openvino {_VERSION} on the CPU, {self._config.precision}{floats}, {graphs}"
 
-    def _compile_shapes(self, bytes_before: int) -> dict[Shape, Any]:
-        """Compile a graph for each shape, as long as all graphs together stay within the limit."""
+    def _compile_shapes(self) -> dict[Shape, Any]:
+        """Compile and run a graph for each shape, as long as these graphs together stay within the limit."""
         graphs: dict[Shape, Any] = {}
-        limit = self._config.max_memory_mb
+        limit, before = self._config.max_memory_mb, private_bytes()
         for shape in self._shapes:
-            graphs[shape] = self._compile(shape)
-            taken = (private_bytes() - bytes_before) // _MIB
+            graphs[shape] = graph = self._compile(shape)
+            graph.infer([np.zeros(item.shape, item.element_type.to_dtype()) for item in graph.model_inputs])
+            taken = (private_bytes() - before) // _MIB
             if limit is not None and taken > limit:
                 del graphs[shape]
                 logger.warning(

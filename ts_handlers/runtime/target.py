@@ -26,11 +26,19 @@ def check_target(config: RuntimeConfig, info: CpuInfo | None = None) -> None:
     if config.target_cpu not in TARGETS:
         raise ConfigError(f"handler.runtime.target_cpu is {config.target_cpu!r}; choose one of {', '.join(TARGETS)}")
     built_for, here = TARGETS[config.target_cpu], (info or read_cpuinfo()).target
+    if built_for.is_arm != here.is_arm:
+        logger.warning(
+            "ts_handlers: the model was built for %s and this CPU is %s, of another architecture: it may be wrong or slow "
+            "here; build it again with --target-cpu %s",
+            *(built_for.name, here.name, here.name),
+        )
+        return
     if config.precision == "int8":
         _check_int8(built_for, here)
-    elif config.precision == "bf16" and built_for.has_bf16 and not here.has_bf16:
+    computes_in_bf16 = "bf16" in (config.precision, config.float_precision)
+    if computes_in_bf16 and built_for.has_bf16 and not here.has_bf16:
         logger.warning(
-            "ts_handlers: the model was built in bf16 for %s and this CPU (%s) only emulates bf16: its answers are right "
+            "ts_handlers: the model was built with bf16 for %s and this CPU (%s) only emulates bf16: its answers are right "
             "and come later than in fp32; build it again with --target-cpu %s",
             built_for.name,
             here.name,

@@ -42,16 +42,6 @@ def is_convolutional(module: torch.nn.Module) -> bool:
     return any(isinstance(part, torch.nn.Conv2d) for part in module.modules())
 
 
-def product_weights(module: torch.nn.Module) -> frozenset[str]:
-    """Return the names of the weights and biases that autocast would cast at each call: linear layers' and convolutions'."""
-    return frozenset(
-        f"{name}.{parameter}" if name else parameter
-        for name, part in module.named_modules()
-        if isinstance(part, (torch.nn.Linear, *_CONVOLUTIONS))
-        for parameter, _ in part.named_parameters(recurse=False)
-    )
-
-
 def cast_product_weights(module: torch.nn.Module, dtype: torch.dtype) -> None:
     """Cast once what autocast would cast at each call; the same numbers come out.
 

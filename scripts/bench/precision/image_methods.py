@@ -105,7 +105,7 @@ def _make_nncf(material: Material, folder: Path, *, pictures: Sequence[Picture])
         smooth_quant_alpha=nncf.NOT_SMOOTHED, is_transformer=False, has_full_range=material.target.has_vnni
     )
     with step(material.progress, f"quantize with NNCF on {len(pictures)} pictures"):
-        quantized = nncf.quantize(ir.read_model(material.exported), list(feeds(pictures)), settings)
+        quantized = nncf.quantize(ir.read_model(material.exported), None, list(feeds(pictures)), settings)
     path, _ = ir.write_ir(quantized, None, folder)
     runtime = ir.engine_runtime(nncf.int8_runtime(material), None)
     return Engine(path, runtime, (path.with_suffix(".bin"),), details={"quantization": settings.as_dict()})

@@ -96,6 +96,15 @@ def test_without_a_compiler_nothing_is_begun(
         torch_compiled.make(given, tmp_path, precision="fp32")
 
 
+def test_bf16_is_not_compiled_for_a_cpu_that_has_none(
+    model_dirs: ModelDirs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch_compiled, "check_compiler", lambda: None)
+    given = material(model_dirs, KIND, tmp_path, TARGETS["vnni"])
+    with pytest.raises(OperatorError, match="vnni does not multiply bf16, .*; build fp32, or bf16 with --form eager"):
+        torch_compiled.make(given, tmp_path, precision="bf16")
+
+
 def test_what_cannot_be_compiled_is_said_in_one_line(
     model_dirs: ModelDirs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

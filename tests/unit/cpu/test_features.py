@@ -14,7 +14,7 @@ ARM = "processor\t: 0\nBogoMIPS\t: 50.00\nFeatures\t: fp asimd {}\n"
         (X86, "", "sse4"),
         (X86, "avx2 fma", "avx2"),
         (X86, "avx2 avx512f avx512bw", "avx512"),
-        (X86, "avx2 avx_vnni", "vnni"),
+        (X86, "avx2 avx_vnni", "avx2-vnni"),
         (X86, "avx2 avx512f avx512_vnni", "vnni"),
         (X86, "avx2 avx512f avx512_vnni avx512_bf16", "avx512-bf16"),
         (X86, "avx2 avx512f avx512_vnni avx512_bf16 amx_tile amx_int8 amx_bf16", "amx"),

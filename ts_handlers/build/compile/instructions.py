@@ -38,7 +38,7 @@ _X86: tuple[Instructions, ...] = (
 )
 """The best first."""
 
-_BEST: Mapping[str, int] = {"amx": 0, "avx512-bf16": 1, "vnni": 1, "avx512": 2, "avx2": 3, "sse4": 4}
+_BEST: Mapping[str, int] = {"amx": 0, "avx512-bf16": 1, "vnni": 1, "avx512": 2, "avx2-vnni": 3, "avx2": 3, "sse4": 4}
 """Target -> the first of `_X86` that its CPUs have."""
 
 

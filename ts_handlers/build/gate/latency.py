@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ts_handlers.batch import ModelInput
+from ts_handlers.build.steps import track
 from ts_handlers.calls import ModelCalls
 from ts_handlers.errors import OperatorError
 from ts_handlers.runtime import Session
@@ -53,7 +54,7 @@ def measure_latencies(
     """
     works = {"replay": _batches(inputs), **_shapes(inputs)}
     times: dict[str, dict[str, list[float]]] = {name: {work: [] for work in works} for name in engines}
-    for number in range(rounds + 1):
+    for number in track(range(rounds + 1), "rounds"):
         for name, (session, calls) in engines.items():
             for work, batches in works.items():
                 taken = _timed(lambda s=session, c=calls, b=batches: _run(s, c, b))  # type: ignore[misc]

@@ -10,6 +10,7 @@ import numpy as np
 
 from ts_handlers.batch import Array, ModelInput
 from ts_handlers.build.gate.answers import Answers
+from ts_handlers.build.steps import track
 from ts_handlers.calls import ModelCalls, Outputs
 from ts_handlers.errors import OperatorError
 from ts_handlers.runtime import Session
@@ -91,7 +92,7 @@ class Reference:
 
     def _run(self, session: Session, calls: ModelCalls) -> list[Array]:
         answers: list[Array] = []
-        for start in range(0, len(self.inputs), GROUP):
+        for start in track(range(0, len(self.inputs), GROUP), "batches"):
             group = self.inputs[start : start + GROUP]
             outcomes = calls.run(session, group, calls.plan(session, group))
             answers.extend(self._answer(item, outcome) for item, outcome in zip(group, outcomes, strict=True))

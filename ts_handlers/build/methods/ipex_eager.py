@@ -12,7 +12,9 @@ from ts_handlers.build.methods import torch_eager
 def make(material: Material, folder: Path, *, precision: str) -> Engine:
     """Write the checkpoint in fp32, which the extension casts where it gains."""
     engine = torch_eager.make(material, folder, precision="fp32")
-    return Engine(engine.serialized_file, {"backend": "ipex", "precision": precision}, engine.extra_files)
+    return Engine(
+        engine.serialized_file, {**engine.runtime, "backend": "ipex", "precision": precision}, engine.extra_files
+    )
 
 
 METHODS = tuple(

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from ts_handlers.build.engine import Engine, Material, Method
-from ts_handlers.build.held_out import EVERY, HeldOut, open_on_one_thread
+from ts_handlers.build.held_out import EVERY, open_on_one_thread
 from ts_handlers.build.methods.onnx_smooth import prepare
 from ts_handlers.build.quantize.sensitivity import search
 from ts_handlers.build.samples import Dataset
@@ -47,10 +47,11 @@ def make_int8(material: Material, folder: Path) -> Engine:
 
     settings = nncf.NncfSettings(has_full_range=material.target.has_vnni)
     model, table = ir.open_model(material.exported)
-    fed = nncf.calibration_feeds(material, dataset, table)
-    with step(material.progress, f"quantize with NNCF on {len(fed)} batches of samples"):
-        quantized = nncf.quantize(model, fed, settings)
-    details = {"quantization": {"method": "nncf", **settings.as_dict()}}
+    samples = dataset.spread(nncf.MAX_TEXTS)
+    fed = nncf.calibration_feeds(material, samples)
+    with step(material.progress, f"quantize with NNCF on {len(samples)} samples"):
+        quantized = nncf.quantize(model, table, fed, settings)
+    details = {"quantization": {"method": "nncf", **settings.as_dict(), "calibration_samples": len(samples)}}
     return ir.write_engine(quantized, table, material, folder, nncf.int8_runtime(material), details)
 
 
@@ -67,34 +68,40 @@ def make_accurate(material: Material, folder: Path) -> Engine:
 
     settings = nncf.NncfSettings(has_full_range=material.target.has_vnni)
     model, table = ir.open_model(material.exported)
-    samples = list(dataset)
-    fed = nncf.calibration_feeds(material, [item for index, item in enumerate(samples) if index % EVERY], table)
-    labelled = [
-        (ir.with_embeddings({name: array[None] for name, array in item.arrays.items()}, table), label)
-        for item, label in list(zip(samples, labels, strict=True))[::EVERY]
-    ]
+    chosen = range(0, len(dataset), -(-len(dataset) // nncf.MAX_TEXTS))
+    samples = [(item, labels[index]) for index, item in enumerate(dataset) if index in chosen]
+    fed = nncf.calibration_feeds(material, [item for number, (item, _) in enumerate(samples) if number % EVERY])
+    labelled = [({name: array[None] for name, array in item.arrays.items()}, label) for item, label in samples[::EVERY]]
     max_drop = material.limits.max_accuracy_drop / 100
     with step(material.progress, f"quantize with NNCF, accuracy controlled on {len(labelled)} samples"):
-        quantized = nncf.quantize_by_accuracy(model, fed, labelled, max_drop, settings)
-    details = {"quantization": {"method": "nncf-accuracy", **settings.as_dict(), "max_drop": max_drop}}
+        quantized = nncf.quantize_by_accuracy(model, table, fed, labelled, max_drop, settings)
+    details = {
+        "quantization": {
+            "method": "nncf-accuracy",
+            **settings.as_dict(),
+            "max_drop": max_drop,
+            "labelled_samples": len(labelled),
+        }
+    }
     return ir.write_engine(quantized, table, material, folder, nncf.int8_runtime(material), details)
 
 
 def make_mixed(material: Material, folder: Path) -> Engine:
     """Quantize smoothed and rounded weights, and compute the worst products in float until the limits hold."""
-    held_out = HeldOut(material)
     prepared = prepare(material, "exported")
+    held_out = prepared.held_out
     from ts_handlers.build.openvino import ir, mixed, nncf
 
     settings = nncf.NncfSettings(smooth_quant_alpha=nncf.NOT_SMOOTHED, has_full_range=material.target.has_vnni)
     model, table = ir.open_model(prepared.rounded)
-    fed = nncf.calibration_feeds(material, held_out.measured, table)
-    with step(material.progress, f"quantize with NNCF on {len(fed)} batches of samples"):
-        quantized = nncf.quantize(model, fed, settings)
+    fed = nncf.calibration_feeds(material, held_out.measured)
+    with step(material.progress, f"quantize with NNCF on {len(held_out.measured)} samples"):
+        quantized = nncf.quantize(model, table, fed, settings)
     runtime = nncf.int8_runtime(material)
+    _, table_file = ir.write_ir(quantized.clone(), table, folder)
 
     def candidate(kept: Collection[str]) -> Session:
-        path, table_file = ir.write_ir(mixed.in_float(quantized, kept), table, folder)
+        path, _ = ir.write_ir(mixed.in_float(quantized, kept), None, folder)
         return open_on_one_thread(path, ir.engine_runtime(runtime, table_file))
 
     with step(material.progress, f"search what to compute in float, judged on {len(held_out.judged)} samples"):

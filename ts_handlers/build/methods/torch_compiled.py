@@ -11,6 +11,7 @@ import torch
 from ts_handlers.build.compile import check_compiler, compile_package, copy_model, export_model
 from ts_handlers.build.engine import Engine, Material, Method
 from ts_handlers.build.steps import step
+from ts_handlers.errors import OperatorError
 from ts_handlers.runtime.torch_module import cast_product_weights
 
 _AUTOCAST = {"fp32": None, "bf16": torch.bfloat16}
@@ -19,6 +20,11 @@ _AUTOCAST = {"fp32": None, "bf16": torch.bfloat16}
 def make(material: Material, folder: Path, *, precision: str) -> Engine:
     """Export and compile the checkpoint; in bf16 as the eager engine computes it."""
     check_compiler()
+    if precision == "bf16" and not material.target.has_bf16:
+        raise OperatorError(
+            f"{material.target.name} does not multiply bf16, and compiled code has nothing that emulates it on every such "
+            "CPU; build fp32, or bf16 with --form eager"
+        )
     source, autocast = material.source, _AUTOCAST[precision]
     with step(material.progress, "export the model"):
         model = copy_model(source)

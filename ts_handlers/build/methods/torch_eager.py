@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 from functools import partial
 from pathlib import Path
@@ -18,15 +19,13 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def make(material: Material, folder: Path, *, precision: str) -> Engine:
-    """Write the checkpoint."""
+    """Write the checkpoint; the source stays in fp32, other engines are made from it and compared with it."""
     source = material.model_source
     if isinstance(source, ImageSource) and source.form != "folder":
         return _copy(source, folder, precision)
-    model = source.model
     with step(material.progress, "write the checkpoint"):
-        model.to(_DTYPES[precision]).save_pretrained(folder)
-        model.to(torch.float32)
-    runtime = {"backend": "torch", "precision": precision}
+        copy.deepcopy(source.model).to(_DTYPES[precision]).save_pretrained(folder)
+    runtime = {"backend": "torch", "precision": precision, "target_cpu": material.target.name}
     return Engine(folder / "model.safetensors", runtime, (folder / "config.json",))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,7 @@ def with_embeddings(feed: Feed, table: Array | None) -> dict[str, Array]:
 def write_ir(model: Any, table: Array | None, folder: Path) -> tuple[Path, Path | None]:
     """Write the graph (model.xml, and model.bin with its weights) and the table; return the graph's file and the table's."""
     path = folder / "model.xml"
+    _name_by_place(model)
     ov.save_model(model, path, compress_to_fp16=False)
     if table is None:
         return path, None
@@ -89,6 +91,13 @@ def write_engine(
         sections, shapes = shape_sections(path, runtime, material)
     extra = [path.with_suffix(".bin"), *([table_file] if table_file else [])]
     return Engine(path, runtime, tuple(extra), sections, {**details, "shapes": shapes})
+
+
+def _name_by_place(model: Any) -> None:
+    """Name nodes that OpenVINO named by a counter of the process by their place: the same graph gives the same bytes."""
+    for index, node in enumerate(model.get_ordered_ops()):
+        if re.fullmatch(rf"{node.get_type_name()}(_\d+)+", node.friendly_name):
+            node.friendly_name = f"{node.get_type_name()}_at_{index}"
 
 
 def _looks_up_words(node: Any) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,9 @@ import numpy as np
 
 from ts_handlers.build.engine import Material
 from ts_handlers.build.openvino.memory import call_arrays, mib_per_graph
-from ts_handlers.build.shapes import GROUP_SIZES, STEP, CallCosts, Shapes, choose_shapes
-from ts_handlers.config import RuntimeConfig, from_mapping
+from ts_handlers.build.samples import MAX_LENGTH
+from ts_handlers.build.shapes import GROUP_SIZES, STEP, CallCosts, ShapeLimits, Shapes, choose_shapes
+from ts_handlers.config import BucketingConfig, RuntimeConfig, from_mapping
 from ts_handlers.cpu import CpuBudget, cpu_share
 from ts_handlers.runtime import ModelFiles
 from ts_handlers.runtime.openvino import OpenVinoSession
@@ -40,21 +40,23 @@ def shape_sections(
     What is measured is never twice the same, so that two builds may choose differently: who wants the same bytes sets
     `bucketing.boundaries` and `bucketing.group_sizes`.
     """
-    if {"boundaries", "group_sizes"} & set(material.section.get("bucketing", {})):
-        return {}, {"chosen_by": "handler.bucketing of the command line"}
+    max_length = _max_length(material)
+    fitting = replace(DEFAULT, boundaries=tuple(b for b in DEFAULT.boundaries if b <= max_length))
+    bucketing = material.section.get("bucketing", {})
+    if {"boundaries", "group_sizes"} & set(bucketing):
+        return _sections(fitting, 8.0), {"chosen_by": "handler.bucketing of the command line"}
     if material.calibration is None:
-        fitting = replace(DEFAULT, boundaries=tuple(b for b in DEFAULT.boundaries if b <= material.max_length))
         return _sections(fitting, 8.0), {
             "chosen_by": "default; give --calibration FILE to choose by the texts' lengths"
         }
     config = from_mapping(RuntimeConfig, {**runtime, **material.section.get("runtime", {})}, "handler.runtime")
-    lengths = [min(item.length, material.max_length) for item in islice(material.calibration, MAX_TEXTS)]
-    costs = _Measuring(path, config, material.source.input_names).costs(measured_lengths(lengths))
+    lengths = [min(item.length, max_length) for item in material.calibration.spread(MAX_TEXTS)]
+    costs = _Measuring(path, config, material.source.input_names).costs(measured_lengths(lengths, max_length))
     mib = mib_per_graph(
         path, runtime, material.source.input_names, [(rows, costs.lengths[len(costs.lengths) // 2]) for rows in _ROWS]
     )
     most_graphs = max(1, int((config.max_memory_mb or 2**20) // mib))
-    shapes = choose_shapes(lengths, costs, most_graphs, material.max_length)
+    shapes = choose_shapes(lengths, costs, most_graphs, _limits(bucketing, max_length))
     report = {
         "chosen_by": f"{len(lengths)} calibration texts",
         "mib_per_graph": round(mib, 1),
@@ -67,17 +69,29 @@ def shape_sections(
     return _sections(shapes, costs.overhead_tokens()), report
 
 
-def measured_lengths(lengths: Sequence[int]) -> tuple[int, ...]:
+def measured_lengths(lengths: Sequence[int], max_length: int) -> tuple[int, ...]:
     """Return the lengths to measure: quantiles, rounded up to possible boundaries."""
     chosen = np.quantile(lengths, QUANTILES, method="higher")
-    return tuple(sorted({-(-int(length) // STEP) * STEP for length in chosen}))
+    return tuple(sorted({min(-(-int(length) // STEP) * STEP, max_length) for length in chosen}))
+
+
+def _max_length(material: Material) -> int:
+    """Return the longest sequence that the worker makes: of a question and its context, a window."""
+    if material.source.task != "question-answering":
+        return material.max_length
+    return min(material.max_length, int(material.section.get("output", {}).get("max_seq_len") or MAX_LENGTH))
+
+
+def _limits(bucketing: Mapping[str, Any], max_length: int) -> ShapeLimits:
+    config = from_mapping(BucketingConfig, bucketing, "handler.bucketing")
+    return ShapeLimits(max_length, config.max_padded_tokens)
 
 
 class _Measuring:
     """Opens the model as a worker with one thread would, for some shapes at a time."""
 
     def __init__(self, path: Path, config: RuntimeConfig, input_names: Sequence[str]) -> None:
-        self._config = config
+        self._config = replace(config, max_memory_mb=None)
         self._files = ModelFiles(path.parent, path.name)
         self._input_names = input_names
 

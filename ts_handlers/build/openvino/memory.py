@@ -35,6 +35,7 @@ def mib_per_graph(path: Path, runtime: Mapping[str, Any], input_names: Sequence[
     measurement = {"path": str(path), "runtime": dict(runtime), "inputs": list(input_names), "shapes": list(shapes)}
     result = subprocess.run(
         [sys.executable, "-m", "ts_handlers.build.openvino.memory"],
+        cwd=path.parent,  # -m puts the working folder on the import path
         input=json.dumps(measurement),
         capture_output=True,
         text=True,
@@ -44,7 +45,10 @@ def mib_per_graph(path: Path, runtime: Mapping[str, Any], input_names: Sequence[
     lines = result.stdout.split()
     if result.returncode != 0 or not lines:
         reason = (result.stderr.strip().splitlines() or ["no output"])[-1]
-        raise OperatorError(f"OpenVINO's memory could not be measured in a fresh process: {reason}")
+        raise OperatorError(
+            f"OpenVINO's memory could not be measured in a fresh process: {reason}; set bucketing.boundaries and "
+            "bucketing.group_sizes to do without"
+        )
     return float(lines[-1])
 
 

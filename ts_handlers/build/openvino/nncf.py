@@ -23,6 +23,9 @@ import nncf
 MAX_FEEDS = 300
 """Batches of calibration texts; NNCF's statistics hardly move with more."""
 
+MAX_TEXTS = 1200
+"""Texts that are read for them, spread over the file."""
+
 
 NOT_SMOOTHED = -1.0
 """As `smooth_quant_alpha`: for graphs that are smooth already."""
@@ -47,10 +50,10 @@ class NncfSettings:
         return asdict(self)
 
 
-def calibration_feeds(material: Material, samples: Iterable[ModelInput], table: Array | None) -> list[Feed]:
-    """Return what the graph is fed for some of the calibration texts, in small padded batches."""
+def calibration_feeds(material: Material, samples: Iterable[ModelInput]) -> list[Feed]:
+    """Return what the graph is fed for calibration texts, in small padded batches, without rows of the embedding table."""
     pad_token_id = material.source.tokenizer.pad_token_id or 0
-    return [with_embeddings(feed, table) for feed in islice(feeds(samples, pad_token_id), MAX_FEEDS)]
+    return list(islice(feeds(samples, pad_token_id), MAX_FEEDS))
 
 
 def int8_runtime(material: Material) -> dict[str, Any]:
@@ -58,25 +61,37 @@ def int8_runtime(material: Material) -> dict[str, Any]:
     return {"precision": "int8", "float_precision": "bf16" if material.target.has_bf16 else "fp32"}
 
 
-def quantize(model: Any, fed: Sequence[Feed], settings: NncfSettings) -> Any:
+def quantize(model: Any, table: Array | None, fed: Sequence[Feed], settings: NncfSettings) -> Any:
     """Return the model with its products quantized by the ranges of their operands on what it is fed.
+
+    Args:
+        model: The graph.
+        table: Its embedding table, where it was taken out: its rows are looked up feed by feed.
+        fed: What ranges are measured on.
+        settings: How.
 
     Raises:
         OperatorError: NNCF cannot quantize it.
     """
     with _nncf_errors():
         return nncf.quantize(
-            model, nncf.Dataset(fed), advanced_parameters=_advanced(settings), **_options(fed, settings)
+            model, _dataset(fed, table), advanced_parameters=_advanced(settings), **_options(fed, settings)
         )
 
 
 def quantize_by_accuracy(
-    model: Any, fed: Sequence[Feed], labelled: Sequence[tuple[Feed, int]], max_drop: float, settings: NncfSettings
+    model: Any,
+    table: Array | None,
+    fed: Sequence[Feed],
+    labelled: Sequence[tuple[Feed, int]],
+    max_drop: float,
+    settings: NncfSettings,
 ) -> Any:
     """Return the quantized model, with as many products back in float as it takes to keep its accuracy.
 
     Args:
         model: A classifier with an output `logits`.
+        table: Its embedding table, where it was taken out.
         fed: What ranges are measured on.
         labelled: What accuracy is measured on, one sample each, with the index of its label.
         max_drop: Share of accuracy that may be lost, 0 to 1.
@@ -87,19 +102,25 @@ def quantize_by_accuracy(
     """
 
     def accuracy(compiled: Any, samples: Iterable[tuple[Feed, int]]) -> tuple[float, list[float]]:
-        right = [float(int(compiled(feed)["logits"][0].argmax()) == label) for feed, label in samples]
+        right = [
+            float(int(compiled(with_embeddings(feed, table))["logits"][0].argmax()) == label) for feed, label in samples
+        ]
         return sum(right) / len(right), right
 
     with _nncf_errors():
         return nncf.quantize_with_accuracy_control(
             model,
-            calibration_dataset=nncf.Dataset(fed),
+            calibration_dataset=_dataset(fed, table),
             validation_dataset=nncf.Dataset(labelled),
             validation_fn=accuracy,
             max_drop=max_drop,
             advanced_quantization_parameters=_advanced(settings),
             **_options(fed, settings),
         )
+
+
+def _dataset(fed: Sequence[Feed], table: Array | None) -> Any:
+    return nncf.Dataset(fed, lambda feed: with_embeddings(feed, table))
 
 
 def _options(fed: Sequence[Feed], settings: NncfSettings) -> dict[str, Any]:
