@@ -12,7 +12,6 @@ from ts_handlers.config import BucketingConfig
 from ts_handlers.cpu import CpuShare
 from ts_handlers.errors import InferenceError
 
-
 DEAR_CALLS = BucketingConfig(call_overhead_pixels=1000)
 
 
