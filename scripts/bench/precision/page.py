@@ -88,7 +88,7 @@ def _rows(model: Measured) -> list[list[str]]:
         quality, latency, method = trial.quality, trial.latency, trial.method
         if quality is None or latency is None:
             continue
-        row = [method.backend, method.precision, method.quantizer or ""]
+        row = [method.backend, method.precision, " ".join(filter(None, (method.quantizer, method.form)))]
         row += [_number(quality.accuracy, 2)] * has_accuracy + [_number(quality.agreement, 2)] * has_agreement
         row += [_number(quality.mean_cosine, 5), _number(quality.min_cosine, 4), _number(trial.size_bytes / _MIB, 1)]
         row += [_number(latency.ms_by_shape.get(shape), 2) for shape in shapes]
