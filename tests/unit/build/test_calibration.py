@@ -83,6 +83,12 @@ def test_entropy_cuts_what_is_far_off_and_keeps_what_is_even() -> None:
     assert high == pytest.approx(even.max(), rel=0.02)
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_zeros_do_not_make_entropy_cut_the_rest(sign: int) -> None:
+    after_relu6 = np.clip(RNG.normal(-1, 2, size=200_000), 0, 6).astype(np.float32)  # 69 % zeros, some at 6
+    assert counted(sign * after_relu6).entropy_range() == pytest.approx(tuple(sorted((0, sign * 6))), abs=0.1)
+
+
 @pytest.mark.parametrize("values", [[0.0], [3.0], [-3.0], [1e-20, -1e-20], [3e38, -3e38]])
 def test_few_values_are_all_kept(values: list[float]) -> None:
     histogram = counted(np.array(values, dtype=np.float32))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,13 +80,13 @@ class Histogram:
         """Return the range whose 8-bit values tell most of the distribution: the least Kullback-Leibler divergence.
 
         Source: S. Migacz, "8-bit Inference with TensorRT", GTC 2017. Candidates are cut by magnitude; what is cut is
-        counted in the outermost bins of the reference distribution.
+        counted in the outermost bins of the reference distribution. Zeros count no more than what lies beside them.
         """
         used = np.flatnonzero(self._magnitudes())
         outermost = int(used[-1]) + 1
         narrowest = min(outermost, LEVELS)
         candidates = sorted(set(np.linspace(narrowest, outermost, _CANDIDATES).astype(int).tolist()), reverse=True)
-        best = min(candidates, key=self._divergence)
+        best = min(candidates, key=partial(_divergence, self._without_zeros()))
         return self._clip(-best, best)
 
     def _widen(self, magnitude: float) -> None:
@@ -98,26 +99,38 @@ class Histogram:
     def _magnitudes(self) -> NDArray[np.int64]:
         return self._counts[HALF:] + self._counts[HALF - 1 :: -1]
 
+    def _without_zeros(self) -> NDArray[np.int64]:
+        """Return the counts with as many zeros as the fuller bin beside them has, at least one where there are any.
+
+        An integer stands for zero in every range. After a ReLU most values are zeros, and the divergence, which shares
+        their count among the bins of a level, would be least where a level is one bin, whatever that cuts.
+        """
+        counts: NDArray[np.int64] = self._counts.copy()
+        beside = max(counts[HALF - 1], counts[HALF + 1], 1)
+        counts[HALF] = min(counts[HALF], beside)
+        return counts
+
     def _clip(self, left: int, right: int) -> tuple[float, float]:
         """Return the values at the edges of bins, counted from zero, within those that were seen."""
         width = self._limit / HALF
         return max(left * width, self.lowest), min(right * width, self.highest)
 
-    def _divergence(self, half: int) -> float:
-        """Return how much is lost, in nats, by the range of `half` bins on either side of zero."""
-        used = np.flatnonzero(self._counts)
-        left, right = max(HALF - half, int(used[0])), min(HALF + half, int(used[-1]) + 1)
-        inside = self._counts[left:right].astype(np.float64)
-        if not inside.any():
-            return math.inf
-        reference = inside.copy()
-        reference[0] += self._counts[:left].sum()
-        reference[-1] += self._counts[right:].sum()
-        levels = np.arange(len(inside)) * LEVELS // len(inside)
-        occupied = reference > 0
-        sums = np.bincount(levels, weights=inside, minlength=LEVELS)
-        sharing = np.bincount(levels, weights=occupied, minlength=LEVELS)
-        quantized = (sums / np.maximum(sharing, 1))[levels][occupied]
-        p = reference[occupied] / reference.sum()
-        q = np.maximum(quantized, _ABSENT)
-        return float((p * np.log(p / (q / q.sum()))).sum())
+
+def _divergence(counts: NDArray[np.int64], half: int) -> float:
+    """Return how much is lost, in nats, by the range of `half` bins on either side of zero."""
+    used = np.flatnonzero(counts)
+    left, right = max(HALF - half, int(used[0])), min(HALF + half, int(used[-1]) + 1)
+    inside = counts[left:right].astype(np.float64)
+    if not inside.any():
+        return math.inf
+    reference = inside.copy()
+    reference[0] += counts[:left].sum()
+    reference[-1] += counts[right:].sum()
+    levels = np.arange(len(inside)) * LEVELS // len(inside)
+    occupied = reference > 0
+    sums = np.bincount(levels, weights=inside, minlength=LEVELS)
+    sharing = np.bincount(levels, weights=occupied, minlength=LEVELS)
+    quantized = (sums / np.maximum(sharing, 1))[levels][occupied]
+    p = reference[occupied] / reference.sum()
+    q = np.maximum(quantized, _ABSENT)
+    return float((p * np.log(p / (q / q.sum()))).sum())
