@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ts_handlers.build.engine import Method
@@ -47,13 +48,27 @@ def candidates(request: BuildRequest) -> Candidates:
         return Candidates((method,), {})
     if not request.is_judged:
         raise OperatorError("auto compares engines on your data; give --evaluation FILE, --calibration FILE, or both")
-    open_to = [method for method in METHODS if method.is_automatic and _matches(method, request)]
+    open_to = [method for method in METHODS if _matches(method, request)]
+    if request.quantizer not in (None, AUTO):
+        _check_quantizer(request, open_to)
+    else:
+        open_to = [method for method in open_to if method.is_automatic]
     reasons = {method.name: reason for method in open_to if (reason := _reason_against(method, request))}
     methods = tuple(method for method in open_to if method.name not in reasons)
     if not methods:
         why = "; ".join(f"{name} {reason}" for name, reason in reasons.items()) or "there is no such method"
         raise OperatorError(f"there is nothing to choose from: {why}")
     return Candidates(methods, reasons)
+
+
+def _check_quantizer(request: BuildRequest, open_to: Sequence[Method]) -> None:
+    """Refuse a name that no method has here: it would be dropped, and something else built."""
+    if not any(method.quantizer == request.quantizer for method in open_to):
+        known = ", ".join(dict.fromkeys(method.quantizer for method in METHODS if method.quantizer))
+        raise OperatorError(
+            f"--quantizer {request.quantizer} is of no method of --backend {request.backend} --precision "
+            f"{request.precision}; there are {known}"
+        )
 
 
 def _is_of_images(request: BuildRequest) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -24,7 +23,7 @@ from ts_handlers.build.trial import Trial, Trials, fastest
 from ts_handlers.build.trial_table import trial_table
 from ts_handlers.calls import ModelCalls
 from ts_handlers.config import BucketingConfig, load_config
-from ts_handlers.cpu import CpuBudget, cpu_share
+from ts_handlers.cpu import CpuBudget, cpu_budget, cpu_share
 from ts_handlers.errors import OperatorError
 from ts_handlers.outputs import default_function
 from ts_handlers.runtime import ModelFiles, Session, open_session
@@ -80,6 +79,11 @@ def open_data(request: BuildRequest, source: ModelSource) -> Data:
     """
     calibration = request.calibration and open_dataset(source, request.calibration)
     if request.evaluation is not None:
+        if request.calibration is not None and request.calibration.resolve() == request.evaluation.resolve():
+            raise OperatorError(
+                f"--calibration and --evaluation are both {request.evaluation}, and what is judged on must not be "
+                "calibrated on; give --calibration alone, of which every fifth sample judges, or two files"
+            )
         evaluation = open_dataset(source, request.evaluation, is_judged=True)
         return Data(calibration or None, evaluation, _has_one_label(source))
     if not calibration:
@@ -150,7 +154,7 @@ def _reference(material: Material, data: Data, section: Mapping[str, Any], opene
     output = {name: value for name, value in section.get("output", {}).items() if name in known}
     labels = data.evaluation.labels if data.is_labelled else None
     inputs = list(data.evaluation) if data.is_labelled else data.evaluation.spread(MAX_SAMPLES)
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.set_num_threads(max(1, int(cpu_budget().cpus)))
     with step(material.progress, f"run the source on {len(inputs)} samples"):
         answers = Answers(source.task, output, len(source.labels))
         return Reference(answers, inputs, SourceSession(source), opener.calls(BucketingConfig()), labels)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import math
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -171,9 +174,25 @@ def run(args: argparse.Namespace) -> int:
         weight=args.weight,
         force=args.force,
     )
-    build(request, progress=print)
+    with _stopped_by_sigterm():
+        build(request, progress=print)
     print(f"next: ts-handlers configure {args.output}")
     return 0
+
+
+@contextmanager
+def _stopped_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM end a build as Ctrl-C does, so that its folder in the model store is removed."""
+
+    def stop(number: int, frame: object) -> None:
+        del frame
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _weight(text: str) -> float:

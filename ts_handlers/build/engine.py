@@ -82,10 +82,15 @@ class Material:
         return int(self.section.get("tokenizer", {}).get("max_length") or self.source.max_length)
 
     def shared(self, name: str, make: Callable[[], Shared]) -> Shared:
-        """Return what several methods need, made when first asked for."""
+        """Return what several methods need, made when first asked for; where that fails, it fails for all of them."""
         if name not in self._shared:
-            self._shared[name] = make()
-        found: Shared = self._shared[name]
+            try:
+                self._shared[name] = make()
+            except Exception as error:  # noqa: BLE001  # kept for the other methods, and raised
+                self._shared[name] = error
+        found: Shared | Exception = self._shared[name]
+        if isinstance(found, Exception):
+            raise found
         return found
 
     @property

@@ -44,7 +44,9 @@ class HeldOut:
             raise OperatorError("this method measures activations; give --calibration FILE")
         samples = material.calibration.spread(NUM_SAMPLES)
         if len(samples) < 2:
-            raise OperatorError(f"{material.calibration.file} has one sample; give more: some calibrate, some judge")
+            raise OperatorError(
+                f"{material.calibration.file} has too few samples; give more: some calibrate, some judge"
+            )
         self.judged: list[ModelInput] = samples[::EVERY]
         self.measured: list[ModelInput] = [item for index, item in enumerate(samples) if index % EVERY]
         self._material = material

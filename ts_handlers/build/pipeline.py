@@ -17,7 +17,7 @@ from ts_handlers.build.report import build_report
 from ts_handlers.build.request import BuildRequest
 from ts_handlers.build.sections import handler_section, source_section
 from ts_handlers.build.steps import Progress, step
-from ts_handlers.build.target import target_cpu
+from ts_handlers.build.target import is_here, target_cpu
 from ts_handlers.errors import OperatorError
 
 
@@ -29,6 +29,8 @@ def build(request: BuildRequest, progress: Progress = print) -> Path:
     """
     candidates(request)  # what cannot be had is said before anything is loaded
     target = target_cpu(request.target_cpu)
+    if request.is_judged and not is_here(request.target_cpu):
+        progress(f"note: quality and speed are measured on this machine, which is not {target.name}")
     if request.handler is not None:
         archive.check_handler_file(request.handler)
     request.output.mkdir(parents=True, exist_ok=True)
@@ -45,7 +47,10 @@ def build(request: BuildRequest, progress: Progress = print) -> Path:
         section = handler_section(request, section, chosen.engine)
         with step(progress, f"check against the source on {len(samples)} samples"):
             session, calls = Opener(request, source, section)(chosen.engine)
-            result = check.check_build(source, session, calls, samples, chosen.method.precision, request.tolerance)
+            tolerance = request.tolerance
+            if tolerance is None and chosen.trials and chosen.method.precision != "fp32":
+                tolerance = check.JUDGED_TOLERANCE
+            result = check.check_build(source, session, calls, samples, chosen.method.precision, tolerance)
             latency = check.latency_table(session, source)
         progress(
             f"  relative error {result.relative_error:.2g}, mean cosine {result.mean_cosine:.5f}, latency ms {latency}"

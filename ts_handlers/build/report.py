@@ -10,6 +10,7 @@ from typing import Any
 from ts_handlers.build.choose import Chosen, Data
 from ts_handlers.build.model_source import ModelSource
 from ts_handlers.build.request import BuildRequest
+from ts_handlers.build.target import is_here, target_cpu
 from ts_handlers.cpu.features import read_cpuinfo
 
 _PACKAGES = (
@@ -44,6 +45,7 @@ def build_report(
         "precision": method.precision,
         "quantizer": method.quantizer,
         "form": method.form,
+        "target_cpu": target_cpu(request.target_cpu).name,
         "source_sha256": source.digest,
         "architecture": source.architecture,
         "num_parameters": source.num_parameters,
@@ -63,6 +65,7 @@ def _gate(request: BuildRequest, data: Data, chosen: Chosen) -> dict[str, Any]:
     return {
         "gate": {
             "limits": request.limits.as_dict(),
+            "measured_on_target": is_here(request.target_cpu),
             "data": {
                 name: {"sha256": found.digest, "num_samples": len(found)} for name, found in files.items() if found
             },

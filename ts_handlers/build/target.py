@@ -5,7 +5,7 @@ from __future__ import annotations
 from ts_handlers.cpu.features import TARGETS, CpuInfo, TargetCpu, read_cpuinfo
 from ts_handlers.errors import OperatorError
 
-__all__ = ["NATIVE", "TARGETS", "TargetCpu", "target_cpu"]
+__all__ = ["NATIVE", "TARGETS", "TargetCpu", "is_here", "target_cpu"]
 
 NATIVE = "native"
 
@@ -25,3 +25,8 @@ def target_cpu(name: str, info: CpuInfo | None = None) -> TargetCpu:
     if name not in TARGETS:
         raise OperatorError(f"--target-cpu {name}: choose one of {', '.join((NATIVE, *TARGETS))}")
     return TARGETS[name]
+
+
+def is_here(name: str) -> bool:
+    """Say whether the named target is what this machine is: quality and speed are measured here."""
+    return target_cpu(name) == read_cpuinfo().target

@@ -12,7 +12,7 @@ from ts_handlers.build.engine import Engine, Material, Method
 from ts_handlers.build.gate import Latency, Limits, Quality, Reference, measure_latencies
 from ts_handlers.build.steps import step
 from ts_handlers.calls import ModelCalls
-from ts_handlers.errors import OperatorError
+from ts_handlers.errors import OperatorError, first_line
 from ts_handlers.runtime import Session
 
 OpenEngine = Callable[[Engine], tuple[Session, ModelCalls]]
@@ -90,8 +90,8 @@ class Trials:
             engine = method.make(self._material, folder)
             with step(progress, f"compare with the source on {len(self._reference.inputs)} samples"):
                 quality = self._reference.quality(*self._open(engine))
-        except (OperatorError, MemoryError) as error:
-            reason = f"{type(error).__name__}: {error}" if isinstance(error, MemoryError) else str(error)
+        except Exception as error:  # noqa: BLE001  # of libraries that have bugs of their own: others are still tried
+            reason = str(error) if isinstance(error, OperatorError) else f"{type(error).__name__}: {first_line(error)}"
             progress(f"  not made: {reason}")
             return Trial(method, failures=(reason,))
         finally:
@@ -101,13 +101,23 @@ class Trials:
         return Trial(method, engine, quality, failures=failures)
 
     def _timed(self, trials: Sequence[Trial]) -> list[Trial]:
-        made = {trial.method.name: trial.engine for trial in trials if trial.engine is not None}
-        if not made:
-            return list(trials)
-        with step(self._material.progress, f"time {len(made)} engines in turns, on one thread"):
-            opened = {name: self._open(engine) for name, engine in made.items()}
+        opened: dict[str, tuple[Session, ModelCalls]] = {}
+        tried = [self._opened(trial, opened) for trial in trials]
+        if not opened:
+            return tried
+        with step(self._material.progress, f"time {len(opened)} engines in turns, on one thread"):
             latencies = measure_latencies(opened, self._reference.inputs)
-        return [replace(trial, latency=latencies.get(trial.method.name)) for trial in trials]
+        return [replace(trial, latency=latencies.get(trial.method.name)) for trial in tried]
+
+    def _opened(self, trial: Trial, opened: dict[str, tuple[Session, ModelCalls]]) -> Trial:
+        """Open a trial's engine to be timed beside the others; where there is no room for one more it is not taken."""
+        if trial.engine is None:
+            return trial
+        try:
+            opened[trial.method.name] = self._open(trial.engine)
+        except (OperatorError, MemoryError) as error:
+            return replace(trial, failures=(*trial.failures, f"cannot be opened to be timed: {first_line(error)}"))
+        return trial
 
 
 def fastest(trials: Sequence[Trial]) -> Trial:
@@ -119,7 +129,10 @@ def fastest(trials: Sequence[Trial]) -> Trial:
     passing = [trial for trial in trials if not trial.failures and trial.latency is not None]
     if not passing:
         reasons = "; ".join(f"{trial.method.name}: {', '.join(trial.failures)}" for trial in trials)
-        raise OperatorError(f"no engine passes the gate: {reasons}")
+        raise OperatorError(
+            f"no engine passes the gate: {reasons}; give other calibration samples, allow more (--max-accuracy-drop, "
+            "--min-mean-cosine, --min-cosine), or build --precision fp32"
+        )
     return min(passing, key=lambda trial: trial.latency.ms_per_sample if trial.latency else float("inf"))
 
 

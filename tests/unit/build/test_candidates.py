@@ -101,3 +101,14 @@ def test_methods_that_are_only_had_by_name_are_not_tried(monkeypatch: pytest.Mon
     shy = dataclasses.replace(find_method("onnx", "int8", None), is_automatic=False)
     monkeypatch.setattr(module, "METHODS", (find_method("onnx", "fp32", None), shy))
     assert len(candidates(request_for("auto", evaluation=DATA)).methods) == 1
+
+
+def test_a_quantizer_that_is_named_is_tried_or_refused() -> None:
+    found = candidates(request_for("auto", quantizer="static-minmax", calibration=DATA))
+    assert "onnx int8 static-minmax" in {method.name for method in found.methods}
+    assert "onnx int8 dynamic" not in {method.name for method in found.methods}
+    for name in ("dynamc", "nncf"):
+        with pytest.raises(
+            OperatorError, match=f"--quantizer {name} is of no method of --backend onnx .*there are dynamic"
+        ):
+            candidates(request_for("auto", quantizer=name, calibration=DATA))

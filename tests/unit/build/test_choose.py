@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -202,3 +203,42 @@ def test_data_that_cannot_be_used(
     assert build(model_dirs, tmp_path / "store", *options, file) == 2
     assert message in capsys.readouterr().err
     assert list((tmp_path / "store").glob("*")) == []
+
+
+def test_what_judges_is_not_what_calibrates(
+    model_dirs: ModelDirs, calibration: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--precision", "int8", "--calibration", calibration, "--evaluation", calibration)
+    assert build(model_dirs, tmp_path / "store", *options) == 2
+    assert "what is judged on must not be calibrated on; give --calibration alone" in capsys.readouterr().err
+
+
+def crashing(material: Material, folder: Path) -> Engine:
+    raise RuntimeError("a library of somebody else\nof many lines")
+
+
+def test_a_method_that_crashes_is_not_made_and_others_are(
+    model_dirs: ModelDirs, evaluation: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offer(monkeypatch, FP32, Method("onnx", "int8", "crashing", crashing))
+    assert build(model_dirs, tmp_path, "--precision", "auto", "--evaluation", evaluation) == 0
+    trials = {item["method"]: item for item in report_of(tmp_path)["gate"]["trials"]}
+    assert trials["onnx int8 crashing"]["failures"] == ["RuntimeError: a library of somebody else"]
+    assert report_of(tmp_path)["gate"]["measured_on_target"] is True
+
+
+def ending(material: Material, folder: Path) -> Engine:
+    signal.raise_signal(signal.SIGTERM)
+    raise AssertionError("not ended")
+
+
+def test_a_build_that_is_ended_leaves_nothing(
+    model_dirs: ModelDirs, evaluation: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    offer(monkeypatch, FP32, Method("onnx", "int8", "ending", ending))
+    with pytest.raises(SystemExit) as caught:
+        build(model_dirs, tmp_path, "--precision", "auto", "--evaluation", evaluation)
+    assert caught.value.code == 128 + signal.SIGTERM
+    assert list(tmp_path.iterdir()) == []
+    assert signal.getsignal(signal.SIGTERM) is before

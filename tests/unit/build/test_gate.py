@@ -11,6 +11,7 @@ import pytest
 
 from ts_handlers.batch import Array, ModelInput
 from ts_handlers.build.gate import Answers, Limits, Quality, Reference, measure_latencies
+from ts_handlers.build.gate import quality as quality_module
 from ts_handlers.calls import ModelCalls
 from ts_handlers.config import BucketingConfig
 from ts_handlers.cpu import CpuShare
@@ -176,3 +177,32 @@ def test_an_engine_that_fails_while_it_is_timed_is_an_error() -> None:
 
     with pytest.raises(OperatorError, match="fails while it is timed: sample 0 is too many"):
         measure_latencies({"a": (Engine(fail), CALLS)}, inputs(1), rounds=1)
+
+
+def test_a_single_number_is_judged_by_its_error_and_not_by_its_sign() -> None:
+    item = ModelInput({"attention_mask": np.ones(3, dtype=np.int64)}, 3)
+    one_label = Answers("text-classification", {}, 1)
+    sure, unsure = (one_label.of({"logits": np.array([value])}, item) for value in (3.0, -3.0))
+    assert quality_module._cosine(sure, unsure) < 0.2
+    assert (one_label.decision(sure), one_label.decision(unsure)) == ((1,), (0,))
+    rated = Answers("text-classification", {"problem_type": "regression"}, 1)
+    expected = [rated.of({"logits": np.array([value])}, item) for value in (1.0, 2.0, 3.0)]
+    near = [rated.of({"logits": np.array([value])}, item) for value in (1.0, 2.1, 3.0)]
+    far = [rated.of({"logits": np.array([value])}, item) for value in (1.0, 400.0, 3.0)]
+    assert min(quality_module._cosines(near, expected)) > 0.998
+    assert min(quality_module._cosines(far, expected)) == -1
+
+
+def test_labels_that_apply_or_not_are_compared_one_by_one() -> None:
+    item = ModelInput({"attention_mask": np.ones(3, dtype=np.int64)}, 3)
+    labels = Answers("text-classification", {"problem_type": "multi_label_classification"}, 3)
+    none, all_of_them = (labels.of({"logits": np.full(3, value)}, item) for value in (-9.0, 5.0))
+    assert quality_module._cosine(none, all_of_them) < 0.1
+
+
+@pytest.mark.parametrize(
+    "limits", [{"min_mean_cosine": 99.8}, {"min_cosine": math.nan}, {"max_accuracy_drop": math.inf}]
+)
+def test_limits_that_are_none(limits: dict[str, float]) -> None:
+    with pytest.raises(OperatorError, match=r"--m.* is .*; give a number from -?1"):
+        Limits(**limits)

@@ -50,14 +50,17 @@ class Answers:
         if self._task == "token-classification":
             return softmax(logits)
         function = default_function(self._settings.problem_type, self._num_labels)
-        return logits if function == "none" else softmax(logits) if function == "softmax" else sigmoid(logits)
+        if function == "sigmoid":  # a distribution for each label: it applies, or not
+            scores = sigmoid(logits[0])
+            return np.stack([scores, 1 - scores], axis=-1)
+        return logits if function == "none" else softmax(logits)
 
     def decision(self, answer: Array) -> tuple[int, ...] | None:
         """Return what is decided by an answer (label indices, or the ends of a span); None where nothing is."""
         if self._task in _UNDECIDED or answer.shape[-1] == 1:
             return None
         if self._task in ("text-classification", "image-classification") and self._is_multi_label:
-            return tuple(int(score > 0.5) for score in answer[0])
+            return tuple(int(row[0] > 0.5) for row in answer)
         return tuple(int(index) for index in answer.argmax(axis=-1))
 
     def _detections(self, outputs: Mapping[str, Array]) -> Array:

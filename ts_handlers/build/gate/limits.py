@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ts_handlers.build.gate.quality import Quality
+from ts_handlers.errors import OperatorError
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,20 @@ class Limits:
     max_accuracy_drop: float = 0.5
     min_mean_cosine: float = 0.998
     min_cosine: float = 0.99
+
+    def __post_init__(self) -> None:
+        """Refuse limits that nothing could pass, or that are no numbers, before anything is made.
+
+        Raises:
+            OperatorError: There is one.
+        """
+        for option, value, least, most in (
+            ("--max-accuracy-drop", self.max_accuracy_drop, -100, 100),
+            ("--min-mean-cosine", self.min_mean_cosine, -1, 1),
+            ("--min-cosine", self.min_cosine, -1, 1),
+        ):
+            if not least <= value <= most:
+                raise OperatorError(f"{option} is {value:g}; give a number from {least} to {most}")
 
     def failures(self, quality: Quality) -> list[str]:
         """Say what does not hold; empty where all does. A number that is no number passes nothing."""

@@ -80,7 +80,7 @@ class Reference:
             OperatorError: It fails, or returns numbers that are not finite.
         """
         actual = self._run(session, calls)
-        cosines = [_cosine(mine, theirs) for mine, theirs in zip(actual, self._expected, strict=True)]
+        cosines = _cosines(actual, self._expected)
         return Quality(
             num_samples=len(cosines),
             mean_cosine=float(np.mean(cosines)),
@@ -103,7 +103,9 @@ class Reference:
             raise OperatorError(f"the engine fails on a sample of {item.length} tokens: {outcome}") from outcome
         answer = self._answers.of(outcome, item)
         if not np.isfinite(answer).all():
-            raise OperatorError("the engine returns numbers that are not finite")
+            raise OperatorError(
+                f"the engine returns numbers that are not finite on a sample of length {item.length}; build in fp32"
+            )
         return answer
 
     def _agreement(self, actual: Sequence[Array]) -> float | None:
@@ -120,6 +122,19 @@ class Reference:
             return None
         right = sum(int(answer[0].argmax()) == label for answer, label in zip(actual, self._labels, strict=True))
         return 100.0 * right / len(self._labels)
+
+
+def _cosines(actual: Sequence[Array], expected: Sequence[Array]) -> list[float]:
+    """Return the cosine of each pair of answers.
+
+    A single number has no direction. Of a regression it is the cosine that vectors of equal length have at the same
+    relative error e, 1 - e^2 / 2, with the root mean square of all expected numbers as their usual size.
+    """
+    if expected and expected[0].shape[-1] == 1:
+        usual = max(float(np.sqrt(np.mean([np.mean(theirs**2) for theirs in expected]))), 1e-12)
+        errors = [float(np.abs(mine - theirs).mean()) / usual for mine, theirs in zip(actual, expected, strict=True)]
+        return [max(-1.0, 1 - error**2 / 2) for error in errors]
+    return [_cosine(mine, theirs) for mine, theirs in zip(actual, expected, strict=True)]
 
 
 def _cosine(left: Array, right: Array) -> float:

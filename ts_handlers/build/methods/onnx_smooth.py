@@ -99,7 +99,7 @@ def _prepare(material: Material, graph: Literal["fused", "exported"]) -> Smooth:
     if not num_products:
         raise OperatorError("there is nothing to quantize: no matrix product has fixed weights")
     folder = material.work / f"smooth-{graph}"
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     read: Feeds = partial(feeds, held_out.measured, held_out.pad_token_id)
     with step(material.progress, f"measure activations on {len(held_out.measured)} samples and smooth them"):
         maxima = measure_maxima(model, read, folder)

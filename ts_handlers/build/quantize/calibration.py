@@ -8,7 +8,6 @@ value to the first sample's. Here a sample is forgotten once it is counted.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from onnx import TensorProto, helper
 
 from ts_handlers.batch import Array
 from ts_handlers.build.quantize.histogram import Histogram
+from ts_handlers.cpu import cpu_budget
 from ts_handlers.errors import OperatorError
 
 Feed = Mapping[str, Array]
@@ -165,7 +165,7 @@ def run_graph(model: onnx.ModelProto, feeds: Feeds, work: Path) -> Iterable[dict
     path = work / "calibration.onnx"
     onnx.save(model, str(path))
     options = ort.SessionOptions()
-    options.intra_op_num_threads = len(os.sched_getaffinity(0))
+    options.intra_op_num_threads = max(1, int(cpu_budget().cpus))
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # a fused tensor cannot be measured
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.enable_cpu_mem_arena = False  # it would keep the memory of the largest feed for every shape
