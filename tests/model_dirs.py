@@ -107,7 +107,9 @@ class ModelDirs:
 def _write_calibration(kind: str, folder: Path) -> Path:
     if kind not in IMAGE_KINDS:
         file = folder / "calibration.txt"
-        file.write_text("\n".join(text[:100] for text in SAMPLE_TEXTS), encoding="utf-8")
+        is_labelled = TASK_OF[kind] == "text-classification"  # for the methods that want labels; any will do
+        lines = [f"{index % 2}\t{text[:100]}" if is_labelled else text[:100] for index, text in enumerate(SAMPLE_TEXTS)]
+        file.write_text("\n".join(lines), encoding="utf-8")
         return file
     pictures = folder / "calibration"
     pictures.mkdir(exist_ok=True)

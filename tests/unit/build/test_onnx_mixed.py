@@ -111,7 +111,10 @@ def test_samples_that_judge_are_not_measured(roberta: Material) -> None:
 
 
 def test_samples_are_needed(model_dirs: ModelDirs, tmp_path: Path) -> None:
-    for number, message in ((0, "measures activations; give --calibration FILE"), (1, "has too few samples; give more")):
+    for number, message in (
+        (0, "measures activations; give --calibration FILE"),
+        (1, "has too few samples; give more"),
+    ):
         (tmp_path / str(number)).mkdir()
         made_of = material(model_dirs, "tiny-roberta", tmp_path / str(number), num_samples=number)
         with pytest.raises(OperatorError, match=message):
