@@ -107,6 +107,14 @@ def first_line(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
+def reason(error: BaseException) -> str:
+    """Return what to say of a failure: our own message, or the type and first line of another's."""
+    if isinstance(error, OperatorError):
+        return str(error)
+    name, line = type(error).__name__, first_line(error)
+    return name if line == name else f"{name}: {line}"
+
+
 def row_error(logger: logging.Logger, what: str, error: Exception) -> RequestError:
     """Return what a failed row is answered, and log it where the operator should know.
 

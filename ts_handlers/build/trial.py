@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Sequence
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,11 @@ from ts_handlers.build.engine import Engine, Material, Method
 from ts_handlers.build.gate import Latency, Limits, Quality, Reference, measure_latencies
 from ts_handlers.build.steps import step
 from ts_handlers.calls import ModelCalls
-from ts_handlers.errors import OperatorError, first_line
+from ts_handlers.errors import OperatorError, reason
 from ts_handlers.runtime import Session
+
+BASELINE = "onnx fp32"
+"""Name of the method that others are seen beside."""
 
 OpenEngine = Callable[[Engine], tuple[Session, ModelCalls]]
 """Opens an engine as a worker with one thread would."""
@@ -25,10 +29,11 @@ class Trial:
 
     Attributes:
         method: The method.
-        engine: What it made; None where it failed.
+        engine: What it made; None where it failed: its files are gone.
         quality: How its answers compare with the source's.
         latency: What it takes.
         failures: Why it is not taken; empty where it passes.
+        size_bytes: Bytes of its files.
     """
 
     method: Method
@@ -36,13 +41,7 @@ class Trial:
     quality: Quality | None = None
     latency: Latency | None = None
     failures: tuple[str, ...] = ()
-
-    @property
-    def size_bytes(self) -> int:
-        """Bytes of its files."""
-        if self.engine is None:
-            return 0
-        return sum(file.stat().st_size for file in (self.engine.serialized_file, *self.engine.extra_files))
+    size_bytes: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """Return it for the build report."""
@@ -51,7 +50,7 @@ class Trial:
             "passes": not self.failures,
             "failures": list(self.failures),
         }
-        if self.engine is not None:
+        if self.size_bytes:
             found["model_bytes"] = self.size_bytes
         if self.quality is not None:
             found["quality"] = self.quality.as_dict()
@@ -69,13 +68,21 @@ class Trials:
         limits: What passes.
         open_engine: How an engine is opened.
         work: Folder for the engines' files, one below it for each method.
+        keeps_failed: Whether engines that do not pass are timed all the same; the baseline always is.
     """
 
     def __init__(
-        self, material: Material, reference: Reference, limits: Limits, open_engine: OpenEngine, work: Path
+        self,
+        material: Material,
+        reference: Reference,
+        limits: Limits,
+        open_engine: OpenEngine,
+        work: Path,
+        *,
+        keeps_failed: bool = False,
     ) -> None:
         self._material, self._reference, self._limits = material, reference, limits
-        self._open, self._work = open_engine, work
+        self._open, self._work, self._keeps_failed = open_engine, work, keeps_failed
 
     def run(self, methods: Sequence[Method]) -> list[Trial]:
         """Make, judge and time the engines of all methods."""
@@ -91,14 +98,18 @@ class Trials:
             with step(progress, f"compare with the source on {len(self._reference.inputs)} samples"):
                 quality = self._reference.quality(*self._open(engine))
         except Exception as error:  # noqa: BLE001  # of libraries that have bugs of their own: others are still tried
-            reason = str(error) if isinstance(error, OperatorError) else f"{type(error).__name__}: {first_line(error)}"
-            progress(f"  not made: {reason}")
-            return Trial(method, failures=(reason,))
+            shutil.rmtree(folder)
+            progress(f"  not made: {reason(error)}")
+            return Trial(method, failures=(reason(error),))
         finally:
             gc.collect()  # an engine may hold hundreds of megabytes in cycles
         failures = tuple(self._limits.failures(quality))
         progress(f"  {describe(quality)}{'; ' + '; '.join(failures) if failures else ''}")
-        return Trial(method, engine, quality, failures=failures)
+        trial = Trial(method, engine, quality, failures=failures, size_bytes=_size_bytes(engine))
+        if not failures or self._keeps_failed or method.name == BASELINE:
+            return trial
+        shutil.rmtree(folder)
+        return replace(trial, engine=None)
 
     def _timed(self, trials: Sequence[Trial]) -> list[Trial]:
         opened: dict[str, tuple[Session, ModelCalls]] = {}
@@ -106,8 +117,9 @@ class Trials:
         if not opened:
             return tried
         with step(self._material.progress, f"time {len(opened)} engines in turns, on one thread"):
-            latencies = measure_latencies(opened, self._reference.inputs)
-        return [replace(trial, latency=latencies.get(trial.method.name)) for trial in tried]
+            failures: dict[str, str] = {}
+            latencies = measure_latencies(opened, self._reference.inputs, failures=failures)
+        return [_with_time(trial, latencies, failures) for trial in tried]
 
     def _opened(self, trial: Trial, opened: dict[str, tuple[Session, ModelCalls]]) -> Trial:
         """Open a trial's engine to be timed beside the others; where there is no room for one more it is not taken."""
@@ -115,9 +127,20 @@ class Trials:
             return trial
         try:
             opened[trial.method.name] = self._open(trial.engine)
-        except (OperatorError, MemoryError) as error:
-            return replace(trial, failures=(*trial.failures, f"cannot be opened to be timed: {first_line(error)}"))
+        except Exception as error:  # noqa: BLE001  # as above
+            return replace(trial, failures=(*trial.failures, f"cannot be opened to be timed: {reason(error)}"))
         return trial
+
+
+def _with_time(trial: Trial, latencies: Mapping[str, Latency], failures: Mapping[str, str]) -> Trial:
+    name = trial.method.name
+    if name in failures:
+        return replace(trial, failures=(*trial.failures, failures[name]))
+    return replace(trial, latency=latencies.get(name))
+
+
+def _size_bytes(engine: Engine) -> int:
+    return sum(file.stat().st_size for file in (engine.serialized_file, *engine.extra_files))
 
 
 def fastest(trials: Sequence[Trial]) -> Trial:
@@ -129,11 +152,23 @@ def fastest(trials: Sequence[Trial]) -> Trial:
     passing = [trial for trial in trials if not trial.failures and trial.latency is not None]
     if not passing:
         reasons = "; ".join(f"{trial.method.name}: {', '.join(trial.failures)}" for trial in trials)
-        raise OperatorError(
-            f"no engine passes the gate: {reasons}; give other calibration samples, allow more (--max-accuracy-drop, "
-            "--min-mean-cosine, --min-cosine), or build --precision fp32"
-        )
+        raise OperatorError(f"no engine passes the gate: {reasons}; {_advice(trials)}")
     return min(passing, key=lambda trial: trial.latency.ms_per_sample if trial.latency else float("inf"))
+
+
+def _advice(trials: Sequence[Trial]) -> str:
+    """Say what can be done where no engine passes."""
+    judged = [trial for trial in trials if trial.quality is not None]
+    advice = []
+    if any(trial.method.needs_calibration for trial in judged):
+        advice.append("give other calibration samples")
+    if any(trial.quality.accuracy is not None for trial in judged if trial.quality):
+        advice.append("allow more (--max-accuracy-drop)")
+    elif judged:
+        advice.append("allow more (--min-mean-cosine, --min-cosine)")
+    if all(trial.method.precision != "fp32" for trial in trials):
+        advice.append("build --precision fp32")
+    return ", or ".join(advice) or "take another --backend"
 
 
 def describe(quality: Quality) -> str:

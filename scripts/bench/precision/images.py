@@ -82,7 +82,7 @@ def _measure(
     with step(print, f"run the source on {len(inputs)} pictures"):
         reference = Reference(answers, inputs, SourceSession(source), _calls())
     methods, left_out = plan.choose(image_methods(pictures.calibration))
-    trials = Trials(material, reference, Limits(), guarded_opener(_open), engines).run(methods)
+    trials = Trials(material, reference, Limits(), guarded_opener(_open), engines, keeps_failed=True).run(methods)
     return Measured(name, title, about, trials, left_out, aim, is_text=False)
 
 

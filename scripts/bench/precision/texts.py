@@ -81,7 +81,7 @@ def _measure(request: BuildRequest, plan: Plan, title: str, about: str, aim: Aim
     with step(print, f"run the source on {len(inputs)} samples"):
         reference = Reference(answers, inputs, SourceSession(source), opener.calls(BucketingConfig()), labels)
     methods, left_out = plan.choose(METHODS)
-    trials = Trials(material, reference, Limits(), guarded_opener(opener), engines).run(methods)
+    trials = Trials(material, reference, Limits(), guarded_opener(opener), engines, keeps_failed=True).run(methods)
     return Measured(request.name, title, about, trials, left_out, aim)
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from ts_handlers.batch import ModelInput
 from ts_handlers.build.steps import track
 from ts_handlers.calls import ModelCalls
-from ts_handlers.errors import OperatorError
+from ts_handlers.errors import OperatorError, reason
 from ts_handlers.runtime import Session
 
 BATCH = 8
@@ -43,7 +43,11 @@ class Latency:
 
 
 def measure_latencies(
-    engines: Mapping[str, tuple[Session, ModelCalls]], inputs: Sequence[ModelInput], rounds: int = ROUNDS
+    engines: Mapping[str, tuple[Session, ModelCalls]],
+    inputs: Sequence[ModelInput],
+    rounds: int = ROUNDS,
+    *,
+    failures: MutableMapping[str, str] | None = None,
 ) -> dict[str, Latency]:
     """Measure engines in turns, on samples spread over the data.
 
@@ -51,21 +55,33 @@ def measure_latencies(
         engines: Each with its session, opened on one thread, and how sequences share its calls.
         inputs: The samples.
         rounds: How often each is measured, after a round that warms up.
+        failures: Takes the reason of an engine that fails, which is then left out; None: that is an error.
+
+    Raises:
+        OperatorError: An engine fails.
     """
+    failed = {} if failures is None else failures
     works = {"replay": _batches(inputs), **_shapes(inputs)}
     times: dict[str, dict[str, list[float]]] = {name: {work: [] for work in works} for name in engines}
     for number in track(range(rounds + 1), "rounds"):
-        for name, (session, calls) in engines.items():
-            for work, batches in works.items():
-                taken = _timed(lambda s=session, c=calls, b=batches: _run(s, c, b))  # type: ignore[misc]
-                if number:
-                    times[name][work].append(taken)
+        for name in [name for name in engines if name not in failed]:
+            try:
+                taken = _times(*engines[name], works)
+            except Exception as error:
+                if failures is None:
+                    raise
+                failures[name] = reason(error)
+                continue
+            if number:
+                for work, seconds in taken.items():
+                    times[name][work].append(seconds)
     return {
         name: Latency(
             ms_per_sample=round(statistics.median(found.pop("replay")) * 1000 / sum(map(len, works["replay"])), 3),
             ms_by_shape={shape: round(statistics.median(taken) * 1000, 3) for shape, taken in found.items()},
         )
         for name, found in times.items()
+        if name not in failed
     }
 
 
@@ -89,7 +105,12 @@ def _run(session: Session, calls: ModelCalls, batches: Sequence[Sequence[ModelIn
                 raise OperatorError(f"the engine fails while it is timed: {outcome}") from outcome
 
 
-def _timed(work: Callable[[], None]) -> float:
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
+def _times(
+    session: Session, calls: ModelCalls, works: Mapping[str, Sequence[Sequence[ModelInput]]]
+) -> dict[str, float]:
+    times = {}
+    for work, batches in works.items():
+        started = time.perf_counter()
+        _run(session, calls, batches)
+        times[work] = time.perf_counter() - started
+    return times
