@@ -206,3 +206,32 @@ def test_labels_that_apply_or_not_are_compared_one_by_one() -> None:
 def test_limits_that_are_none(limits: dict[str, float]) -> None:
     with pytest.raises(OperatorError, match=r"--m.* is .*; give a number from -?1"):
         Limits(**limits)
+
+
+def test_a_regression_of_several_numbers_is_judged_by_their_errors() -> None:
+    def values(index: int) -> list[float]:
+        return [index - 10.0, 2 * index]
+
+    answers = Answers("text-classification", {"problem_type": "regression"}, 2)
+    reference = Reference(answers, inputs(20), Engine(values), CALLS)
+    near = reference.quality(Engine(lambda index: [value + 0.1 for value in values(index)]), CALLS)
+    assert Limits().failures(near) == []
+    assert near.agreement is None
+    twice = reference.quality(Engine(lambda index: [2 * value for value in values(index)]), CALLS)
+    assert len(Limits().failures(twice)) == 2
+
+
+def test_numbers_that_are_none_say_what_to_do() -> None:
+    broken = Engine(lambda index: [math.nan, 0.0] if index == 2 else sure(index))
+    with pytest.raises(OperatorError, match="on a sample of length 5; take another precision, or leave the sample out"):
+        labelled(4).quality(broken, CALLS)
+
+
+def test_of_engines_that_are_timed_one_may_fail() -> None:
+    def fail(index: int) -> list[float]:
+        raise ValueError(f"sample {index} is too many")
+
+    failures: dict[str, str] = {}
+    engines = {"a": (Engine(fail), CALLS), "b": (Engine(sure), CALLS)}
+    assert list(measure_latencies(engines, inputs(1), rounds=1, failures=failures)) == ["b"]
+    assert failures == {"a": "the engine fails while it is timed: sample 0 is too many"}

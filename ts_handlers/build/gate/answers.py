@@ -57,7 +57,7 @@ class Answers:
 
     def decision(self, answer: Array) -> tuple[int, ...] | None:
         """Return what is decided by an answer (label indices, or the ends of a span); None where nothing is."""
-        if self._task in _UNDECIDED or answer.shape[-1] == 1:
+        if self._task in _UNDECIDED or self.are_values or answer.shape[-1] == 1:
             return None
         if self._task in ("text-classification", "image-classification") and self._is_multi_label:
             return tuple(int(row[0] > 0.5) for row in answer)
@@ -70,6 +70,11 @@ class Answers:
         logits = outputs["logits"].astype(np.float64)
         scores = sigmoid(logits) if logits.shape[-1] == self._num_labels else softmax(logits)
         return np.concatenate([scores, outputs["pred_boxes"].astype(np.float64)], axis=-1)
+
+    @property
+    def are_values(self) -> bool:
+        """Whether they are a regression's values, of which the size counts, not the direction."""
+        return getattr(self._settings, "problem_type", None) == "regression"
 
     @property
     def _is_multi_label(self) -> bool:
