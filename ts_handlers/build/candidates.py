@@ -55,6 +55,9 @@ def candidates(request: BuildRequest) -> Candidates:
         open_to = [method for method in open_to if method.is_automatic]
     reasons = {method.name: reason for method in open_to if (reason := _reason_against(method, request))}
     methods = tuple(method for method in open_to if method.name not in reasons)
+    if request.quantizer not in (None, AUTO) and not any(method.quantizer == request.quantizer for method in methods):
+        named = [method.name for method in open_to if method.quantizer == request.quantizer]
+        raise OperatorError("; ".join(f"{name} {reasons[name]}" for name in named))
     if not methods:
         why = "; ".join(f"{name} {reason}" for name, reason in reasons.items()) or "there is no such method"
         raise OperatorError(f"there is nothing to choose from: {why}")

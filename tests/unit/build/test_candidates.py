@@ -112,3 +112,8 @@ def test_a_quantizer_that_is_named_is_tried_or_refused() -> None:
             OperatorError, match=f"--quantizer {name} is of no method of --backend onnx .*there are dynamic"
         ):
             candidates(request_for("auto", quantizer=name, calibration=DATA))
+
+
+def test_a_quantizer_that_is_named_is_not_left_out_without_a_word() -> None:
+    with pytest.raises(OperatorError, match="^onnx int8 smooth measures activations; give --calibration FILE$"):
+        candidates(request_for("auto", quantizer="smooth", evaluation=DATA))
