@@ -13,6 +13,7 @@ import numpy as np
 
 from ts_handlers.batch import Array, ModelInput, pad_batch, split_rows
 from ts_handlers.bucketing import BatchPlan
+from ts_handlers.build.gate import measure_latencies
 from ts_handlers.build.model_source import ModelSource
 from ts_handlers.build.source import Source
 from ts_handlers.calls import ModelCalls
@@ -112,7 +113,8 @@ def check_build(
         expected = _source_outputs(source, sample)
         actual = _flatten(_run_in_pair(source, session, calls, sample, longest), source.output_names)
         if not np.isfinite(actual).all():
-            raise OperatorError("the built model returns numbers that are not finite; build it as fp32")
+            instead = "take another --backend" if precision == "fp32" else "build it as fp32"
+            raise OperatorError(f"the built model returns numbers that are not finite; {instead}")
         differences.append(float(np.sum((actual - expected) ** 2)))
         norms.append(float(np.sum(expected**2)))
         sizes.append(expected.size)
@@ -156,18 +158,19 @@ def measure_latency_ms(session: Session, arrays: dict[str, Array], repeats: int 
     return round(statistics.median(times[2:]) * 1000, 3)
 
 
-def latency_table(session: Session, source: ModelSource) -> dict[str, float]:
-    """Measure a call of one and of eight sequences of 24 tokens, or of usual images, in milliseconds."""
+def latency_table(session: Session, calls: ModelCalls, source: ModelSource) -> dict[str, float]:
+    """Measure one and eight sequences of 24 tokens, in the calls that a worker makes of them, or usual images, in ms."""
+    if isinstance(source, Source):
+        length = min(24, source.max_length)
+        arrays = {name: np.full(length, name == "attention_mask", dtype=np.int64) for name in source.input_names}
+        [found] = measure_latencies({"": (session, calls)}, [ModelInput(arrays, length)] * 8, rounds=9).values()
+        return dict(found.ms_by_shape)
     table = {}
     for size in (1, 8):
-        if isinstance(source, Source):
-            shape: tuple[int, ...] = (size, min(24, source.max_length))
-            arrays = {name: np.full(shape, name == "attention_mask", dtype=np.int64) for name in source.input_names}
-        else:
-            if size > (source.max_batch_size or size):
-                continue
-            arrays = {name: np.repeat(item.numpy()[:1], size, axis=0) for name, item in source.example().items()}
-            shape = next(iter(arrays.values())).shape
+        if size > (source.max_batch_size or size):
+            continue
+        arrays = {name: np.repeat(item.numpy()[:1], size, axis=0) for name, item in source.example().items()}
+        shape = next(iter(arrays.values())).shape
         table["x".join(map(str, shape))] = measure_latency_ms(session, arrays)
     return table
 

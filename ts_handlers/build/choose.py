@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from ts_handlers.build.candidates import Candidates, candidates
 from ts_handlers.build.engine import Engine, Material, Method
-from ts_handlers.build.gate import Answers, Reference
+from ts_handlers.build.gate import Reference
 from ts_handlers.build.inputs import open_dataset
 from ts_handlers.build.methods.catalogue import find_method
 from ts_handlers.build.model_source import ModelSource
-from ts_handlers.build.reference import SourceSession
+from ts_handlers.build.reference import SourceSession, make_reference
 from ts_handlers.build.request import AUTO, BuildRequest
 from ts_handlers.build.samples import Dataset
 from ts_handlers.build.sections import handler_section
@@ -27,7 +28,6 @@ from ts_handlers.cpu import CpuBudget, cpu_budget, cpu_share
 from ts_handlers.errors import OperatorError
 from ts_handlers.outputs import default_function
 from ts_handlers.runtime import ModelFiles, Session, open_session
-from ts_handlers.tasks import TASKS
 
 MAX_SAMPLES = 2000
 """Samples without labels that engines are compared on, spread over the file; of labelled ones all are taken."""
@@ -93,6 +93,17 @@ def open_data(request: BuildRequest, source: ModelSource) -> Data:
     return Data(*calibration.split())
 
 
+@contextmanager
+def torch_threads_kept() -> Iterator[None]:
+    """Leave torch with as many threads as it had: an `Opener` gives it one."""
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@torch_threads_kept()
 def choose(request: BuildRequest, material: Material, data: Data, section: Mapping[str, Any]) -> Chosen:
     """Make the engine.
 
@@ -150,14 +161,12 @@ def _reference(material: Material, data: Data, section: Mapping[str, Any], opene
     if data.evaluation is None:
         raise OperatorError("there is nothing to judge by; give --evaluation FILE")
     source = material.model_source
-    known = {field.name for field in fields(TASKS[source.task].output_config)}
-    output = {name: value for name, value in section.get("output", {}).items() if name in known}
     labels = data.evaluation.labels if data.is_labelled else None
     inputs = list(data.evaluation) if data.is_labelled else data.evaluation.spread(MAX_SAMPLES)
     torch.set_num_threads(max(1, int(cpu_budget().cpus)))
     with step(material.progress, f"run the source on {len(inputs)} samples"):
-        answers = Answers(source.task, output, len(source.labels))
-        return Reference(answers, inputs, SourceSession(source), opener.calls(BucketingConfig()), labels)
+        calls = opener.calls(BucketingConfig())
+        return make_reference(source, section.get("output", {}), inputs, SourceSession(source), calls, labels)
 
 
 def _with_baseline(open_to: Candidates, request: BuildRequest) -> Sequence[Method]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -183,6 +184,9 @@ def run(args: argparse.Namespace) -> int:
 @contextmanager
 def _stopped_by_sigterm() -> Iterator[None]:
     """Let SIGTERM end a build as Ctrl-C does, so that its folder in the model store is removed."""
+    if threading.current_thread() is not threading.main_thread():  # no other may set a handler
+        yield
+        return
 
     def stop(number: int, frame: object) -> None:
         del frame
@@ -192,7 +196,7 @@ def _stopped_by_sigterm() -> Iterator[None]:
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
 
 
 def _weight(text: str) -> float:

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ts_handlers.batch import ModelInput
 from ts_handlers.build.engine import Material
-from ts_handlers.build.gate import Answers, Quality, Reference
+from ts_handlers.build.gate import Quality, Reference
+from ts_handlers.build.reference import make_reference
 from ts_handlers.calls import ModelCalls
 from ts_handlers.config import BucketingConfig, load_config
 from ts_handlers.cpu import CpuBudget, cpu_share
 from ts_handlers.errors import OperatorError
 from ts_handlers.runtime import ModelFiles, Session, open_session
-from ts_handlers.tasks import TASKS
 
 NUM_SAMPLES = 768
 """Most samples that are read, spread over the file."""
@@ -74,12 +73,8 @@ class HeldOut:
         return ModelCalls(BucketingConfig(), {"input_ids": self.pad_token_id}, source.sequence_outputs)
 
     def _reference_on(self, inputs: list[ModelInput]) -> Reference:
-        source = self._material.source
-        known = {field.name for field in fields(TASKS[source.task].output_config)}
-        output = {name: value for name, value in self._material.output.items() if name in known}
-        answers = Answers(source.task, output, len(source.labels))
         fp32 = open_on_one_thread(self._material.fused, {"backend": "onnx", "precision": "fp32"})
-        return Reference(answers, inputs, fp32, self._calls)
+        return make_reference(self._material.source, self._material.output, inputs, fp32, self._calls)
 
 
 def open_on_one_thread(model: Path, runtime: Mapping[str, Any]) -> Session:

@@ -10,7 +10,7 @@ from typing import Any
 
 from ts_handlers.build import archive, check, inputs, smoke
 from ts_handlers.build.candidates import candidates
-from ts_handlers.build.choose import Opener, choose, open_data
+from ts_handlers.build.choose import Opener, choose, open_data, torch_threads_kept
 from ts_handlers.build.engine import Engine, Material
 from ts_handlers.build.model_source import ModelSource
 from ts_handlers.build.report import build_report
@@ -45,13 +45,13 @@ def build(request: BuildRequest, progress: Progress = print) -> Path:
         material = Material(source, work, target, data.calibration, progress, request.limits, section)
         chosen = choose(request, material, data, section)
         section = handler_section(request, section, chosen.engine)
-        with step(progress, f"check against the source on {len(samples)} samples"):
+        with torch_threads_kept(), step(progress, f"check against the source on {len(samples)} samples"):
             session, calls = Opener(request, source, section)(chosen.engine)
             tolerance = request.tolerance
             if tolerance is None and chosen.trials and chosen.method.precision != "fp32":
                 tolerance = check.JUDGED_TOLERANCE
             result = check.check_build(source, session, calls, samples, chosen.method.precision, tolerance)
-            latency = check.latency_table(session, source)
+            latency = check.latency_table(session, calls, source)
         progress(
             f"  relative error {result.relative_error:.2g}, mean cosine {result.mean_cosine:.5f}, latency ms {latency}"
         )

@@ -2,13 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
+from typing import Any
 
 import torch
 
-from ts_handlers.batch import Array
+from ts_handlers.batch import Array, ModelInput
+from ts_handlers.build.gate import Answers, Reference
 from ts_handlers.build.model_source import ModelSource
+from ts_handlers.calls import ModelCalls
 from ts_handlers.cpu import CpuShare
+from ts_handlers.runtime import Session
+from ts_handlers.tasks import TASKS
+
+
+def make_reference(
+    source: ModelSource,
+    output: Mapping[str, Any],
+    inputs: Iterable[ModelInput],
+    session: Session,
+    calls: ModelCalls,
+    labels: Sequence[int] | None = None,
+) -> Reference:
+    """Run the model in fp32, and return its answers to compare engines with.
+
+    Args:
+        source: The model.
+        output: `handler.output` of the archive; what a team's own handler adds to it is left out.
+        inputs: The samples.
+        session: The fp32 engine.
+        calls: How samples share its calls.
+        labels: Right label of each sample; None without labels.
+    """
+    known = {field.name for field in fields(TASKS[source.task].output_config)}
+    settings = {name: value for name, value in output.items() if name in known}
+    return Reference(Answers(source.task, settings, len(source.labels)), inputs, session, calls, labels)
 
 
 class SourceSession:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from ts_handlers.build.quantize import calibration as module
 from ts_handlers.build.quantize.calibration import Calibration, CalibrationMethod, Feed, measure_ranges
 from ts_handlers.build.quantize.histogram import HALF, Histogram
+from ts_handlers.cpu import CpuBudget
 from ts_handlers.errors import OperatorError
 
 RNG = np.random.default_rng(5)
@@ -161,3 +165,18 @@ def test_samples_that_cannot_be_used(method: CalibrationMethod, tmp_path: Path) 
 
 def test_nothing_to_measure_needs_no_samples(tmp_path: Path) -> None:
     assert measure_ranges(product(), [], lambda: iter(()), Calibration(), tmp_path).ranges == {}
+
+
+def test_samples_are_run_on_the_cpus_of_the_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    session = ort.InferenceSession
+
+    def opened(path: str, options: ort.SessionOptions, **settings: Any) -> Any:
+        asked.append(options.intra_op_num_threads)
+        return session(path, options, **settings)
+
+    monkeypatch.setattr(ort, "InferenceSession", opened)
+    for quota in (2.9, 0.5):
+        monkeypatch.setattr(module, "cpu_budget", lambda quota=quota: CpuBudget(tuple(range(64)), quota))
+        measure_ranges(product(), ["h"], lambda: batches(1), Calibration("minmax"), tmp_path)
+    assert asked == [2, 1]

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import json
 import signal
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import onnx
 import pytest
+import torch
 
-from ts_handlers.build import candidates, trial
+from ts_handlers.build import candidates, choose, trial
 from ts_handlers.build.engine import Engine, Material, Method
 from ts_handlers.build.gate import Latency
 from ts_handlers.build.methods import catalogue
 from ts_handlers.build.reference import SourceSession
 from ts_handlers.build.samples import Sample, encode
 from ts_handlers.build.source import load_source
+from ts_handlers.build.target import NATIVE, TARGETS, target_cpu
 from ts_handlers.cli import main
+from ts_handlers.cpu import CpuBudget
 from ts_handlers.errors import OperatorError
 
 if TYPE_CHECKING:
@@ -164,7 +168,7 @@ def test_an_engine_asked_for_by_name_is_built_though_it_is_slower(
 ) -> None:
     times = {"onnx fp32": 1.0, "torch fp32": 2.0}
     monkeypatch.setattr(
-        trial, "measure_latencies", lambda engines, _: {name: Latency(times[name], {}) for name in engines}
+        trial, "measure_latencies", lambda engines, _, **__: {name: Latency(times[name], {}) for name in engines}
     )
     assert build(model_dirs, tmp_path, "--backend", "torch", "--evaluation", evaluation) == 0
     assert "note: torch fp32 is not faster than onnx fp32 on this machine" in capsys.readouterr().out
@@ -242,3 +246,45 @@ def test_a_build_that_is_ended_leaves_nothing(
     assert caught.value.code == 128 + signal.SIGTERM
     assert list(tmp_path.iterdir()) == []
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_another_cpu_than_this_is_said(
+    model_dirs: ModelDirs, evaluation: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = next(name for name in TARGETS if name != target_cpu(NATIVE).name)
+    assert build(model_dirs, tmp_path, "--target-cpu", other, "--evaluation", evaluation) == 0
+    report = report_of(tmp_path)
+    assert (report["target_cpu"], report["gate"]["measured_on_target"]) == (other, False)
+    note = f"note: quality and speed are measured on this machine, which is not {other}"
+    assert note in capsys.readouterr().out.splitlines()
+
+
+def test_torch_has_the_cpus_of_the_budget_and_then_as_many_as_before(
+    model_dirs: ModelDirs, evaluation: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[int] = []
+    run, before = SourceSession.run, torch.get_num_threads()
+
+    def counted(*args: Any, **settings: Any) -> Any:
+        threads.append(torch.get_num_threads())
+        return run(*args, **settings)
+
+    monkeypatch.setattr(SourceSession, "run", counted)
+    monkeypatch.setattr(choose, "cpu_budget", lambda: CpuBudget(tuple(range(64)), 3.7))
+    try:
+        torch.set_num_threads(2)
+        assert build(model_dirs, tmp_path, "--evaluation", evaluation) == 0
+        assert (set(threads), torch.get_num_threads()) == ({3}, 2)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_thread_builds_without_a_handler_of_signals(
+    model_dirs: ModelDirs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codes: list[int] = []
+    monkeypatch.setattr("ts_handlers.build.pipeline.build", lambda *_, **__: None)
+    thread = threading.Thread(target=lambda: codes.append(build(model_dirs, tmp_path)))
+    thread.start()
+    thread.join()
+    assert codes == [0]
