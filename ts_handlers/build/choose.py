@@ -20,6 +20,7 @@ from ts_handlers.build.request import AUTO, BuildRequest
 from ts_handlers.build.samples import Dataset
 from ts_handlers.build.sections import handler_section
 from ts_handlers.build.steps import step
+from ts_handlers.build.target import is_here
 from ts_handlers.build.trial import Trial, Trials, fastest
 from ts_handlers.build.trial_table import trial_table
 from ts_handlers.calls import ModelCalls
@@ -124,10 +125,10 @@ def choose(request: BuildRequest, material: Material, data: Data, section: Mappi
         return Chosen(method, method.make(material, engines))
     opener = Opener(request, material.model_source, section)
     reference = _reference(material, data, section, opener)
-    trials = Trials(material, reference, request.limits, opener, engines).run(_with_baseline(open_to, request))
+    trials = Trials(material, reference, request.limits, opener, engines).run(_with_baseline(open_to))
     wanted = [trial for trial in trials if trial.method in open_to.methods]
     try:
-        best = fastest(wanted)
+        best = _worth_its_loss(fastest(wanted), trials, request, material)
     except OperatorError:
         material.progress(trial_table(trials))
         raise
@@ -169,12 +170,29 @@ def _reference(material: Material, data: Data, section: Mapping[str, Any], opene
         return make_reference(source, section.get("output", {}), inputs, SourceSession(source), calls, labels)
 
 
-def _with_baseline(open_to: Candidates, request: BuildRequest) -> Sequence[Method]:
+def _with_baseline(open_to: Candidates) -> Sequence[Method]:
     """Add ONNX Runtime in fp32, so that what was asked for is seen beside it."""
-    if AUTO in (request.precision, request.backend, request.quantizer):
-        return open_to.methods
     baseline = find_method("onnx", "fp32", None)
     return open_to.methods if baseline in open_to.methods else (*open_to.methods, baseline)
+
+
+def _worth_its_loss(best: Trial, trials: Sequence[Trial], request: BuildRequest, material: Material) -> Trial:
+    """Return the chosen trial, or fp32's where INT8 is not faster: it would cost accuracy and gain nothing.
+
+    Who names the quantizer gets it all the same, and so does who builds for another CPU than the one that measures.
+    """
+    if best.method.quantizer is None or request.quantizer not in (None, AUTO) or not is_here(request.target_cpu):
+        return best
+    baseline = next(trial for trial in trials if trial.method == find_method("onnx", "fp32", None))
+    if baseline.failures or baseline.latency is None or best.latency is None:
+        return best
+    if best.latency.ms_per_sample < baseline.latency.ms_per_sample:
+        return best
+    material.progress(
+        f"{best.method.name} passes and is not faster than {baseline.method.name} on this machine: fp32 is built. Name "
+        f"--quantizer {best.method.quantizer} to have it for its size"
+    )
+    return baseline
 
 
 def _say_if_slower(best: Trial, trials: Sequence[Trial], material: Material) -> None:

@@ -84,6 +84,7 @@ def broken(material: Material, folder: Path) -> Engine:
 DAMAGED = Method("onnx", "int8", "damaged", damaged)
 BROKEN = Method("onnx", "int8", "broken", broken)
 FP32 = catalogue.find_method("onnx", "fp32", None)
+DYNAMIC = catalogue.find_method("onnx", "int8", "dynamic")
 
 
 def offer(monkeypatch: pytest.MonkeyPatch, *methods: Method) -> None:
@@ -175,6 +176,37 @@ def test_an_engine_asked_for_by_name_is_built_though_it_is_slower(
     assert report_of(tmp_path)["backend"] == "torch"
     assert build(model_dirs, tmp_path, "--precision", "fp32", "--evaluation", evaluation, "--force") == 0
     assert "is not faster" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "built"),
+    [
+        ((), "fp32"),
+        (("--backend", "auto"), "fp32"),
+        (("--quantizer", "auto"), "fp32"),
+        (("--quantizer", "dynamic"), "int8"),
+        (("--target-cpu", "sse4"), "int8"),
+    ],
+)
+def test_int8_that_gains_nothing_gives_way_to_fp32(
+    model_dirs: ModelDirs,
+    evaluation: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    options: tuple[str, ...],
+    built: str,
+) -> None:
+    offer(monkeypatch, FP32, DYNAMIC)
+    times = {"onnx fp32": 1.0, "onnx int8 dynamic": 1.0}
+    monkeypatch.setattr(
+        trial, "measure_latencies", lambda engines, _, **__: {name: Latency(times[name], {}) for name in engines}
+    )
+    loose = ("--max-accuracy-drop", "100", "--evaluation", evaluation)
+    assert build(model_dirs, tmp_path, "--precision", "int8", *loose, *options) == 0
+    assert report_of(tmp_path)["precision"] == built
+    said = "is not faster than onnx fp32 on this machine: fp32 is built. Name --quantizer dynamic to have it"
+    assert (said in capsys.readouterr().out) == (built == "fp32")
 
 
 def test_an_embedding_is_judged_as_it_is_pooled(model_dirs: ModelDirs, calibration: Path, tmp_path: Path) -> None:
