@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, settings
 
+from ts_handlers.telemetry import disable_telemetry
+
 if TYPE_CHECKING:
     from tests.model_dirs import ModelDirs
 
@@ -15,6 +17,7 @@ settings.load_profile("shared machine")
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # the tests have their models; nothing is to be fetched
 os.environ["TQDM_DISABLE"] = "1"
+disable_telemetry()  # some tests import the libraries themselves
 
 
 @pytest.fixture(scope="session")

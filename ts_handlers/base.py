@@ -42,9 +42,11 @@ from ts_handlers.payload import (
 from ts_handlers.row import Row, open_rows
 from ts_handlers.runtime import ModelFiles, Session, open_session
 from ts_handlers.served import ServedModel
+from ts_handlers.telemetry import disable_telemetry
 from ts_handlers.transforms import Transforms
 
 with not_imported("openvino.torch"):  # TorchServe looks for it, for torch.compile: 134 MB and 3 s of every worker
+    disable_telemetry()  # it imports onnxruntime
     from ts.torch_handler.base_handler import BaseHandler
 
 logger = logging.getLogger(__name__)

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 
 import ts_handlers
 from ts_handlers.errors import OperatorError
+from ts_handlers.telemetry import disable_telemetry
 
 VERBS = {
     "build": "ts_handlers.build.command",
@@ -33,6 +34,7 @@ EXIT_INTERRUPTED = 130
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return its exit code: 2 for a mistake of the operator, 130 for Ctrl-C."""
+    disable_telemetry()
     argv = sys.argv[1:] if argv is None else list(argv)
     verbs = argv[:1] if argv and argv[0] in VERBS else list(VERBS)
     args = _parser(verbs).parse_args(argv)

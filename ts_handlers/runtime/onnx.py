@@ -15,7 +15,9 @@ from ts_handlers.cpu import CpuShare
 from ts_handlers.errors import ConfigError, RuntimeUnavailableError
 from ts_handlers.memory import available_memory
 from ts_handlers.runtime.session import ModelFiles
+from ts_handlers.telemetry import disable_telemetry
 
+disable_telemetry()
 try:
     import onnxruntime as ort
 except ImportError as error:

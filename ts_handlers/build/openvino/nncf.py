@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -16,9 +15,10 @@ from ts_handlers.build.methods.onnx_static import feeds
 from ts_handlers.build.openvino.ir import with_embeddings
 from ts_handlers.build.quantize.calibration import Feed
 from ts_handlers.errors import OperatorError, first_line
+from ts_handlers.telemetry import disable_telemetry
 
-os.environ.setdefault("NNCF_CI", "1")  # it would send what is done here to a statistics server
-import nncf
+disable_telemetry()
+import nncf  # noqa: E402 (its telemetry is off first)
 
 MAX_FEEDS = 300
 """Batches of calibration texts; NNCF's statistics hardly move with more."""
