@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,15 @@ _VERSION = ov.__version__.partition("-")[0]
 _PRECISIONS = ("fp32", "bf16", "int8")
 
 
+@cache
+def process_core() -> Any:
+    """Return the one core of this process, which is never closed.
+
+    A core that is closed puts back the signal stack that it found when opened; with several it may be one that is freed.
+    """
+    return ov.Core()
+
+
 class OpenVinoSession:
     """An OpenVINO model on the CPU, in as many threads as the worker has.
 
@@ -60,7 +70,7 @@ class OpenVinoSession:
                 f"handler.runtime.precision is {config.precision}; the openvino backend runs {', '.join(_PRECISIONS)}"
             )
         path = files.path(config.file)
-        self._core = ov.Core()
+        self._core = process_core()
         try:
             self._model = self._core.read_model(path)
             self._any_shape = self._compile(None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from ts_handlers.build.gate import Limits
 from ts_handlers.build.held_out import HeldOut, open_on_one_thread
 from ts_handlers.build.methods.catalogue import find_method
 from ts_handlers.build.openvino import ir, measure, memory, mixed, nncf
+from ts_handlers.build.openvino.signal_stack import SignalStack, signal_stack_kept
 from ts_handlers.build.reference import SourceSession
 from ts_handlers.build.samples import Sample, encode
 from ts_handlers.build.target import NATIVE, TARGETS, target_cpu
@@ -55,6 +57,21 @@ def test_the_table_is_taken_out_and_the_answers_stay(minilm: Material, tmp_path:
     np.testing.assert_allclose(session.run(feed(minilm))["last_hidden_state"], expected, atol=1e-4)
 
 
+def signal_stack() -> tuple[object, ...]:
+    stack = SignalStack.of_this_thread()
+    return stack.ss_sp, stack.ss_flags, stack.ss_size
+
+
+def test_the_signal_stack_is_put_back() -> None:
+    memory = ctypes.create_string_buffer(1 << 16)
+    found = signal_stack()
+    with signal_stack_kept():
+        other = SignalStack(ctypes.addressof(memory), 0, len(memory))
+        ctypes.CDLL(None).sigaltstack(ctypes.byref(other), None)
+        assert signal_stack() == (ctypes.addressof(memory), 0, len(memory))
+    assert signal_stack() == found
+
+
 def test_a_small_table_stays(model_dirs: ModelDirs, tmp_path: Path) -> None:
     tiny = material(model_dirs, "tiny-roberta", tmp_path)
     model, table = ir.open_model(tiny.exported)
@@ -72,7 +89,9 @@ def test_int8_is_near_fp32_and_its_worst_products_can_be_kept(minilm: Material, 
     held_out = HeldOut(minilm)
     model, table = ir.open_model(minilm.exported)
     fed = nncf.calibration_feeds(minilm, held_out.measured)
+    stack = signal_stack()
     quantized = nncf.quantize(model, table, fed, nncf.NncfSettings())
+    assert signal_stack() == stack
     names = [name for layer in mixed.quantized_products(quantized) for name in layer.names]
     assert len(names) >= 36
     cosines = []

@@ -16,7 +16,7 @@ from ts_handlers.build.engine import Engine, Material
 from ts_handlers.build.openvino.measure import shape_sections
 from ts_handlers.build.quantize.calibration import Feed
 from ts_handlers.build.steps import step
-from ts_handlers.runtime.openvino import EMBEDDINGS, IDS
+from ts_handlers.runtime.openvino import EMBEDDINGS, IDS, process_core
 
 TABLE_FILE = "embeddings.npy"
 
@@ -26,7 +26,7 @@ _LEAST_ROWS = 1000
 
 def read_model(path: Path) -> Any:
     """Read an ONNX file or an IR."""
-    return ov.Core().read_model(path)
+    return process_core().read_model(path)
 
 
 def open_model(path: Path) -> tuple[Any, Array | None]:

@@ -13,6 +13,7 @@ from ts_handlers.batch import Array, ModelInput
 from ts_handlers.build.engine import Material
 from ts_handlers.build.methods.onnx_static import feeds
 from ts_handlers.build.openvino.ir import with_embeddings
+from ts_handlers.build.openvino.signal_stack import signal_stack_kept
 from ts_handlers.build.quantize.calibration import Feed
 from ts_handlers.errors import OperatorError, first_line
 from ts_handlers.telemetry import disable_telemetry
@@ -73,7 +74,7 @@ def quantize(model: Any, table: Array | None, fed: Sequence[Feed], settings: Nnc
     Raises:
         OperatorError: NNCF cannot quantize it.
     """
-    with _nncf_errors():
+    with signal_stack_kept(), _nncf_errors():
         return nncf.quantize(
             model, _dataset(fed, table), advanced_parameters=_advanced(settings), **_options(fed, settings)
         )
@@ -107,7 +108,7 @@ def quantize_by_accuracy(
         ]
         return sum(right) / len(right), right
 
-    with _nncf_errors():
+    with signal_stack_kept(), _nncf_errors():
         return nncf.quantize_with_accuracy_control(
             model,
             calibration_dataset=_dataset(fed, table),

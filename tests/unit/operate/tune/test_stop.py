@@ -1,60 +1,73 @@
+"""Signals, in processes of their own: one that goes wrong ends its process, and is not to end the tests."""
+
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+import subprocess
+import sys
 
 import pytest
 
-from ts_handlers.operate.tune.stop import Stopper
+from ts_handlers.operate.tune import stop
+
+BEGIN = f"""
+import signal
+import sys
+from {stop.__name__} import Stopper
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+for number in STOP_SIGNALS:  # what a script starts in the background ignores SIGINT
+    signal.signal(number, signal.default_int_handler)
+
+def is_interrupted(work, *arguments):
+    try:
+        work(*arguments)
+    except KeyboardInterrupt:
+        return True
+    return False
+"""
+END = """
+print([signal.getsignal(number) is signal.default_int_handler for number in STOP_SIGNALS])
+"""
 
 
-@pytest.fixture(autouse=True)
-def _handlers_are_put_back() -> Iterator[None]:
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    original = [signal.getsignal(number) for number in numbers]
-    for number in numbers:  # what a script starts in the background ignores SIGINT
-        signal.signal(number, signal.default_int_handler)
-    yield
-    after = [signal.getsignal(number) for number in numbers]
-    for number, handler in zip(numbers, original, strict=True):
-        signal.signal(number, handler)
-    assert after == [signal.default_int_handler] * len(numbers)
-
-
-def send(number: signal.Signals) -> None:
-    signal.raise_signal(number)  # to this thread: one to the process may reach another thread, and this one too late
+def printed(body: str, *words: object) -> list[str]:
+    """Run a body between BEGIN and END, and return the lines that it prints."""
+    command = [sys.executable, "-c", BEGIN + body + END, *map(str, words)]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (process.returncode, process.stderr) == (0, "")
+    return process.stdout.splitlines()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_the_first_signal_interrupts_and_the_next_change_nothing(number: signal.Signals) -> None:
-    with Stopper() as stopper:
-        with pytest.raises(KeyboardInterrupt):
-            send(number)
-        send(number)
-        send(signal.SIGTERM)
-        assert stopper.is_requested
+    body = """
+number = int(sys.argv[1])
+with Stopper() as stopper:
+    print(stopper.is_requested)
+    print([is_interrupted(signal.raise_signal, each) for each in (number, number, signal.SIGTERM)])
+    print(stopper.is_requested)
+"""
+    assert printed(body, int(number)) == ["False", "[True, False, False]", "True", "[True, True, True]"]
 
 
 def test_what_comes_behind_a_shield_is_raised_after_it() -> None:
-    finished = []
+    body = """
+def shielded(stopper):
+    with stopper.shield():
+        signal.raise_signal(signal.SIGINT)
+        print("finished")
 
-    def shielded(stopper: Stopper) -> None:
-        with stopper.shield():
-            send(signal.SIGINT)
-            finished.append(True)
-
-    with Stopper() as stopper:
-        with pytest.raises(KeyboardInterrupt):
-            shielded(stopper)
-        assert finished == [True]
-        shielded(stopper)  # asked for already: nothing is raised twice
+with Stopper() as stopper:
+    print(is_interrupted(shielded, stopper))
+    print(is_interrupted(shielded, stopper))  # asked for already: nothing is raised twice
+"""
+    assert printed(body) == ["finished", "True", "finished", "False", "[True, True, True]"]
 
 
 def test_a_signal_that_is_ignored_stays_ignored() -> None:
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        with Stopper() as stopper:
-            send(signal.SIGHUP)
-            assert not stopper.is_requested
-    finally:
-        signal.signal(signal.SIGHUP, before)
+    body = """
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+with Stopper() as stopper:
+    print(is_interrupted(signal.raise_signal, signal.SIGHUP), stopper.is_requested)
+"""
+    assert printed(body) == ["False False", "[True, True, False]"]
