@@ -26,7 +26,7 @@ def signal_stack_kept() -> Iterator[None]:
     """Put this thread's signal stack back after a block that opens and closes several OpenVINO cores.
 
     Each core installs a stack of its own and puts back, when it is closed, the one it found. Cores that are not closed in
-    the opposite order, as NNCF's, leave a stack that is freed, and the next signal (Ctrl-C, SIGTERM) is a segmentation fault.
+    the opposite order, as NNCF's, leave one that is freed, and the next signal (Ctrl-C, SIGTERM) is a segmentation fault.
     """
     before = SignalStack.of_this_thread()
     try:
