@@ -37,6 +37,8 @@ class RuntimeConfig:
             a GPU and the CPU elsewhere; a provider named here and not available is an error.
         provider_options: One mapping for each provider, in the same order.
         graph_optimization_level: ONNX Runtime's level.
+        share_weights: Whether several workers on CPUs map one copy of the packed weights, which the first of them writes
+            beside the model (onnx backend).
         allow_spinning: Whether idle threads spin; by default only where every thread has a CPU of its own.
         output_names: Names for the outputs of a model that returns a tensor or a tuple (torch backend).
         float_precision: What an INT8 model computes in where it has no integers (openvino backend).
@@ -53,6 +55,7 @@ class RuntimeConfig:
     providers: Literal["auto"] | tuple[str, ...] = "auto"
     provider_options: tuple[Mapping[str, str], ...] = ()
     graph_optimization_level: Literal["disable", "basic", "extended", "all"] = "all"
+    share_weights: bool = True
     allow_spinning: bool | None = None
     output_names: tuple[str, ...] = ("logits",)
     float_precision: Literal["fp32", "bf16"] = "fp32"

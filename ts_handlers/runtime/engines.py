@@ -12,7 +12,7 @@ from ts_handlers.runtime.session import ModelFiles, Session, Shape
 from ts_handlers.runtime.target import check_target
 
 _SETTINGS_OF: Mapping[str, frozenset[str]] = {
-    "onnx": frozenset({"providers", "provider_options", "graph_optimization_level", "allow_spinning"}),
+    "onnx": frozenset({"providers", "provider_options", "graph_optimization_level", "share_weights", "allow_spinning"}),
     "openvino": frozenset({"float_precision", "embedding_file", "max_memory_mb"}),
     "torch": frozenset({"output_names"}),
     "ipex": frozenset({"output_names"}),

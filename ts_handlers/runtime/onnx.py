@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from ts_handlers.config import RuntimeConfig
 from ts_handlers.cpu import CpuShare
 from ts_handlers.errors import ConfigError, RuntimeUnavailableError
 from ts_handlers.memory import available_memory
+from ts_handlers.runtime.onnx_packed import MIN_BYTES, packed_model
 from ts_handlers.runtime.session import ModelFiles
 from ts_handlers.telemetry import disable_telemetry
 
@@ -72,6 +74,7 @@ class OnnxSession:
         self._config = config
         self._wanted = choose_providers(config, files.gpu_id, ort.get_available_providers(), share.threads)
         self._share = share
+        self._packed = self._pack(share)
         self._session = self._open(share, share.threads)
         self.providers: tuple[str, ...] = tuple(self._session.get_providers())
         check_providers(config, self._wanted, self.providers)
@@ -149,21 +152,53 @@ class OnnxSession:
 
     def _too_large(self, share: CpuShare) -> str:
         """Say why the model cannot be opened once more by all workers; weights may lie in files beside it."""
-        beside = [file for file in self._path.parent.glob("*") if file.is_file()] if self._path.exists() else []
-        needed = share.num_workers * _MEMORY_OF_FILE * sum(file.stat().st_size for file in beside)
+        needed = share.num_workers * _MEMORY_OF_FILE * sum(file.stat().st_size for file in _files_beside(self._path))
         free = available_memory()
         return f"{share.num_workers} workers would need {needed} bytes and {free} are free" if needed > free else ""
 
     def _open(self, share: CpuShare, threads: int) -> ort.InferenceSession:
+        options = session_options(self._config, dataclasses.replace(share, threads=threads))
+        if self._packed is None:
+            return self._load(self._path, options)
+        options.graph_optimization_level = _LEVELS["disable"]  # it was optimized before it was written
         try:
-            return ort.InferenceSession(
-                str(self._path),
-                session_options(self._config, dataclasses.replace(share, threads=threads)),
-                providers=self._wanted,
-                disabled_optimizers=_SLOW_ON_CPU if [name for name, _ in self._wanted] == [_CPU] else [],
-            )
+            return self._load(self._packed, options)
+        except ConfigError as error:
+            logger.warning("ts_handlers: weights are not shared: %s", error)
+            self._packed = None
+            return self._open(share, threads)
+
+    def _load(self, path: Path, options: ort.SessionOptions) -> ort.InferenceSession:
+        disabled = _SLOW_ON_CPU if [name for name, _ in self._wanted] == [_CPU] else []
+        try:
+            return ort.InferenceSession(str(path), options, providers=self._wanted, disabled_optimizers=disabled)
         except Exception as error:  # onnxruntime's errors have no common base class
-            raise ConfigError(f"ONNX Runtime cannot load {self._path.name}: {error}") from error
+            raise ConfigError(f"ONNX Runtime cannot load {path.name}: {error}") from error
+
+    def _pack(self, share: CpuShare) -> Path | None:
+        """Return the model with packed weights to share, where there are workers to share them with; only CPUs can."""
+        is_large = sum(file.stat().st_size for file in _files_beside(self._path)) >= MIN_BYTES
+        if not (self._config.share_weights and share.num_workers > 1 and self._wanted == [(_CPU, {})] and is_large):
+            return None
+        options = session_options(self._config, dataclasses.replace(share, threads=1))
+        options.log_severity_level = 3  # not its warning that the file is for this machine
+
+        def write(path: Path, weights: str) -> None:
+            options.optimized_model_filepath = str(path)
+            for name, value in (
+                ("session.optimized_model_external_initializers_file_name", weights),
+                ("session.optimized_model_external_initializers_min_size_in_bytes", "1024"),
+                ("session.save_external_prepacked_constant_initializers", "1"),
+            ):
+                options.add_session_config_entry(name, value)
+            self._load(self._path, options)
+
+        return packed_model(self._path, f"{ort.__version__} {self._config.graph_optimization_level}", write)
+
+
+def _files_beside(path: Path) -> list[Path]:
+    """Return the model and what lies with it: weights may be in files of their own."""
+    return [file for file in path.parent.glob("*") if file.is_file()] if path.exists() else []
 
 
 def session_options(config: RuntimeConfig, share: CpuShare) -> ort.SessionOptions:
