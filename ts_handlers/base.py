@@ -185,7 +185,9 @@ class InferenceHandler(BaseHandler):
         else:
             responses = self.postprocess(self.inference(self.preprocess(data)))
         if self._metrics.is_sampled:
-            context.metrics.add_time("HandlerTime", round((time.perf_counter() - started) * 1000, 2), None, "ms")
+            seconds = time.perf_counter() - started
+            self._metrics.observe(metrics.BATCH_SECONDS, round(seconds, 6))
+            context.metrics.add_time("HandlerTime", round(seconds * 1000, 2), None, "ms")
         return list(responses)
 
     @timed  # type: ignore[untyped-decorator]  # TorchServe has no types

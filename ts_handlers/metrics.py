@@ -37,6 +37,7 @@ DECODE_SECONDS = MetricSpec("ts_handlers_decode_seconds", "histogram", "s")
 TRANSFORM_SECONDS = MetricSpec("ts_handlers_transform_seconds", "histogram", "s")
 RUN_SECONDS = MetricSpec("ts_handlers_run_seconds", "histogram", "s")
 FORMAT_SECONDS = MetricSpec("ts_handlers_format_seconds", "histogram", "s")
+BATCH_SECONDS = MetricSpec("ts_handlers_batch_seconds", "histogram", "s")
 BATCH_FILL = MetricSpec("ts_handlers_batch_fill_ratio", "histogram", "ratio")
 PADDED_TOKENS = MetricSpec("ts_handlers_padded_token_ratio", "histogram", "ratio")
 REJECTED_ROWS = MetricSpec("ts_handlers_rejected_rows_total", "counter", "count", ("Code",))
@@ -46,6 +47,7 @@ CATALOGUE: tuple[MetricSpec, ...] = (
     TRANSFORM_SECONDS,
     RUN_SECONDS,
     FORMAT_SECONDS,
+    BATCH_SECONDS,
     BATCH_FILL,
     PADDED_TOKENS,
     REJECTED_ROWS,
