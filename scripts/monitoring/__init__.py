@@ -1,1 +1,1 @@
-"""What is generated of the monitoring: `PYTHONPATH=scripts python -m monitoring` writes the dashboard and the PrometheusRule."""
+"""What is generated of the monitoring: `PYTHONPATH=scripts python -m monitoring` writes dashboard and PrometheusRule."""

@@ -24,7 +24,8 @@ _ALL = VariableOption(text="All", value="$__all", selected=True)
 
 def dashboard_json() -> str:
     """Return the dashboard as Grafana imports it."""
-    return JSONEncoder(sort_keys=True, indent=2).encode(_build().build()) + "\n"
+    text: str = JSONEncoder(sort_keys=True, indent=2).encode(_build().build())
+    return f"{text}\n"
 
 
 def _build() -> dashboard.Dashboard:
@@ -39,9 +40,7 @@ def _build() -> dashboard.Dashboard:
         .tooltip(DashboardCursorSync.CROSSHAIR)
         .with_variable(dashboard.DatasourceVariable("datasource").label("Data source").type("prometheus"))
         .with_variable(_variable("namespace", "Namespace", f"label_values({_MODELS}, namespace)"))
-        .with_variable(
-            _variable("model", "Model", f'label_values({_MODELS}{{namespace=~"$namespace"}}, model_name)')
-        )
+        .with_variable(_variable("model", "Model", f'label_values({_MODELS}{{namespace=~"$namespace"}}, model_name)'))
     )
     ids = itertools.count(1)
     for title, panels in ROWS:

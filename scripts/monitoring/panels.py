@@ -48,8 +48,8 @@ _TRAFFIC = (
     ),
     Panel(
         "Errors by class",
-        "4xx and 5xx answers over HTTP, each second: of all models, of management, and of what asks for no model. gRPC's are not "
-        "counted.",
+        "4xx and 5xx answers over HTTP, each second: of all models, of management, and of what asks for no model. "
+        "gRPC's are not counted.",
         "reqps",
         tuple(
             (f"sum by (namespace) (rate(Requests{code}{_NAMESPACE}[$__rate_interval]))", f"{{{{namespace}}}} {name}")
@@ -67,8 +67,8 @@ _TRAFFIC = (
 _QUEUE = (
     Panel(
         "Queue depth",
-        "Requests that wait, on average over a minute (Little's law). It moves when requests are answered: it lags by their wait, "
-        "and is 0 while everything hangs.",
+        "Requests that wait, on average over a minute (Little's law). It moves when requests are answered: it lags by "
+        "their wait, and is 0 while everything hangs.",
         "short",
         ((f"model:ts_queue_depth:rate1m{_MODEL}", _NAMES),),
     ),
@@ -80,8 +80,8 @@ _QUEUE = (
     ),
     Panel(
         "Mean time of a request",
-        "From arrival to answer, and the part of it in the queue. Too short while there are 503s, which count as requests and take "
-        "no time.",
+        "From arrival to answer, and the part of it in the queue. Too short while there are 503s, which count as requests "
+        "and take no time.",
         "s",
         (
             (f"model:ts_request_seconds:mean5m{_MODEL}", f"{_NAMES} in all"),
@@ -90,8 +90,8 @@ _QUEUE = (
     ),
     Panel(
         "Time of a batch",
-        "Percentiles of the time in the handler, without the queue. TorchServe's buckets are 5 ms to 10 s: below 5 ms it is a "
-        "guess, above 10 s it stays there.",
+        "Percentiles of the time in the handler, without the queue. TorchServe's buckets are 5 ms to 10 s: below 5 ms it "
+        "is a guess, above 10 s it stays there.",
         "s",
         tuple((f"model:ts_batch_seconds:p{rank}_5m{_MODEL}", f"{_NAMES} p{rank}") for rank in (50, 95, 99)),
         width=12,
@@ -129,11 +129,11 @@ _BATCHES = (
 _PODS = (
     Panel(
         "Pods and workers",
-        "Servers that answer Prometheus, and workers that have loaded in them. A worker that was scaled away still counts until "
-        "its pod ends.",
+        "Servers that answer Prometheus, and workers that have loaded in them. A worker that was scaled away still counts "
+        "until its pod ends.",
         "short",
         (
-            (f'count by (namespace) (up{{job="torchserve",namespace=~"$namespace"}} == 1)', "{{namespace}} pods"),
+            ('count by (namespace) (up{job="torchserve",namespace=~"$namespace"} == 1)', "{{namespace}} pods"),
             (f"model:ts_workers_loaded:count{_MODEL}", f"{_NAMES} workers"),
         ),
     ),
@@ -145,8 +145,8 @@ _PODS = (
     ),
     Panel(
         "CPU",
-        "CPUs that containers use, and their limit. From the kubelet and kube-state-metrics; TorchServe's CPUUtilization is the "
-        "node's.",
+        "CPUs that containers use, and their limit. From the kubelet and kube-state-metrics; TorchServe's CPUUtilization "
+        "is the node's.",
         "short",
         (
             (
@@ -165,8 +165,9 @@ _PODS = (
         "percentunit",
         (
             (
-                f"sum by (namespace, pod) (rate(container_cpu_cfs_throttled_periods_total{{{_CONTAINER}}}[$__rate_interval]))"
-                " / (sum by (namespace, pod) "
+                "sum by (namespace, pod) "
+                f"(rate(container_cpu_cfs_throttled_periods_total{{{_CONTAINER}}}[$__rate_interval])) / "
+                "(sum by (namespace, pod) "
                 f"(rate(container_cpu_cfs_periods_total{{{_CONTAINER}}}[$__rate_interval])) > 0)",
                 "{{pod}}",
             ),

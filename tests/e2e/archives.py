@@ -30,10 +30,10 @@ def write_archive(path: Path, files: Mapping[str, str | bytes], **model: str) ->
     return path
 
 
-def pack_model(path: Path, kind: str, model_dirs: ModelDirs) -> Path:
-    """Archive a model that may have been made before, by its kind."""
+def pack_model(path: Path, kind: str, model_dirs: ModelDirs, handler: str | None = None) -> Path:
+    """Archive a model that may have been made before, by its kind; with a handler file of its own, if one is given."""
     folder = model_dirs.get(kind)
     name = TASKS[TASK_OF[kind]].handler
     files: dict[str, str | bytes] = {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
-    files["handler.py"] = f"from ts_handlers import {name}\n\n\nclass Handler({name}): ...\n"
+    files["handler.py"] = handler or f"from ts_handlers import {name}\n\n\nclass Handler({name}): ...\n"
     return write_archive(path, files, handler="handler.py", serializedFile=serialized_file(folder))
