@@ -35,10 +35,10 @@ pytestmark = pytest.mark.e2e
 
 CONFIGS = ROOT / "configs"
 RULES = tuple(CONFIGS / "prometheus" / name for name in ("recording.yml", "alerts.yml"))
-WINDOWS = {"1m": "8s", "5m": "12s"}
+WINDOWS = {"1m": "6s", "5m": "9s"}
 """Windows of the rules -> those of this test, which are full sooner; everything else of the rules is as it is served."""
 
-VARIABLES = {"$namespace": "ts-handlers", "$model": "model", "$__rate_interval": "8s"}
+VARIABLES = {"$namespace": "ts-handlers", "$model": "model", "$__rate_interval": "6s"}
 """What Grafana would put into the dashboard's expressions."""
 
 NO_ELEMENT = {"GPU": "TorchServe exports it where there is a GPU"}
