@@ -25,7 +25,7 @@ def test_latency_and_rate_of_a_closed_loop_are_those_of_the_server() -> None:
     assert result.p50_ms is not None
     assert result.p50_ms >= 49.0
     assert 0 < result.num_ok <= 4 * (0.8 / 0.05 + 1)
-    assert result.requests_per_second == pytest.approx(result.num_ok / result.duration_s, rel=0.3)
+    assert 0 < result.requests_per_second <= 4 / 0.049  # four clients, none answered sooner
     assert result.num_answered > result.num_ok  # the warm-up's, too
     assert result.num_late == 0
 
@@ -139,7 +139,7 @@ def test_the_open_loop_reports_a_stall_that_the_closed_loop_hides() -> None:
     assert closed.max_ms is not None
     assert closed.max_ms > 700.0  # one request met the stall, and its one client asked nothing else
     assert closed.p90_ms is not None
-    assert closed.p90_ms < 100.0
+    assert closed.p90_ms < 400.0
     assert opened.p90_ms is not None
     assert opened.p90_ms > 400.0
     assert any(point.num_ok == 0 for point in closed.timeline)
