@@ -33,6 +33,11 @@ class Stopper:
         for number, before in self._before.items():
             signal.signal(number, before)  # type: ignore[arg-type]
 
+    def check(self) -> None:
+        """Raise KeyboardInterrupt again, where whatever was running when it was first raised has swallowed it."""
+        if self.is_requested:
+            raise KeyboardInterrupt
+
     @contextmanager
     def shield(self) -> Iterator[None]:
         """Let the block finish; what was requested meanwhile is raised after it."""

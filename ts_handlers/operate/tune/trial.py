@@ -81,7 +81,9 @@ class Bench:
             ):
                 start_s = time.monotonic() - began
                 self._learn(start_s)
-                result = run_load(self._spec(server, seconds))
+                # uvloop takes what is raised while it hands over data for an error of that connection
+                result = run_load(self._spec(server, seconds), on_progress=lambda _: self._stopper.check())
+                self._stopper.check()
         except OperatorError as error:
             reason = str(error).split("; see ")[0]  # the log is gone with the folder
         total_s = time.monotonic() - began

@@ -50,6 +50,16 @@ with Stopper() as stopper:
     assert printed(body, int(number)) == ["False", "[True, False, False]", "True", "[True, True, True]"]
 
 
+def test_what_was_swallowed_is_raised_again() -> None:
+    body = """
+with Stopper() as stopper:
+    print(is_interrupted(stopper.check))
+    print(is_interrupted(signal.raise_signal, signal.SIGTERM))
+    print(is_interrupted(stopper.check))
+"""
+    assert printed(body) == ["False", "True", "True", "[True, True, True]"]
+
+
 def test_what_comes_behind_a_shield_is_raised_after_it() -> None:
     body = """
 def shielded(stopper):
