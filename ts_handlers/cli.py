@@ -20,6 +20,8 @@ VERBS = {
     "build": "ts_handlers.build.command",
     "configure": "ts_handlers.operate.configure.command",
     "serve": "ts_handlers.operate.serve",
+    "ready": "ts_handlers.operate.ready",
+    "drain": "ts_handlers.operate.drain",
     "tune": "ts_handlers.operate.tune.command",
     "bench": "ts_handlers.operate.bench",
     "doctor": "ts_handlers.operate.doctor",
