@@ -1,0 +1,250 @@
+"""The patches of an overlay: each puts the numbers of one object in the place of the example's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ts_handlers.operate.configure.kubernetes.pod import SETTLE_S
+from ts_handlers.operate.configure.kubernetes.thresholds import MAX_UTILIZATION
+from ts_handlers.operate.configure.kubernetes.workload import Workload
+from ts_handlers.operate.configure.shares import HEAD_ROOM, JVM_OVERHEAD_MB, RSS_MARGIN
+from ts_handlers.operate.serve import STOP_GRACE_S
+
+NAME = "torchserve"
+RUNTIME = "ts-handlers"
+_FALLBACK_REASON = "Fallback: without Prometheus as many pods as there are, and these at least."
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """One file of patches.
+
+    Attributes:
+        file_name: Its name.
+        content: A part of an object, or a list of JSON patch operations.
+        reasons: Why its numbers are what they are, one line each.
+        target: The object, where the content does not name it.
+    """
+
+    file_name: str
+    content: Any
+    reasons: tuple[str, ...] = ()
+    target: Mapping[str, str] = field(default_factory=dict)
+
+
+def of_deployment(workload: Workload) -> list[Patch]:
+    """Return the patches for servers that are a Deployment of ours."""
+    scaling = {"hpa": _hpa, "vpa": _vpa, "keda": _keda}
+    return [
+        _deployment(workload),
+        *([scaling[workload.autoscaler](workload)] if workload.autoscaler in scaling else []),
+        *([_headroom(workload)] if workload.options.headroom else []),
+    ]
+
+
+def of_kserve(workload: Workload) -> list[Patch]:
+    """Return the patches for servers that KServe runs."""
+    return [
+        _inference_service(workload),
+        _serving_runtime(workload),
+        *([_keda(workload)] if workload.autoscaler == "keda" else []),
+    ]
+
+
+def resources(workload: Workload, *, only_compute: bool = False) -> dict[str, dict[str, str]]:
+    """Return requests and limits of a server, which are the same."""
+    pod, gpus = workload.pod, workload.plan.gpus
+    amounts = {"cpu": pod.cpu, "memory": f"{pod.memory_mb}Mi"}
+    if not only_compute:
+        amounts["ephemeral-storage"] = f"{pod.storage_mb}Mi"
+    if gpus:
+        amounts["nvidia.com/gpu"] = str(gpus)
+    return {"requests": dict(amounts), "limits": dict(amounts)}
+
+
+def _deployment(workload: Workload) -> Patch:
+    pod = workload.pod
+    container = {
+        "name": NAME,
+        "resources": resources(workload),
+        "startupProbe": {"failureThreshold": pod.startup_failures},
+        "lifecycle": _drain(workload, "/etc/torchserve/config.properties"),
+    }
+    sizes = {"model-store": pod.model_store_mb, "run": pod.run_mb, "tmp": pod.scratch_mb}
+    spec = {
+        "terminationGracePeriodSeconds": pod.grace_s,
+        "containers": [container],
+        "volumes": [{"name": name, "emptyDir": {"sizeLimit": f"{size}Mi"}} for name, size in sizes.items()],
+    }
+    replicas = {"replicas": workload.min_replicas} if workload.autoscaler in {"none", "vpa"} else {}
+    content = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": NAME},
+        "spec": {**replicas, "progressDeadlineSeconds": pod.deadline_s, "template": {"spec": spec}},
+    }
+    return Patch("deployment.yaml", content, _pod_reasons(workload))
+
+
+def _drain(workload: Workload, config: str) -> dict[str, Any]:
+    times = [f"--settle-s={SETTLE_S}", f"--timeout-s={workload.pod.drain_timeout_s}"]
+    return {"preStop": {"exec": {"command": ["ts-handlers", "drain", f"--config={config}", *times]}}}
+
+
+def _pod_reasons(workload: Workload) -> tuple[str, ...]:
+    plan, pod = workload.plan, workload.pod
+    threads = "1 thread" if plan.workers.threads == 1 else f"{plan.workers.threads} threads"
+    return (
+        f"cpu: {plan.num_workers} workers, {threads} each. The limit is what workers divide among them; the request is the "
+        "same, so that nobody else is promised those CPUs.",
+        f"memory: {plan.workers.needed_mb:.0f} MiB for workers (what builds measured x {RSS_MARGIN:g}), for the frontend "
+        f"{plan.heap_mb} of heap and {JVM_OVERHEAD_MB} more; {HEAD_ROOM:.0%} are left free.",
+        f"ephemeral-storage: archives {pod.model_store_mb} MiB, unpacked {pod.scratch_mb}, logs {pod.run_mb}, and what the "
+        "container prints.",
+        f"startup: Java and the models may take {pod.startup_failures - 2} probes; before the last `serve` gives up and "
+        "says why.",
+        f"end: {SETTLE_S} s until nobody sends any more, {pod.response_timeout_s} s for the longest answer, "
+        f"{STOP_GRACE_S:.0f} s for TorchServe, and a margin.",
+    )
+
+
+def _hpa(workload: Workload) -> Patch:
+    operations = [
+        _replace("/spec/minReplicas", workload.min_replicas),
+        _replace("/spec/maxReplicas", workload.options.max_replicas),
+        _replace(
+            "/spec/metrics/0/containerResource/target/averageUtilization", workload.thresholds.utilization_percent
+        ),
+    ]
+    return Patch("autoscaler.yaml", operations, _utilization_reasons(), _target("HorizontalPodAutoscaler"))
+
+
+def _utilization_reasons() -> tuple[str, ...]:
+    return (
+        "averageUtilization: the share of busy workers at which a request waits as long as it is computed (Erlang's C "
+        f"formula for the model with the fewest workers), {MAX_UTILIZATION:.0%} at most.",
+    )
+
+
+def _vpa(workload: Workload) -> Patch:
+    pod = workload.pod
+    least = {"cpu": pod.cpu, "memory": f"{pod.memory_mb}Mi"}
+    most = {"cpu": str(4 * max(1, round(workload.plan.cpus))), "memory": f"{4 * pod.memory_mb}Mi"}
+    policy = "/spec/resourcePolicy/containerPolicies/0"
+    operations = [
+        _replace("/spec/updatePolicy/minReplicas", max(1, workload.min_replicas)),
+        _replace(f"{policy}/minAllowed", least),
+        _replace(f"{policy}/maxAllowed", most),
+    ]
+    reasons = ("Never less than the workers were planned for; four times as much at most.",)
+    return Patch("autoscaler.yaml", operations, reasons, _target("VerticalPodAutoscaler"))
+
+
+def _keda(workload: Workload) -> Patch:
+    options = workload.options
+    triggers = [
+        {
+            "type": "prometheus",
+            "name": name.lower().replace(".", "-").replace("_", "-"),
+            "metricType": "AverageValue",
+            "metadata": {
+                "serverAddress": options.prometheus_url,
+                "query": f'model:ts_queue_depth:rate1m{{namespace="{options.namespace}",model_name="{name}"}}',
+                "threshold": f"{threshold:g}",
+                "activationThreshold": "0",
+                "ignoreNullValues": "false",
+            },
+        }
+        for name, threshold in workload.thresholds.queue_depth.items()
+    ]
+    operations = [
+        _replace("/spec/minReplicaCount", max(1, workload.min_replicas)),
+        _replace("/spec/maxReplicaCount", options.max_replicas),
+        _replace("/spec/fallback/replicas", max(1, workload.min_replicas)),
+        _replace("/spec/triggers", triggers),
+    ]
+    reasons = (
+        "threshold: requests that wait in a pod where one waits as long as it is computed: workers x the share of them that "
+        "is busy there (Erlang's C formula, Little's law).",
+        _FALLBACK_REASON,
+    )
+    return Patch("autoscaler.yaml", operations, reasons, _target("ScaledObject"))
+
+
+def _headroom(workload: Workload) -> Patch:
+    container = {"name": "pause", "resources": resources(workload, only_compute=True)}
+    content = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": f"{NAME}-headroom"},
+        "spec": {"replicas": workload.options.headroom, "template": {"spec": {"containers": [container]}}},
+    }
+    return Patch("headroom.yaml", content, ("As large as a server: what it leaves is enough for one.",))
+
+
+def _inference_service(workload: Workload) -> Patch:
+    options, thresholds, pod = workload.options, workload.thresholds, workload.pod
+    predictor: dict[str, Any] = {"timeout": pod.response_timeout_s}
+    model: dict[str, Any] = {"resources": resources(workload)}
+    if options.storage_uri is not None:
+        model["storageUri"] = options.storage_uri
+    if workload.autoscaler == "kpa":
+        predictor |= {
+            "minReplicas": workload.min_replicas,
+            "maxReplicas": options.max_replicas,
+            "scaleTarget": thresholds.concurrency,
+            "containerConcurrency": thresholds.concurrency_limit,
+        }
+    else:
+        predictor["terminationGracePeriodSeconds"] = pod.grace_s
+        model["lifecycle"] = _drain(workload, "/mnt/models/config/config.properties")
+    if workload.autoscaler == "hpa":
+        predictor |= {
+            "minReplicas": workload.min_replicas,
+            "maxReplicas": options.max_replicas,
+            "scaleTarget": thresholds.utilization_percent,
+        }
+    if workload.plan.gpus:
+        predictor["tolerations"] = [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
+    content = {
+        "apiVersion": "serving.kserve.io/v1beta1",
+        "kind": "InferenceService",
+        "metadata": {"name": NAME},
+        "spec": {"predictor": {**predictor, "model": model}},
+    }
+    return Patch("inferenceservice.yaml", content, (*_pod_reasons(workload), *_kserve_reasons(workload)))
+
+
+def _kserve_reasons(workload: Workload) -> tuple[str, ...]:
+    if workload.autoscaler == "hpa":
+        return _utilization_reasons()
+    if workload.autoscaler == "keda":
+        return ()
+    return (
+        "scaleTarget: requests in a pod, waiting and computed, where one waits as long as it is computed (Erlang's C "
+        "formula, Little's law).",
+        "containerConcurrency: two batches for each worker, and not above job_queue_size "
+        f"({workload.plan.job_queue_size}): TorchServe never has to refuse.",
+    )
+
+
+def _serving_runtime(workload: Workload) -> Patch:
+    pod = workload.pod
+    operations = [
+        _replace("/spec/containers/0/resources", resources(workload)),
+        _replace("/spec/containers/0/startupProbe/failureThreshold", pod.startup_failures),
+        _replace("/spec/volumes/0/emptyDir/sizeLimit", f"{pod.run_mb}Mi"),
+        _replace("/spec/volumes/1/emptyDir/sizeLimit", f"{pod.scratch_mb}Mi"),
+    ]
+    target = {"kind": "ServingRuntime", "name": RUNTIME}
+    return Patch("servingruntime.yaml", operations, ("As in inferenceservice.yaml.",), target)
+
+
+def _replace(path: str, value: Any) -> dict[str, Any]:
+    return {"op": "replace", "path": path, "value": value}
+
+
+def _target(kind: str) -> dict[str, str]:
+    return {"kind": kind, "name": NAME}
