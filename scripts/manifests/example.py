@@ -64,4 +64,6 @@ def written_files() -> dict[Path, str]:
 
 def roots() -> list[Path]:
     """Return every folder of configs/kubernetes that is rendered by itself."""
-    return sorted(file.parent for part in ("overlays", "cluster") for file in MANIFESTS.glob(f"{part}/*/kustomization.yaml"))
+    return sorted(
+        file.parent for part in ("overlays", "cluster") for file in MANIFESTS.glob(f"{part}/*/kustomization.yaml")
+    )

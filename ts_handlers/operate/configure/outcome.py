@@ -52,17 +52,11 @@ def check_ours(file: Path, header: str, *, force: bool) -> None:
 
 
 def write_files(contents: Mapping[Path, str]) -> None:
-    """Write files, each in one step, and the folders they are in.
+    """Write files, each in one step.
 
     Raises:
         OperatorError: One cannot be written.
     """
     for file, content in contents.items():
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OperatorError(
-                f"cannot make {file.parent}: {error.strerror or error}; choose another place"
-            ) from error
         with replacing(file) as part:
             part.write_text(content, encoding=properties.ENCODING)

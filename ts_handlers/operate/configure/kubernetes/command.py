@@ -60,7 +60,9 @@ def run(args: argparse.Namespace) -> int:
     findings = _findings(plan, directory, folder)
     if output is not None and options.kubernetes_base is None:
         source.check_copy(output, force=args.force)
-        output.mkdir(parents=True, exist_ok=True)
+    for place in {file.parent for file in files}:
+        _make_folder(place)
+    if output is not None and options.kubernetes_base is None:
         source.copy_manifests(output)
     write_files(files)
     _print(workload, findings, folder, output)
@@ -82,8 +84,8 @@ def _workload(plan: Plan, archives: tuple[Archive, ...], options: PodOptions) ->
 def _kserve_config(directory: Path) -> Path:
     if directory.name != KSERVE_STORE:
         raise OperatorError(
-            f"--kserve: {directory} is not called {KSERVE_STORE}; KServe finds the archives in a folder of that name, beside "
-            f"one called {_KSERVE_CONFIG}: `ts-handlers build --kserve` makes both"
+            f"--kserve: {directory} is not called {KSERVE_STORE}; KServe finds the archives in a folder of that name, "
+            f"beside one called {_KSERVE_CONFIG}: `ts-handlers build --kserve` makes both"
         )
     return directory.parent / _KSERVE_CONFIG
 
@@ -113,6 +115,13 @@ def _findings(plan: Plan, directory: Path, folder: Path) -> list[Finding]:
     machine = Machine(budget, count, plan.memory.limit_mb, python="python")
     found = own_findings(folder / CONFIG_NAME, text, metrics_yaml(), machine)
     return [finding for finding in found if finding.key not in _DECIDED]
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OperatorError(f"cannot make {folder}: {error.strerror or error}; choose another place") from error
 
 
 def _print(workload: Workload, findings: list[Finding], folder: Path, output: Path | None) -> None:

@@ -96,11 +96,14 @@ def _drain(workload: Workload, config: str) -> dict[str, Any]:
 def _pod_reasons(workload: Workload) -> tuple[str, ...]:
     plan, pod = workload.plan, workload.pod
     threads = "1 thread" if plan.workers.threads == 1 else f"{plan.workers.threads} threads"
+    workers = f"{plan.workers.needed_mb:.0f} MiB for workers (what builds measured x {RSS_MARGIN:g})"
+    if any(model.rss_mb is None for model in plan.models):
+        workers = f"{pod.memory_mb} MiB as given, for no build report says what every worker takes"
     return (
         f"cpu: {plan.num_workers} workers, {threads} each. The limit is what workers divide among them; the request is the "
         "same, so that nobody else is promised those CPUs.",
-        f"memory: {plan.workers.needed_mb:.0f} MiB for workers (what builds measured x {RSS_MARGIN:g}), for the frontend "
-        f"{plan.heap_mb} of heap and {JVM_OVERHEAD_MB} more; {HEAD_ROOM:.0%} are left free.",
+        f"memory: {workers}; for the frontend {plan.heap_mb} MiB of heap and {JVM_OVERHEAD_MB} more; {HEAD_ROOM:.0%} are "
+        "left free.",
         f"ephemeral-storage: archives {pod.model_store_mb} MiB, unpacked {pod.scratch_mb}, logs {pod.run_mb}, and what the "
         "container prints.",
         f"startup: Java and the models may take {pod.startup_failures - 2} probes; before the last `serve` gives up and "

@@ -38,7 +38,8 @@ def refer(output: Path, root: str | None, part: str) -> str:
     if not (folder / part / "kustomization.yaml").is_file():
         raise OperatorError(
             f"--kubernetes-base {root}: there is no {folder / part / 'kustomization.yaml'}; give the folder "
-            "configs/kubernetes of this project, a URL of it such as https://HOST/OWNER/REPOSITORY//configs/kubernetes?ref=TAG, or leave it out"
+            "configs/kubernetes of this project, a URL of it such as "
+            "https://HOST/OWNER/REPOSITORY//configs/kubernetes?ref=TAG, or leave it out"
         )
     return os.path.relpath(folder / part, output)
 
