@@ -1,4 +1,4 @@
-"""Render all overlays, and those that `configure --kubernetes` writes, into a folder: one file each.
+"""Render all overlays, and those that `configure --kubernetes` writes, into a folder, one file each; check built-in kinds.
 
 With --write, bring the files of configs/kubernetes that `configure` writes up to date instead.
 """
@@ -10,8 +10,11 @@ import sys
 import tempfile
 from pathlib import Path
 
+import yaml
+
 from manifests.example import MANIFESTS, configure, roots, write_model, written_files
 from manifests.kubectl import RenderError, render
+from manifests.schemas import VERSIONS, built_in, schema_errors
 
 CONFIGURED: dict[str, tuple[str, ...]] = {
     "hpa": ("--headroom", "2"),
@@ -48,7 +51,12 @@ def run() -> int:
     for name, text in rendered.items():
         (args.output / f"{name}.yaml").write_text(text, encoding="utf-8")
     print(f"rendered {len(rendered)}: {', '.join(rendered)}")
-    return 0
+    found = built_in(one for text in rendered.values() for one in yaml.safe_load_all(text) if one)
+    errors = list(schema_errors(found))
+    for error in errors:
+        print(error, file=sys.stderr)
+    print(f"{len(found)} objects of Kubernetes' own kinds, {VERSIONS[0]} to {VERSIONS[-1]}: {len(errors)} errors")
+    return 1 if errors else 0
 
 
 def _configured() -> dict[str, str]:

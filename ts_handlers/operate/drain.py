@@ -92,7 +92,7 @@ class _IdleWatch:
                 return f"the management API answers {status} for {model.name} {model.version}"
             waiting = answer[0].get("jobQueueStatus", {}).get("pendingRequests", 0)
             if waiting:
-                return f"{waiting} requests wait for {model.name} {model.version}"
+                return f"{model.name} {model.version} has {waiting} in its queue"
             workers += answer[0]["workers"]
         return self._computing({worker["pid"] for worker in workers if worker["pid"] > 0})
 
@@ -101,7 +101,7 @@ class _IdleWatch:
         allowed = max(0.011, _IDLE_CPU_SHARE * (now - self._looked_at))
         busy = [pid for pid, seconds in cpu_s.items() if seconds - self._cpu_s.get(pid, -1.0) > allowed]
         self._cpu_s, self._looked_at = cpu_s, now
-        return f"{len(busy)} workers compute" if busy else ""
+        return f"{len(busy)} of {len(cpu_s)} workers computing" if busy else ""
 
 
 def _cpu_seconds(pids: set[int]) -> Iterator[tuple[int, float]]:
