@@ -45,8 +45,8 @@ def run() -> int:
     args.output.mkdir(parents=True, exist_ok=True)
     try:
         rendered = {"-".join(root.relative_to(MANIFESTS).parts): render(root) for root in roots()} | _configured()
-    except RenderError as error:
-        print(error, file=sys.stderr)
+    except RenderError as reason:
+        print(reason, file=sys.stderr)
         return 1
     for name, text in rendered.items():
         (args.output / f"{name}.yaml").write_text(text, encoding="utf-8")

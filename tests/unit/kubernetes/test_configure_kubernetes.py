@@ -105,12 +105,15 @@ def test_keda_asks_for_each_model_by_the_depth_of_its_queue(
     configure(store, "--kserve", "--kubernetes", tmp_path / "out", "--autoscaler", "keda", "--cpus", 4)
     found = rendered(tmp_path / "out")["ScaledObject", "torchserve"]["spec"]["triggers"]
     workers = workers_of(values_of((tmp_path / "config" / "config.properties").read_text()))
+    labels = {name: f'{{namespace="ts-handlers",model_name="{name}"}}' for name in workers}
     assert {trigger["metadata"]["query"]: float(trigger["metadata"]["threshold"]) for trigger in found} == {
-        f'model:ts_queue_depth:rate1m{{namespace="ts-handlers",model_name="{name}"}}': round(
-            count * utilization_of(count), 1
-        )
-        for name, count in workers.items()
+        **{f"model:ts_queue_depth:rate1m{labels[name]}": count for name, count in workers.items()},
+        **{
+            f"model:ts_in_flight:rate1m{labels[name]}": round(count * utilization_of(count), 1)
+            for name, count in workers.items()
+        },
     }
+    assert len({trigger["name"] for trigger in found}) == 4
 
 
 def test_a_gpu_is_counted_and_neither_hpa_nor_vpa_looks_at_its_cpus(

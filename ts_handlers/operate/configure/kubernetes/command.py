@@ -135,10 +135,12 @@ def _print(workload: Workload, findings: list[Finding], folder: Path, output: Pa
         print(f"wrote {folder / CONFIG_NAME} and {folder / METRICS_NAME}")
         print(f"next: copy {folder.parent} to where storageUri points")
         return
-    depth = ", ".join(f"{name} {value:g}" for name, value in thresholds.queue_depth.items())
+    waiting = ", ".join(
+        f"{name} {depth} or {thresholds.in_flight[name]:g}" for name, depth in thresholds.queue_depth.items()
+    )
     said = {
         "hpa": f"at {thresholds.utilization_percent} % CPU",
-        "keda": f"at requests waiting in a pod: {depth}",
+        "keda": f"at requests waiting, or in a pod: {waiting}",
         "kpa": f"at {thresholds.concurrency} requests in a pod, {thresholds.concurrency_limit} at most",
         "vpa": "size of the pods instead of their number",
         "none": "nobody changes their number",

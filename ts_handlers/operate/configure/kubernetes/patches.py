@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +15,7 @@ from ts_handlers.operate.serve import STOP_GRACE_S
 
 NAME = "torchserve"
 RUNTIME = "ts-handlers"
-_FALLBACK_REASON = "Fallback: without Prometheus as many pods as there are, and these at least."
+_FALLBACK_REASON = "fallback: without Prometheus the pods stay as they are, and these at least."
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,34 +147,45 @@ def _vpa(workload: Workload) -> Patch:
 
 
 def _keda(workload: Workload) -> Patch:
-    options = workload.options
-    triggers = [
-        {
-            "type": "prometheus",
-            "name": name.lower().replace(".", "-").replace("_", "-"),
-            "metricType": "AverageValue",
-            "metadata": {
-                "serverAddress": options.prometheus_url,
-                "query": f'model:ts_queue_depth:rate1m{{namespace="{options.namespace}",model_name="{name}"}}',
-                "threshold": f"{threshold:g}",
-                "activationThreshold": "0",
-                "ignoreNullValues": "false",
-            },
-        }
-        for name, threshold in workload.thresholds.queue_depth.items()
-    ]
+    options, least = workload.options, max(1, workload.min_replicas)
+    triggers = [trigger for name in workload.thresholds.queue_depth for trigger in _triggers(workload, name)]
     operations = [
-        _replace("/spec/minReplicaCount", max(1, workload.min_replicas)),
+        _replace("/spec/minReplicaCount", least),
         _replace("/spec/maxReplicaCount", options.max_replicas),
-        _replace("/spec/fallback/replicas", max(1, workload.min_replicas)),
+        _replace("/spec/fallback/replicas", max(2, least)),
         _replace("/spec/triggers", triggers),
     ]
     reasons = (
-        "threshold: requests that wait in a pod where one waits as long as it is computed: workers x the share of them that "
-        "is busy there (Erlang's C formula, Little's law).",
+        "queue-depth: as many requests wait in a pod as it has workers.",
+        "in-flight: as many requests are in a pod as workers are wanted busy (Erlang's C formula, at most "
+        f"{MAX_UTILIZATION:.0%} of them); by the queue alone, which is empty while there are enough, busy pods would be taken "
+        "away.",
         _FALLBACK_REASON,
     )
     return Patch("autoscaler.yaml", operations, reasons, _target("ScaledObject"))
+
+
+def _triggers(workload: Workload, model: str) -> list[dict[str, Any]]:
+    thresholds, options = workload.thresholds, workload.options
+    suffix = f"-{re.sub('[^a-z0-9]+', '-', model.lower())}" if len(thresholds.queue_depth) > 1 else ""
+    measured = {
+        "queue-depth": ("model:ts_queue_depth:rate1m", thresholds.queue_depth[model]),
+        "in-flight": ("model:ts_in_flight:rate1m", thresholds.in_flight[model]),
+    }
+    return [
+        {
+            "type": "prometheus",
+            "name": f"{name}{suffix}",
+            "metricType": "AverageValue",
+            "metadata": {
+                "serverAddress": options.prometheus_url,
+                "query": f'{metric}{{namespace="{options.namespace}",model_name="{model}"}}',
+                "threshold": f"{threshold:g}",
+                "ignoreNullValues": "false",
+            },
+        }
+        for name, (metric, threshold) in measured.items()
+    ]
 
 
 def _headroom(workload: Workload) -> Patch:

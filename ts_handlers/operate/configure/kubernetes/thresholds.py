@@ -26,13 +26,15 @@ class Thresholds:
 
     Attributes:
         utilization_percent: CPU use of a pod, for an HPA.
-        queue_depth: Requests that wait in a pod for each model, on average, for KEDA.
+        queue_depth: Requests that wait in a pod for each model, on average, for KEDA: as many as its workers.
+        in_flight: Requests in a pod for each model, waiting ones among them, for KEDA: as many as workers are wanted busy.
         concurrency: Requests in a pod, waiting and computed, for Knative's KPA.
         concurrency_limit: Requests a pod takes at most; no queue of a model overflows below it.
     """
 
     utilization_percent: int
-    queue_depth: Mapping[str, float]
+    queue_depth: Mapping[str, int]
+    in_flight: Mapping[str, float]
     concurrency: int
     concurrency_limit: int
 
@@ -41,7 +43,8 @@ def thresholds_of(plan: Plan) -> Thresholds:
     """Return the thresholds for pods with this plan.
 
     By Little's law the requests that wait are rate x waiting time; where that time is one service time they are as many as
-    the busy workers, c x utilization, and with those that are computed twice as many.
+    the busy workers, c x utilization, and with those that are computed twice as many. KPA counts requests as they come and
+    goes by that. What KEDA reads is a rate over a minute, of requests that were answered: it starts at half as many.
     """
     slots: dict[str, int] = {}
     for model in plan.models:
@@ -53,7 +56,8 @@ def thresholds_of(plan: Plan) -> Thresholds:
     concurrency = min(math.ceil(2 * sum(busy.values())), plan.job_queue_size)
     return Thresholds(
         utilization_percent=math.floor(100 * min(utilizations.values())),
-        queue_depth={name: round(value, 1) for name, value in busy.items()},
+        queue_depth=slots,
+        in_flight={name: round(value, 1) for name, value in busy.items()},
         concurrency=concurrency,
         concurrency_limit=min(max(concurrency, batches), plan.job_queue_size),
     )
