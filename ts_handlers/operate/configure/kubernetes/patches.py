@@ -158,8 +158,8 @@ def _keda(workload: Workload) -> Patch:
     reasons = (
         "queue-depth: as many requests wait in a pod as it has workers.",
         "in-flight: as many requests are in a pod as workers are wanted busy (Erlang's C formula, at most "
-        f"{MAX_UTILIZATION:.0%} of them); by the queue alone, which is empty while there are enough, busy pods would be taken "
-        "away.",
+        f"{MAX_UTILIZATION:.0%} of them); by the queue alone, which is empty while there are enough, busy pods would be "
+        "taken away.",
         _FALLBACK_REASON,
     )
     return Patch("autoscaler.yaml", operations, reasons, _target("ScaledObject"))
