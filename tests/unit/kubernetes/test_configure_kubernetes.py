@@ -126,6 +126,9 @@ def test_a_gpu_is_counted_and_neither_hpa_nor_vpa_looks_at_its_cpus(
     assert workers_of(values) == {"small": 2, "large": 2}
     assert container_of(objects)["resources"]["limits"]["cpu"] == "4"
     assert objects[DEPLOYMENT]["spec"]["replicas"] == 3
+    mig = ("--gpus", 1, "--gpu-resource", "nvidia.com/mig-2g.10gb", "--autoscaler", "none")
+    configure(store, "--kubernetes", tmp_path / "mig", *mig)
+    assert container_of(rendered(tmp_path / "mig"))["resources"]["requests"]["nvidia.com/mig-2g.10gb"] == "1"
     for autoscaler in ("hpa", "vpa"):
         words = (store, "--kubernetes", tmp_path / "no", "--gpus", 1, "--autoscaler", autoscaler)
         assert "lets GPUs compute; choose keda" in mistake(capsys, *words)
@@ -215,6 +218,7 @@ def test_the_base_can_be_a_folder_or_a_url(
         (("--kubernetes", "OUT", "--storage-uri", "s3://x"), "--storage-uri is for --kserve"),
         (("--kubernetes", "OUT", "--kserve", "--autoscaler", "vpa"), "--autoscaler vpa with --kserve"),
         (("--kubernetes", "OUT", "--kserve", "--headroom", "1"), "--headroom is not for --kserve"),
+        (("--kubernetes", "OUT", "--gpu-resource", "nvidia.com/gpu.shared"), "without --gpus; say how many"),
         (("--kserve", "--max-replicas", "3"), "--max-replicas is for the overlay; give --kubernetes OUT"),
         (("--headroom", "3"), "--headroom is for pods; give --kubernetes OUT"),
         (("--kubernetes", "/proc/no"), "cannot make /proc/no"),
@@ -243,7 +247,9 @@ def test_a_folder_of_another_name_is_not_for_kserve(tmp_path: Path, capsys: pyte
     assert "is not called model-store" in mistake(capsys, tmp_path / "store", "--kserve")
 
 
-@pytest.mark.parametrize("option", [("--namespace", "Upper"), ("--image", "no spaces here"), ("--image", ":1")])
+@pytest.mark.parametrize(
+    "option", [("--namespace", "Upper"), ("--image", "no spaces here"), ("--image", ":1"), ("--gpu-resource", "gpu")]
+)
 def test_a_name_kubernetes_refuses_is_refused_here(option: tuple[str, str], store: Path, tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["configure", str(store), "--kubernetes", str(tmp_path / "out"), *option])

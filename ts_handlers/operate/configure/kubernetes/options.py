@@ -16,6 +16,7 @@ Autoscaler = Literal["hpa", "keda", "vpa", "kpa", "none"]
 
 _MAX_REPLICAS = 5000
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+_RESOURCE = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?/[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 _IMAGE = re.compile(
     r"(?P<name>[a-z0-9][a-z0-9._:/-]*?)(?::(?P<tag>\w[\w.-]{0,127}))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?"
 )
@@ -51,6 +52,7 @@ class PodOptions:
         min_replicas: Pods at least; None to decide.
         max_replicas: Pods at most.
         headroom: Pods for which room is held.
+        gpu_resource: How the node calls what a pod gets --gpus of.
         prometheus_url: Where KEDA asks.
         kubernetes_base: Folder or URL of configs/kubernetes; None for a copy.
     """
@@ -64,6 +66,7 @@ class PodOptions:
     min_replicas: int | None = None
     max_replicas: int = 10
     headroom: int = 0
+    gpu_resource: str = "nvidia.com/gpu"
     prometheus_url: str = "http://prometheus-operated.monitoring.svc:9090"
     kubernetes_base: str | None = None
 
@@ -107,6 +110,13 @@ def add_pod_arguments(group: argparse._ArgumentGroup) -> None:
         type=whole(0, _MAX_REPLICAS),
         default=0,
         help="hold room for N more pods, so that the cluster grows before they are needed (default: 0)",
+    )
+    group.add_argument(
+        "--gpu-resource",
+        metavar="NAME",
+        type=_resource,
+        default=_DEFAULTS.gpu_resource,
+        help="what a pod gets --gpus of: nvidia.com/mig-1g.5gb or nvidia.com/gpu.shared, say (default: %(default)s)",
     )
     group.add_argument(
         "--namespace",
@@ -191,6 +201,8 @@ def _check_form(args: argparse.Namespace) -> None:
     for name, value in only.items():
         if value:
             raise OperatorError(f"{_option(name)} {'is not for' if args.kserve else 'is for'} --kserve; leave it out")
+    if args.gpu_resource != _DEFAULTS.gpu_resource and not args.gpus:
+        raise OperatorError(f"--gpu-resource {args.gpu_resource} without --gpus; say how many of it a pod gets")
     if args.gpus and args.autoscaler in {"hpa", "vpa"}:
         raise OperatorError(
             f"--autoscaler {args.autoscaler} looks at CPUs, and --gpus {args.gpus} lets GPUs compute; choose keda"
@@ -205,6 +217,12 @@ def _option(name: str) -> str:
 def _namespace(text: str) -> str:
     if not _NAME.fullmatch(text):
         raise argparse.ArgumentTypeError(f"{text!r} is no namespace: lower-case letters, digits and dashes, up to 63")
+    return text
+
+
+def _resource(text: str) -> str:
+    if not _RESOURCE.fullmatch(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no extended resource; write DOMAIN/NAME, as nvidia.com/gpu")
     return text
 
 

@@ -21,7 +21,8 @@ _ADVICE = (
 )
 _WIDTH = 118
 _KSERVE_COMPONENTS = {"kpa": "kserve-knative", "hpa": "kserve-standard-hpa", "keda": "kserve-standard-keda"}
-_GPU_COMPONENT = "gpu"
+_GPU_COMPONENT = "gpu-node"
+"""The components for devices ask for one of it; here the patch does, for as many as there are."""
 
 
 def base_of(options: PodOptions) -> str:

@@ -61,7 +61,7 @@ def resources(workload: Workload, *, only_compute: bool = False) -> dict[str, di
     if not only_compute:
         amounts["ephemeral-storage"] = f"{pod.storage_mb}Mi"
     if gpus:
-        amounts["nvidia.com/gpu"] = str(gpus)
+        amounts[workload.options.gpu_resource] = str(gpus)
     return {"requests": dict(amounts), "limits": dict(amounts)}
 
 
@@ -80,10 +80,11 @@ def _deployment(workload: Workload) -> Patch:
         "volumes": [{"name": name, "emptyDir": {"sizeLimit": f"{size}Mi"}} for name, size in sizes.items()],
     }
     replicas = {"replicas": workload.min_replicas} if workload.autoscaler in {"none", "vpa"} else {}
+    device = {"annotations": {"ts-handlers/device": workload.options.gpu_resource}} if workload.plan.gpus else {}
     content = {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": {"name": NAME},
+        "metadata": {"name": NAME, **device},
         "spec": {**replicas, "progressDeadlineSeconds": pod.deadline_s, "template": {"spec": spec}},
     }
     return Patch("deployment.yaml", content, _pod_reasons(workload))
