@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import configparser
 import json
 import sys
 from collections.abc import Callable
+from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from manifests.example import MANIFESTS, configure, write_model
 from tests.unit.kubernetes.conftest import Objects
 from ts_handlers.cli import main
 from ts_handlers.operate import properties
+from ts_handlers.operate.configure.kubernetes import source
 from ts_handlers.operate.configure.kubernetes.pod import quantity
 from ts_handlers.operate.configure.kubernetes.thresholds import MAX_UTILIZATION, utilization_of, waiting
 from ts_handlers.operate.configure.shares import HEAD_ROOM, JVM_OVERHEAD_MB, RSS_MARGIN
@@ -254,6 +257,17 @@ def test_a_name_kubernetes_refuses_is_refused_here(option: tuple[str, str], stor
     with pytest.raises(SystemExit) as caught:
         main(["configure", str(store), "--kubernetes", str(tmp_path / "out"), *option])
     assert caught.value.code == 2
+
+
+def test_the_wheel_brings_every_manifest_along() -> None:
+    root = MANIFESTS.parents[1]
+    setup = configparser.ConfigParser()
+    setup.read(root / "setup.cfg")
+    patterns = setup["options.package_data"]["ts_handlers"].split(",")
+    packed = {Path(found) for one in patterns for found in glob(f"{root}/ts_handlers/{one.strip()}", recursive=True)}
+    found = [file for file in source.MANIFESTS.glob("*/**/*") if file.is_file()]
+    assert source.MANIFESTS / "base" / "deployment.yaml" in found
+    assert [file for file in found if file not in packed] == []
 
 
 def test_waiting_is_that_of_erlang() -> None:
