@@ -6,7 +6,6 @@ import configparser
 import json
 import sys
 from collections.abc import Callable
-from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -264,7 +263,7 @@ def test_the_wheel_brings_every_manifest_along() -> None:
     setup = configparser.ConfigParser()
     setup.read(root / "setup.cfg")
     patterns = setup["options.package_data"]["ts_handlers"].split(",")
-    packed = {Path(found) for one in patterns for found in glob(f"{root}/ts_handlers/{one.strip()}", recursive=True)}
+    packed = {found for pattern in patterns for found in (root / "ts_handlers").glob(pattern.strip())}
     found = [file for file in source.MANIFESTS.glob("*/**/*") if file.is_file()]
     assert source.MANIFESTS / "base" / "deployment.yaml" in found
     assert [file for file in found if file not in packed] == []
