@@ -258,6 +258,14 @@ def test_a_name_kubernetes_refuses_is_refused_here(option: tuple[str, str], stor
     assert caught.value.code == 2
 
 
+def test_manifests_that_are_not_installed_are_missed(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(source, "MANIFESTS", tmp_path / "nowhere")
+    assert "the manifests are not installed here" in mistake(capsys, store, "--kubernetes", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_wheel_brings_every_manifest_along() -> None:
     root = MANIFESTS.parents[1]
     setup = configparser.ConfigParser()

@@ -15,6 +15,7 @@ MANIFESTS = Path(__file__).with_name("manifests")
 
 COPY_NAME = "ts-handlers"
 _STAMP = "VERSION"
+_KUSTOMIZATION = "kustomization.yaml"
 _COPIED = ("base", "kserve", "components")
 
 
@@ -29,15 +30,20 @@ def refer(output: Path, root: str | None, part: str) -> str:
     Raises:
         OperatorError: The root is no folder with these manifests, and no URL.
     """
+    if root is None and not (MANIFESTS / part / _KUSTOMIZATION).is_file():
+        raise OperatorError(
+            f"the manifests are not installed here: there is no {MANIFESTS / part / _KUSTOMIZATION}; name them with "
+            "--kubernetes-base, or install ts_handlers from a whole checkout"
+        )
     if root is None:
         return f"{COPY_NAME}/{part}"
     if "://" in root or root.startswith("git@"):
         path, mark, query = root.partition("?")
         return f"{path.rstrip('/')}/{part}{mark}{query}"
     folder = Path(root).resolve()
-    if not (folder / part / "kustomization.yaml").is_file():
+    if not (folder / part / _KUSTOMIZATION).is_file():
         raise OperatorError(
-            f"--kubernetes-base {root}: there is no {folder / part / 'kustomization.yaml'}; give the folder "
+            f"--kubernetes-base {root}: there is no {folder / part / _KUSTOMIZATION}; give the folder "
             "configs/kubernetes of this project, a URL of it such as "
             "https://HOST/OWNER/REPOSITORY//configs/kubernetes?ref=TAG, or leave it out"
         )
