@@ -154,6 +154,20 @@ def test_the_service_has_inference_alone(rendered: Callable[[Path], Objects]) ->
     assert {port["port"] for rule in ingress for port in rule["ports"]} == set(declared)
 
 
+def test_every_selector_finds_the_servers_pods(rendered: Callable[[Path], Objects]) -> None:
+    objects = rendered(overlay("cpu"))
+    template = objects[DEPLOYMENT]["spec"]["template"]
+    selectors = [
+        objects[DEPLOYMENT]["spec"]["selector"]["matchLabels"],
+        objects["Service", "torchserve"]["spec"]["selector"],
+        objects["PodDisruptionBudget", "torchserve"]["spec"]["selector"]["matchLabels"],
+        objects["NetworkPolicy", "torchserve"]["spec"]["podSelector"]["matchLabels"],
+        template["spec"]["topologySpreadConstraints"][0]["labelSelector"]["matchLabels"],
+    ]
+    assert all(selector.items() <= template["metadata"]["labels"].items() for selector in selectors)
+    assert objects["HorizontalPodAutoscaler", "torchserve"]["spec"]["scaleTargetRef"]["name"] == DEPLOYMENT[1]
+
+
 @pytest.mark.parametrize("name", SERVERS)
 def test_pods_keep_to_the_restricted_standard(name: str, rendered: Callable[[Path], Objects]) -> None:
     specs = list(pod_specs(rendered(overlay(name))))
