@@ -84,7 +84,7 @@ class _IdleWatch:
         self._looked_at = time.monotonic()
 
     def what_is_busy(self) -> str:
-        """Return what is not idle, or cannot be told; empty for nothing. The first look always finds something."""
+        """Return what is not idle, or cannot be told; empty for nothing. The first look takes every worker for busy."""
         workers: list[Mapping[str, Any]] = []
         for model in self._config.models:
             status, answer = self._client.get(f"/models/{model.name}/{model.version}")
@@ -94,7 +94,8 @@ class _IdleWatch:
             if waiting:
                 return f"{model.name} {model.version} has {waiting} in its queue"
             workers += answer[0]["workers"]
-        return self._computing({worker["pid"] for worker in workers if worker["pid"] > 0})
+        # what others take is loading, which nobody waits for
+        return self._computing({worker["pid"] for worker in workers if worker["status"] == "READY"})
 
     def _computing(self, pids: set[int]) -> str:
         now, cpu_s = time.monotonic(), dict(_cpu_seconds(pids))
