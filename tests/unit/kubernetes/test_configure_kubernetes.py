@@ -136,6 +136,33 @@ def test_a_gpu_is_counted_and_neither_hpa_nor_vpa_looks_at_its_cpus(
         assert "lets GPUs compute; choose keda" in mistake(capsys, *words)
 
 
+@pytest.mark.skipif(
+    not (MANIFESTS / "components" / "worker-autoscaler").is_dir(), reason="the component worker-autoscaler is not here"
+)
+def test_a_pod_that_grows_has_memory_for_all_its_workers(
+    store: Path, rendered: Callable[[Path], Objects], tmp_path: Path
+) -> None:
+    configure(store, "--kubernetes", tmp_path / "out", "--cpus", 2, "--max-cpus", 4, "--autoscaler", "none")
+    configure(store, "--kubernetes", tmp_path / "four", "--cpus", 4, "--autoscaler", "none")
+    objects = rendered(tmp_path / "out")
+    limits, large = (container_of(found)["resources"]["limits"] for found in (objects, rendered(tmp_path / "four")))
+    assert (limits["cpu"], limits["memory"]) == ("2", large["memory"])
+    values, most = (values_of((tmp_path / name / "config.properties").read_text()) for name in ("out", "four"))
+    mounted = next(
+        found["data"] for (kind, name), found in objects.items() if kind == "ConfigMap" and "autoscale" in name
+    )
+    settings = yaml.safe_load(mounted["autoscale.yaml"])
+    assert {name: model["max_workers"] for name, model in settings["models"].items()} == workers_of(most)
+    assert {name: model["cpus_per_worker"] for name, model in settings["models"].items()} == {"small": 1, "large": 1}
+    assert settings["budget"]["max_cpus"] == 4
+    heap_mb = int(values["vmargs"].partition("-Xmx")[2].partition("m")[0])
+    assert settings["budget"]["frontend_memory_mb"] == heap_mb + JVM_OVERHEAD_MB
+    needed_mb = sum(model["max_workers"] * model["memory_per_worker_mb"] for model in settings["models"].values())
+    assert needed_mb + heap_mb + JVM_OVERHEAD_MB <= int(limits["memory"].removesuffix("Mi"))
+    autoscale = pytest.importorskip("ts_handlers.operate.autoscale.settings")
+    autoscale.parse_settings(settings, "autoscale.yaml")
+
+
 def test_the_vpa_never_goes_below_the_plan(store: Path, rendered: Callable[[Path], Objects], tmp_path: Path) -> None:
     configure(store, "--kubernetes", tmp_path / "out", "--autoscaler", "vpa", "--cpus", 4)
     objects = rendered(tmp_path / "out")
@@ -221,6 +248,11 @@ def test_the_base_can_be_a_folder_or_a_url(
         (("--kubernetes", "OUT", "--kserve", "--autoscaler", "vpa"), "--autoscaler vpa with --kserve"),
         (("--kubernetes", "OUT", "--kserve", "--headroom", "1"), "--headroom is not for --kserve"),
         (("--kubernetes", "OUT", "--gpu-resource", "nvidia.com/gpu.shared"), "without --gpus; say how many"),
+        (("--kubernetes", "OUT", "--max-cpus", "1"), "--max-cpus 1 is less than the 2 CPUs a pod starts with"),
+        (("--kubernetes", "OUT", "--max-cpus", "-1"), "--max-cpus -1: give a number above 0"),
+        (("--kubernetes", "OUT", "--max-cpus", "4", "--autoscaler", "hpa"), "--autoscaler hpa with --max-cpus"),
+        (("--kubernetes", "OUT", "--max-cpus", "4", "--workers", "2"), "--workers 2 with --max-cpus"),
+        (("--kubernetes", "OUT", "--max-cpus", "4", "--kserve"), "--max-cpus is not for --kserve"),
         (("--kserve", "--max-replicas", "3"), "--max-replicas is for the overlay; give --kubernetes OUT"),
         (("--headroom", "3"), "--headroom is for pods; give --kubernetes OUT"),
         (("--kubernetes", "/proc/no"), "cannot make /proc/no"),

@@ -21,7 +21,7 @@ from ts_handlers.operate.configure.allocators import Preloads, advice, find_prel
 from ts_handlers.operate.configure.build_report import read_reports
 from ts_handlers.operate.configure.config_file import CONFIG_NAME, HEADER, METRICS_NAME, Layout, make_entries
 from ts_handlers.operate.configure.kubernetes import command as kubernetes
-from ts_handlers.operate.configure.kubernetes.options import check_without_pods
+from ts_handlers.operate.configure.kubernetes.checks import check_without_pods
 from ts_handlers.operate.configure.launcher import Launch, plan_launch, probe_launcher
 from ts_handlers.operate.configure.options import add_arguments
 from ts_handlers.operate.configure.outcome import check_ours, own_findings, write_files

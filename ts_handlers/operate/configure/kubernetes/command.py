@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 from ts_handlers.cpu import CpuBudget
@@ -15,8 +16,9 @@ from ts_handlers.operate.configure.build_report import read_reports
 from ts_handlers.operate.configure.config_file import CONFIG_NAME, METRICS_NAME, Layout, make_entries
 from ts_handlers.operate.configure.config_file import HEADER as CONFIG_HEADER
 from ts_handlers.operate.configure.kubernetes import overlay, source
-from ts_handlers.operate.configure.kubernetes.options import PodOptions, check_pods
-from ts_handlers.operate.configure.kubernetes.pod import plan_pod, pod_of
+from ts_handlers.operate.configure.kubernetes.checks import check_pods
+from ts_handlers.operate.configure.kubernetes.options import PodOptions
+from ts_handlers.operate.configure.kubernetes.pod import most_workers, plan_pod, pod_of
 from ts_handlers.operate.configure.kubernetes.thresholds import thresholds_of
 from ts_handlers.operate.configure.kubernetes.workload import Workload
 from ts_handlers.operate.configure.outcome import check_ours, own_findings, write_files
@@ -39,14 +41,10 @@ def run(args: argparse.Namespace) -> int:
     options = from_arguments(PodOptions, args)
     directory: Path = args.directory.resolve()
     archives = read_archives(directory)
-    plan = plan_pod(
-        archives,
-        read_reports(directory, archives),
-        from_arguments(Options, args),
-        cpus=args.cpus,
-        memory_mb=args.memory_mb,
-    )
-    workload = _workload(plan, archives, options)
+    reports, wanted = read_reports(directory, archives), from_arguments(Options, args)
+    plan = plan_pod(archives, reports, wanted, cpus=args.cpus, max_cpus=options.max_cpus, memory_mb=args.memory_mb)
+    most = most_workers(plan, archives, reports, wanted, options.max_cpus) if options.max_cpus else None
+    workload = _workload(plan, archives, options, most)
     output: Path | None = args.kubernetes.resolve() if args.kubernetes is not None else None
     folder = _kserve_config(directory) if output is None or options.kserve else output
     files = _server_files(plan, folder, kserve=options.kserve)
@@ -69,8 +67,10 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _workload(plan: Plan, archives: tuple[Archive, ...], options: PodOptions) -> Workload:
-    default = "kpa" if options.kserve else "keda" if plan.gpus else "hpa"
+def _workload(
+    plan: Plan, archives: tuple[Archive, ...], options: PodOptions, most: Mapping[str, int] | None
+) -> Workload:
+    default = "kpa" if options.kserve else "keda" if plan.gpus or most else "hpa"
     autoscaler = options.autoscaler or default
     least = 0 if autoscaler == "kpa" else min(2, options.max_replicas)
     min_replicas = least if options.min_replicas is None else options.min_replicas
@@ -78,7 +78,7 @@ def _workload(plan: Plan, archives: tuple[Archive, ...], options: PodOptions) ->
         raise OperatorError(
             f"--min-replicas 0 with --autoscaler {autoscaler}: nothing wakes the first pod; give 1 or more"
         )
-    return Workload(plan, pod_of(plan, archives), thresholds_of(plan), options, autoscaler, min_replicas)
+    return Workload(plan, pod_of(plan, archives), thresholds_of(plan), options, autoscaler, min_replicas, most)
 
 
 def _kserve_config(directory: Path) -> Path:
@@ -145,6 +145,9 @@ def _print(workload: Workload, findings: list[Finding], folder: Path, output: Pa
         "vpa": "size of the pods instead of their number",
         "none": "nobody changes their number",
     }[workload.autoscaler]
+    if workload.most_workers:
+        most = ", ".join(f"{name} {count}" for name, count in workload.most_workers.items())
+        print(f"  a pod may grow to {workload.options.max_cpus:g} CPUs; workers then: {most}")
     print(f"  pods: {workload.min_replicas} to {workload.options.max_replicas}, {workload.autoscaler}: {said}")
     print(f"wrote {output}" + ("" if folder == output else f" and {folder}"))
     print(f"next: kubectl apply -k {output}")

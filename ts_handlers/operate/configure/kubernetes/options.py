@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import argparse
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from ts_handlers.errors import OperatorError
 from ts_handlers.operate.arguments import whole
-from ts_handlers.operate.configure.config_file import Layout
 
 Autoscaler = Literal["hpa", "keda", "vpa", "kpa", "none"]
 
@@ -20,7 +18,6 @@ _RESOURCE = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?/[A-Za-z0-9]([A-Za-z0-9._
 _IMAGE = re.compile(
     r"(?P<name>[a-z0-9][a-z0-9._:/-]*?)(?::(?P<tag>\w[\w.-]{0,127}))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?"
 )
-_ADDRESSES = {field.name for field in fields(Layout)} - {"model_store", "metrics_config", "is_token_required"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +48,7 @@ class PodOptions:
         storage_uri: Where KServe finds what `--kserve` laid out; None for the place in the base.
         min_replicas: Pods at least; None to decide.
         max_replicas: Pods at most.
+        max_cpus: CPUs a pod may grow to, by the worker autoscaler in it; None: it stays as it is.
         headroom: Pods for which room is held.
         gpu_resource: How the node calls what a pod gets --gpus of.
         prometheus_url: Where KEDA asks.
@@ -65,6 +63,7 @@ class PodOptions:
     storage_uri: str | None = None
     min_replicas: int | None = None
     max_replicas: int = 10
+    max_cpus: float | None = None
     headroom: int = 0
     gpu_resource: str = "nvidia.com/gpu"
     prometheus_url: str = "http://prometheus-operated.monitoring.svc:9090"
@@ -103,6 +102,12 @@ def add_pod_arguments(group: argparse._ArgumentGroup) -> None:
         type=whole(1, _MAX_REPLICAS),
         default=_DEFAULTS.max_replicas,
         help="pods at most (default: %(default)s)",
+    )
+    group.add_argument(
+        "--max-cpus",
+        metavar="N",
+        type=float,
+        help="let the worker autoscaler grow a pod to N CPUs, before there are more pods (default: it stays as it is)",
     )
     group.add_argument(
         "--headroom",
@@ -144,74 +149,6 @@ def add_pod_arguments(group: argparse._ArgumentGroup) -> None:
         metavar="ROOT",
         help="folder or URL of configs/kubernetes to refer to (default: copy what is needed into OUT)",
     )
-
-
-def check_without_pods(args: argparse.Namespace) -> None:
-    """Check that nothing is asked for that only pods have.
-
-    Raises:
-        OperatorError: It is.
-    """
-    for name in (field.name for field in fields(PodOptions)):
-        if getattr(args, name) != getattr(_DEFAULTS, name):
-            raise OperatorError(f"{_option(name)} is for pods; give --kubernetes OUT, or leave it out")
-
-
-def check_pods(args: argparse.Namespace) -> None:
-    """Check that nothing is asked for that pods decide themselves.
-
-    Raises:
-        OperatorError: It is, or options contradict one another.
-    """
-    if args.launcher:
-        raise OperatorError(
-            "--launcher binds workers to the CPUs of this machine, which a pod does not know; leave it out"
-        )
-    if args.output is not None:
-        raise OperatorError("--output is for a machine; --kubernetes and --kserve have a place of their own")
-    layout = Layout(Path(), Path())
-    for name in sorted(_ADDRESSES):
-        if getattr(args, name) != getattr(layout, name):
-            raise OperatorError(
-                f"{_option(name)} {getattr(args, name)}: a pod's addresses are those that the manifests name; leave it out"
-            )
-    if args.min_replicas is not None and args.min_replicas > args.max_replicas:
-        raise OperatorError(
-            f"--min-replicas {args.min_replicas} is more than --max-replicas {args.max_replicas}; give a smaller one"
-        )
-    _check_form(args)
-
-
-def _check_form(args: argparse.Namespace) -> None:
-    if args.kubernetes is None:
-        for name in (field.name for field in fields(PodOptions) if field.name != "kserve"):
-            if getattr(args, name) != getattr(_DEFAULTS, name):
-                raise OperatorError(f"{_option(name)} is for the overlay; give --kubernetes OUT, too, or leave it out")
-    if args.kserve:
-        wrong = {"vpa", "none"}
-        only = {"models_image": args.models_image, "headroom": args.headroom}
-    else:
-        wrong = {"kpa"}
-        only = {"storage_uri": args.storage_uri}
-    if args.autoscaler in wrong:
-        remedy = "kpa, hpa or keda" if args.kserve else "hpa, keda, vpa or none, or add --kserve"
-        raise OperatorError(
-            f"--autoscaler {args.autoscaler} {'with' if args.kserve else 'without'} --kserve; choose {remedy}"
-        )
-    for name, value in only.items():
-        if value:
-            raise OperatorError(f"{_option(name)} {'is not for' if args.kserve else 'is for'} --kserve; leave it out")
-    if args.gpu_resource != _DEFAULTS.gpu_resource and not args.gpus:
-        raise OperatorError(f"--gpu-resource {args.gpu_resource} without --gpus; say how many of it a pod gets")
-    if args.gpus and args.autoscaler in {"hpa", "vpa"}:
-        raise OperatorError(
-            f"--autoscaler {args.autoscaler} looks at CPUs, and --gpus {args.gpus} lets GPUs compute; choose keda"
-            f"{', kpa' if args.kserve else ''} or none"
-        )
-
-
-def _option(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
 
 
 def _namespace(text: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from ts_handlers.operate.configure.config_file import CONFIG_NAME, METRICS_NAME
-from ts_handlers.operate.configure.kubernetes import patches
+from ts_handlers.operate.configure.kubernetes import patches, scaling
 from ts_handlers.operate.configure.kubernetes.options import Image, PodOptions
 from ts_handlers.operate.configure.kubernetes.workload import Workload
 
@@ -38,6 +38,7 @@ def components_of(workload: Workload) -> list[str]:
     names = [
         *([_GPU_COMPONENT] if workload.plan.gpus else []),
         *([workload.autoscaler] if workload.autoscaler != "none" else []),
+        *(["worker-autoscaler"] if workload.most_workers else []),
         *(["headroom"] if options.headroom else []),
     ]
     return [f"components/{name}" for name in names]
@@ -62,13 +63,18 @@ def overlay_files(workload: Workload, refer: Callable[[str], str]) -> dict[str, 
     if not options.kserve:
         generated = {"name": "torchserve-config", "behavior": "merge", "files": [CONFIG_NAME, METRICS_NAME]}
         kustomization["configMapGenerator"] = [generated]
+        if workload.most_workers:
+            kustomization["configMapGenerator"].append(
+                {"name": "torchserve-autoscale", "behavior": "merge", "files": [scaling.AUTOSCALE_NAME]}
+            )
     images = {"ts-handlers-server": options.image, "ts-handlers-models": options.models_image}
     kustomization["images"] = [_image(name, image) for name, image in images.items() if image is not None]
     kustomization["patches"] = [
         {"path": patch.file_name, **({"target": dict(patch.target)} if patch.target else {})} for patch in chosen
     ]
+    settings = [scaling.autoscale_settings(workload)] if workload.most_workers else []
     files = {KUSTOMIZATION: _text(_ADVICE, {key: value for key, value in kustomization.items() if value})}
-    return files | {patch.file_name: _text(patch.reasons, patch.content) for patch in chosen}
+    return files | {patch.file_name: _text(patch.reasons, patch.content) for patch in [*chosen, *settings]}
 
 
 def _image(name: str, image: Image) -> Mapping[str, str]:

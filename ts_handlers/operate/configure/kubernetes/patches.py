@@ -2,42 +2,21 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
+from ts_handlers.operate.configure.kubernetes.patch import NAME, Patch, replace
 from ts_handlers.operate.configure.kubernetes.pod import SETTLE_S
-from ts_handlers.operate.configure.kubernetes.thresholds import MAX_UTILIZATION
+from ts_handlers.operate.configure.kubernetes.scaling import hpa, keda, utilization_reasons, vpa
 from ts_handlers.operate.configure.kubernetes.workload import Workload
 from ts_handlers.operate.configure.shares import HEAD_ROOM, JVM_OVERHEAD_MB, RSS_MARGIN
 from ts_handlers.operate.serve import STOP_GRACE_S
 
-NAME = "torchserve"
 RUNTIME = "ts-handlers"
-_FALLBACK_REASON = "fallback: without Prometheus the pods stay as they are, and these at least."
-
-
-@dataclass(frozen=True, slots=True)
-class Patch:
-    """One file of patches.
-
-    Attributes:
-        file_name: Its name.
-        content: A part of an object, or a list of JSON patch operations.
-        reasons: Why its numbers are what they are, one line each.
-        target: The object, where the content does not name it.
-    """
-
-    file_name: str
-    content: Any
-    reasons: tuple[str, ...] = ()
-    target: Mapping[str, str] = field(default_factory=dict)
 
 
 def of_deployment(workload: Workload) -> list[Patch]:
     """Return the patches for servers that are a Deployment of ours."""
-    scaling = {"hpa": _hpa, "vpa": _vpa, "keda": _keda}
+    scaling = {"hpa": hpa, "vpa": vpa, "keda": keda}
     return [
         _deployment(workload),
         *([scaling[workload.autoscaler](workload)] if workload.autoscaler in scaling else []),
@@ -50,7 +29,7 @@ def of_kserve(workload: Workload) -> list[Patch]:
     return [
         _inference_service(workload),
         _serving_runtime(workload),
-        *([_keda(workload)] if workload.autoscaler == "keda" else []),
+        *([keda(workload)] if workload.autoscaler == "keda" else []),
     ]
 
 
@@ -99,6 +78,8 @@ def _pod_reasons(workload: Workload) -> tuple[str, ...]:
     plan, pod = workload.plan, workload.pod
     threads = "1 thread" if plan.workers.threads == 1 else f"{plan.workers.threads} threads"
     workers = f"{plan.workers.needed_mb:.0f} MiB for workers (what builds measured x {RSS_MARGIN:g})"
+    if workload.most_workers:
+        workers = f"for {sum(workload.most_workers.values())} workers, the most (what builds measured x {RSS_MARGIN:g})"
     if any(model.rss_mb is None for model in plan.models):
         workers = f"{pod.memory_mb} MiB as given, for no build report says what every worker takes"
     return (
@@ -113,80 +94,6 @@ def _pod_reasons(workload: Workload) -> tuple[str, ...]:
         f"end: {SETTLE_S} s until nobody sends any more, {pod.response_timeout_s} s for the longest answer, "
         f"{STOP_GRACE_S:.0f} s for TorchServe, and a margin.",
     )
-
-
-def _hpa(workload: Workload) -> Patch:
-    operations = [
-        _replace("/spec/minReplicas", workload.min_replicas),
-        _replace("/spec/maxReplicas", workload.options.max_replicas),
-        _replace(
-            "/spec/metrics/0/containerResource/target/averageUtilization", workload.thresholds.utilization_percent
-        ),
-    ]
-    return Patch("autoscaler.yaml", operations, _utilization_reasons(), _target("HorizontalPodAutoscaler"))
-
-
-def _utilization_reasons() -> tuple[str, ...]:
-    return (
-        "averageUtilization: the share of busy workers at which a request waits as long as it is computed (Erlang's C "
-        f"formula for the model with the fewest workers), {MAX_UTILIZATION:.0%} at most.",
-    )
-
-
-def _vpa(workload: Workload) -> Patch:
-    pod = workload.pod
-    least = {"cpu": pod.cpu, "memory": f"{pod.memory_mb}Mi"}
-    most = {"cpu": str(4 * max(1, round(workload.plan.cpus))), "memory": f"{4 * pod.memory_mb}Mi"}
-    policy = "/spec/resourcePolicy/containerPolicies/0"
-    operations = [
-        _replace("/spec/updatePolicy/minReplicas", max(1, workload.min_replicas)),
-        _replace(f"{policy}/minAllowed", least),
-        _replace(f"{policy}/maxAllowed", most),
-    ]
-    reasons = ("Never less than the workers were planned for; four times as much at most.",)
-    return Patch("autoscaler.yaml", operations, reasons, _target("VerticalPodAutoscaler"))
-
-
-def _keda(workload: Workload) -> Patch:
-    options, least = workload.options, max(1, workload.min_replicas)
-    triggers = [trigger for name in workload.thresholds.queue_depth for trigger in _triggers(workload, name)]
-    operations = [
-        _replace("/spec/minReplicaCount", least),
-        _replace("/spec/maxReplicaCount", options.max_replicas),
-        _replace("/spec/fallback/replicas", max(2, least)),
-        _replace("/spec/triggers", triggers),
-    ]
-    reasons = (
-        "queue-depth: as many requests wait in a pod as it has workers.",
-        "in-flight: as many requests are in a pod as workers are wanted busy (Erlang's C formula, at most "
-        f"{MAX_UTILIZATION:.0%} of them); by the queue alone, which is empty while there are enough, busy pods would be "
-        "taken away.",
-        _FALLBACK_REASON,
-    )
-    return Patch("autoscaler.yaml", operations, reasons, _target("ScaledObject"))
-
-
-def _triggers(workload: Workload, model: str) -> list[dict[str, Any]]:
-    thresholds, options = workload.thresholds, workload.options
-    suffix = f"-{re.sub('[^a-z0-9]+', '-', model.lower())}" if len(thresholds.queue_depth) > 1 else ""
-    measured = {
-        "queue-depth": ("model:ts_queue_depth:rate1m", thresholds.queue_depth[model]),
-        "in-flight": ("model:ts_in_flight:rate1m", thresholds.in_flight[model]),
-    }
-    return [
-        {
-            "type": "prometheus",
-            "name": f"{name}{suffix}",
-            "metricType": "AverageValue",
-            "metadata": {
-                "serverAddress": options.prometheus_url,
-                "query": f'{metric}{{namespace="{options.namespace}",model_name="{model}"}}',
-                "threshold": f"{threshold:g}",
-                "ignoreNullValues": "false",
-            },
-        }
-        for name, (metric, threshold) in measured.items()
-    ]
 
 
 def _headroom(workload: Workload) -> Patch:
@@ -235,7 +142,7 @@ def _inference_service(workload: Workload) -> Patch:
 
 def _kserve_reasons(workload: Workload) -> tuple[str, ...]:
     if workload.autoscaler == "hpa":
-        return _utilization_reasons()
+        return utilization_reasons()
     if workload.autoscaler == "keda":
         return ()
     return (
@@ -249,18 +156,10 @@ def _kserve_reasons(workload: Workload) -> tuple[str, ...]:
 def _serving_runtime(workload: Workload) -> Patch:
     pod = workload.pod
     operations = [
-        _replace("/spec/containers/0/resources", resources(workload)),
-        _replace("/spec/containers/0/startupProbe/failureThreshold", pod.startup_failures),
-        _replace("/spec/volumes/0/emptyDir/sizeLimit", f"{pod.run_mb}Mi"),
-        _replace("/spec/volumes/1/emptyDir/sizeLimit", f"{pod.scratch_mb}Mi"),
+        replace("/spec/containers/0/resources", resources(workload)),
+        replace("/spec/containers/0/startupProbe/failureThreshold", pod.startup_failures),
+        replace("/spec/volumes/0/emptyDir/sizeLimit", f"{pod.run_mb}Mi"),
+        replace("/spec/volumes/1/emptyDir/sizeLimit", f"{pod.scratch_mb}Mi"),
     ]
     target = {"kind": "ServingRuntime", "name": RUNTIME}
     return Patch("servingruntime.yaml", operations, ("As in inferenceservice.yaml.",), target)
-
-
-def _replace(path: str, value: Any) -> dict[str, Any]:
-    return {"op": "replace", "path": path, "value": value}
-
-
-def _target(kind: str) -> dict[str, str]:
-    return {"kind": kind, "name": NAME}

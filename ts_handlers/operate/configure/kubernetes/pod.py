@@ -74,6 +74,7 @@ def plan_pod(
     options: Options,
     *,
     cpus: float | None = None,
+    max_cpus: float | None = None,
     memory_mb: int | None = None,
 ) -> Plan:
     """Plan a pod of these models.
@@ -83,6 +84,7 @@ def plan_pod(
         reports: What their builds measured.
         options: What the operator asks for.
         cpus: CPUs of a pod; None: DEFAULT_CPUS, or one for each worker that cannot be left out.
+        max_cpus: CPUs a pod may grow to while it runs; its memory cannot, and is for the workers it has then.
         memory_mb: Memory of a pod in MiB; None: what its workers need.
 
     Raises:
@@ -90,8 +92,10 @@ def plan_pod(
     """
     if cpus is None:
         cpus = float(max(DEFAULT_CPUS, len(archives) * max(1, options.gpus)))
+    if max_cpus is not None and max_cpus < cpus:
+        raise OperatorError(f"--max-cpus {max_cpus:g} is less than the {cpus:g} CPUs a pod starts with; give more")
     if memory_mb is None:
-        memory_mb = _memory_for(archives, reports, options, cpus)
+        memory_mb = _memory_for(archives, reports, options, max_cpus or cpus)
     return make_plan(archives, cpus, options, memory_bytes=memory_mb * MIB, reports=reports)
 
 
@@ -113,6 +117,27 @@ def _memory_for(
     while not MemoryPlan(memory_mb, heap_mb_of(memory_mb * MIB)).holds(workers, rss_mb):
         memory_mb += _MEMORY_STEP_MB
     return memory_mb
+
+
+def most_workers(
+    plan: Plan,
+    archives: Sequence[Archive],
+    reports: Mapping[tuple[str, str], BuildReport],
+    options: Options,
+    max_cpus: float,
+) -> dict[str, int]:
+    """Return the workers of each model in a pod of this plan that has grown to `max_cpus`.
+
+    Raises:
+        OperatorError: Two archives are versions of one model: whose workers are scaled could not be told.
+    """
+    grown = make_plan(archives, max_cpus, options, memory_bytes=round(plan.memory.limit_mb) * MIB, reports=reports)
+    workers = {model.name: model.min_workers for model in grown.models}
+    if len(workers) < len(grown.models):
+        raise OperatorError(
+            "--max-cpus with several versions of one model: workers are scaled by name; serve one version"
+        )
+    return workers
 
 
 def pod_of(plan: Plan, archives: Sequence[Archive]) -> Pod:

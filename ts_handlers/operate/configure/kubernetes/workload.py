@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ts_handlers.operate.configure.kubernetes.options import PodOptions
@@ -21,6 +22,7 @@ class Workload:
         options: What the operator asked for.
         autoscaler: Who decides about pods.
         min_replicas: Pods at least.
+        most_workers: Workers of each model when a pod has grown to its most CPUs; None where it stays as it is.
     """
 
     plan: Plan
@@ -29,3 +31,4 @@ class Workload:
     options: PodOptions
     autoscaler: str
     min_replicas: int
+    most_workers: Mapping[str, int] | None = None
