@@ -20,6 +20,9 @@ _ADVICE = (
     "this folder among its resources.",
 )
 _WIDTH = 118
+AUTOSCALE_FOLDER = "autoscale"
+"""The folder of the worker autoscaler's settings, in the overlay."""
+
 _KSERVE_COMPONENTS = {"kpa": "kserve-knative", "hpa": "kserve-standard-hpa", "keda": "kserve-standard-keda"}
 _GPU_COMPONENT = "gpu-node"
 """The components for devices ask for one of it; here the patch does, for as many as there are."""
@@ -45,7 +48,7 @@ def components_of(workload: Workload) -> list[str]:
 
 
 def overlay_files(workload: Workload, refer: Callable[[str], str]) -> dict[str, str]:
-    """Return the overlay's files by name, but for config.properties and metrics.yaml.
+    """Return the overlay's files by path, but for config.properties and metrics.yaml.
 
     Args:
         workload: What they say.
@@ -58,23 +61,36 @@ def overlay_files(workload: Workload, refer: Callable[[str], str]) -> dict[str, 
         "kind": "Kustomization",
         "namespace": options.namespace,
         "resources": [refer(base_of(options))],
-        "components": [refer(part) for part in components_of(workload)],
+        "components": [
+            *(refer(part) for part in components_of(workload)),
+            *([AUTOSCALE_FOLDER] if workload.most_workers else []),
+        ],
     }
     if not options.kserve:
         generated = {"name": "torchserve-config", "behavior": "merge", "files": [CONFIG_NAME, METRICS_NAME]}
         kustomization["configMapGenerator"] = [generated]
-        if workload.most_workers:
-            kustomization["configMapGenerator"].append(
-                {"name": "torchserve-autoscale", "behavior": "merge", "files": [scaling.AUTOSCALE_NAME]}
-            )
     images = {"ts-handlers-server": options.image, "ts-handlers-models": options.models_image}
     kustomization["images"] = [_image(name, image) for name, image in images.items() if image is not None]
     kustomization["patches"] = [
         {"path": patch.file_name, **({"target": dict(patch.target)} if patch.target else {})} for patch in chosen
     ]
-    settings = [scaling.autoscale_settings(workload)] if workload.most_workers else []
     files = {KUSTOMIZATION: _text(_ADVICE, {key: value for key, value in kustomization.items() if value})}
-    return files | {patch.file_name: _text(patch.reasons, patch.content) for patch in [*chosen, *settings]}
+    files |= {patch.file_name: _text(patch.reasons, patch.content) for patch in chosen}
+    return files | (_autoscale_component(workload) if workload.most_workers else {})
+
+
+def _autoscale_component(workload: Workload) -> dict[str, str]:
+    """Return a component with the worker autoscaler's settings: what a component generates, only another one can merge."""
+    settings = scaling.autoscale_settings(workload)
+    component = {
+        "apiVersion": "kustomize.config.k8s.io/v1alpha1",
+        "kind": "Component",
+        "configMapGenerator": [{"name": "torchserve-autoscale", "behavior": "merge", "files": [settings.file_name]}],
+    }
+    return {
+        f"{AUTOSCALE_FOLDER}/{KUSTOMIZATION}": _text((), component),
+        f"{AUTOSCALE_FOLDER}/{settings.file_name}": _text(settings.reasons, settings.content),
+    }
 
 
 def _image(name: str, image: Image) -> Mapping[str, str]:
