@@ -137,15 +137,16 @@ def test_a_gpu_is_counted_and_neither_hpa_nor_vpa_looks_at_its_cpus(
 
 
 @pytest.mark.skipif(
-    not (MANIFESTS / "components" / "worker-autoscaler").is_dir(), reason="the component worker-autoscaler is not here"
+    not all((MANIFESTS / "components" / name).is_dir() for name in ("keda", "worker-autoscaler")),
+    reason="the components keda and worker-autoscaler are not here",
 )
 def test_a_pod_that_grows_has_memory_for_all_its_workers(
     store: Path, rendered: Callable[[Path], Objects], tmp_path: Path
 ) -> None:
-    configure(store, "--kubernetes", tmp_path / "out", "--cpus", 2, "--max-cpus", 4, "--autoscaler", "none")
-    configure(store, "--kubernetes", tmp_path / "four", "--cpus", 4, "--autoscaler", "none")
-    objects = rendered(tmp_path / "out")
-    limits, large = (container_of(found)["resources"]["limits"] for found in (objects, rendered(tmp_path / "four")))
+    configure(store, "--kubernetes", tmp_path / "out", "--cpus", 2, "--max-cpus", 4)
+    configure(store, "--kubernetes", tmp_path / "four", "--cpus", 4, "--autoscaler", "keda")
+    objects, grown = rendered(tmp_path / "out"), rendered(tmp_path / "four")
+    limits, large = (container_of(found)["resources"]["limits"] for found in (objects, grown))
     assert (limits["cpu"], limits["memory"]) == ("2", large["memory"])
     values, most = (values_of((tmp_path / name / "config.properties").read_text()) for name in ("out", "four"))
     mounted = next(
@@ -159,6 +160,8 @@ def test_a_pod_that_grows_has_memory_for_all_its_workers(
     assert settings["budget"]["frontend_memory_mb"] == heap_mb + JVM_OVERHEAD_MB
     needed_mb = sum(model["max_workers"] * model["memory_per_worker_mb"] for model in settings["models"].values())
     assert needed_mb + heap_mb + JVM_OVERHEAD_MB <= int(limits["memory"].removesuffix("Mi"))
+    scaled, scaled_large = (found["ScaledObject", "torchserve"]["spec"]["triggers"] for found in (objects, grown))
+    assert scaled == scaled_large  # a pod grows first
     autoscale = pytest.importorskip("ts_handlers.operate.autoscale.settings")
     autoscale.parse_settings(settings, "autoscale.yaml")
 

@@ -78,7 +78,7 @@ def _workload(
         raise OperatorError(
             f"--min-replicas 0 with --autoscaler {autoscaler}: nothing wakes the first pod; give 1 or more"
         )
-    return Workload(plan, pod_of(plan, archives), thresholds_of(plan), options, autoscaler, min_replicas, most)
+    return Workload(plan, pod_of(plan, archives), thresholds_of(plan, most), options, autoscaler, min_replicas, most)
 
 
 def _kserve_config(directory: Path) -> Path:

@@ -39,8 +39,8 @@ class Thresholds:
     concurrency_limit: int
 
 
-def thresholds_of(plan: Plan) -> Thresholds:
-    """Return the thresholds for pods with this plan.
+def thresholds_of(plan: Plan, most_workers: Mapping[str, int] | None = None) -> Thresholds:
+    """Return the thresholds for pods with this plan; where a pod grows first, for what it has grown to.
 
     By Little's law the requests that wait are rate x waiting time; where that time is one service time they are as many as
     the busy workers, c x utilization, and with those that are computed twice as many. KPA counts requests as they come and
@@ -49,7 +49,8 @@ def thresholds_of(plan: Plan) -> Thresholds:
     slots: dict[str, int] = {}
     for model in plan.models:
         at_once = model.batch_size if plan.gpus else 1  # a CPU computes a batch about as fast as its requests in turn
-        slots[model.name] = slots.get(model.name, 0) + model.min_workers * at_once
+        workers = model.min_workers if most_workers is None else most_workers[model.name]
+        slots[model.name] = slots.get(model.name, 0) + workers * at_once
     utilizations = {name: utilization_of(count) for name, count in slots.items()}
     busy = {name: count * utilizations[name] for name, count in slots.items()}
     batches = sum(2 * model.min_workers * model.batch_size for model in plan.models)
