@@ -22,15 +22,12 @@ CONFIGURED: dict[str, tuple[str, ...]] = {
     "vpa": ("--autoscaler", "vpa"),
     "grows": ("--autoscaler", "keda", "--max-cpus", "8"),
     "none": ("--autoscaler", "none", "--image", "example.org/server:1.0", "--models-image", "example.org/models:1.0"),
-    "gpu": ("--gpus", "1", "--autoscaler", "none"),
+    "gpu": ("--gpus", "1"),
     "kserve-kpa": ("--kserve", "--storage-uri", "s3://models/two"),
     "kserve-hpa": ("--kserve", "--autoscaler", "hpa"),
     "kserve-keda": ("--kserve", "--autoscaler", "keda"),
 }
 """Options of `configure --kubernetes` -> what they are rendered as; two models of different size and weight."""
-
-NEEDED = {"keda": ("keda",), "grows": ("keda", "worker-autoscaler")}
-"""Components without which a form is left out."""
 
 
 def run() -> int:
@@ -70,7 +67,7 @@ def _configured() -> dict[str, str]:
         write_model(store, "small", 300)
         write_model(store, "large", 900, weight=3)
         for form, options in CONFIGURED.items():
-            if not all((MANIFESTS / "components" / name).is_dir() for name in NEEDED.get(form, ())):
+            if form == "grows" and not (MANIFESTS / "components" / "worker-autoscaler").is_dir():
                 continue
             configure(store, "--kubernetes", Path(name) / form, "--cpus", "4", *options)
             rendered[f"configure-{form}"] = render(Path(name) / form)

@@ -58,7 +58,7 @@ def written_files() -> dict[Path, str]:
 
         take(MANIFESTS / "base", (), ("config.properties", "metrics.yaml"))
         for overlay in ("gpu", "mig"):
-            take(MANIFESTS / "overlays" / overlay, (*GPU_OPTIONS, "--autoscaler", "none"), ("config.properties",))
+            take(MANIFESTS / "overlays" / overlay, GPU_OPTIONS, ("config.properties", "autoscaler.yaml"))
     return files
 
 
