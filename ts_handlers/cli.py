@@ -1,7 +1,8 @@
 """`ts-handlers VERB`: build a model archive, configure and run the server, and say what the machine gives.
 
 Each verb is a module with HELP, `add_arguments(parser)` and `run(args) -> exit code`. Only the verb that was asked for
-is imported.
+is imported. A verb that sets `args.then` to a command line is followed by it: so `build`, which knows nothing of the
+server, can end in `configure`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ VERBS = {
     "build": "ts_handlers.build.command",
     "configure": "ts_handlers.operate.configure.command",
     "serve": "ts_handlers.operate.serve",
+    "ready": "ts_handlers.operate.ready",
+    "drain": "ts_handlers.operate.drain",
     "tune": "ts_handlers.operate.tune.command",
     "bench": "ts_handlers.operate.bench",
     "doctor": "ts_handlers.operate.doctor",
@@ -36,8 +39,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return its exit code: 2 for a mistake of the operator, 130 for Ctrl-C."""
     disable_telemetry()
     argv = sys.argv[1:] if argv is None else list(argv)
-    verbs = argv[:1] if argv and argv[0] in VERBS else list(VERBS)
-    args = _parser(verbs).parse_args(argv)
+    while True:
+        verbs = argv[:1] if argv and argv[0] in VERBS else list(VERBS)
+        args = _parser(verbs).parse_args(argv)
+        code = _run(args)
+        if code or not args.then:
+            return code
+        argv = args.then
+
+
+def _run(args: argparse.Namespace) -> int:
     try:
         return int(args.run(args))
     except Exception as error:
@@ -62,7 +73,7 @@ def _parser(verbs: Iterable[str]) -> argparse.ArgumentParser:
         module = importlib.import_module(VERBS[verb])
         command = commands.add_parser(verb, help=module.HELP, description=f"{module.HELP[0].upper()}{module.HELP[1:]}.")
         module.add_arguments(command)
-        command.set_defaults(run=module.run)
+        command.set_defaults(run=module.run, then=None)
     return parser
 
 

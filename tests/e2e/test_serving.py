@@ -20,6 +20,7 @@ import ts_handlers
 from tests.e2e import grpc_client
 from tests.e2e.conftest import SERVED
 from tests.model_dirs import TASK_OF
+from ts_handlers.cli import main
 from ts_handlers.tasks import TASKS
 from ts_handlers.testing import load_handler, predict
 
@@ -203,6 +204,14 @@ def test_describe_names_the_runtime(server: BackgroundServer) -> None:
     assert status == 200
     described = models[0]["customizedMetadata"]
     assert (described["task"], described["threads"]) == ("text-classification", 1)
+
+
+def test_a_readiness_probe_finds_a_worker_of_every_model(
+    server: BackgroundServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["ready", "--config", str(server.config.path)]) == 0  # with the token of its run folder
+    said = capsys.readouterr().out
+    assert [name for name in SERVED if f"{name} 1.0" not in said] == []
 
 
 def test_workers_stay_within_their_share_and_say_so(server: BackgroundServer) -> None:

@@ -20,6 +20,9 @@ HELP = "package a model into a .mar"
 MAX_WEIGHT = 1_000_000.0
 """`ts-handlers configure` takes no larger one."""
 
+KSERVE_STORE = "model-store"
+"""Where KServe's layout has the archives."""
+
 _OWN_OPTIONS = {
     "task": "use --task",
     "runtime.precision": "use --precision",
@@ -40,6 +43,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", required=True, help="model name: letters, digits, dots, dashes and underscores")
     parser.add_argument(
         "--output", required=True, type=Path, metavar="DIR", help="folder for the .mar, the model store"
+    )
+    parser.add_argument(
+        "--kserve",
+        action="store_true",
+        help="lay DIR out for KServe's storageUri: the .mar in DIR/model-store, and DIR/config by `configure --kserve`",
     )
     parser.add_argument("--version", default="1.0", help="model version (default: %(default)s)")
     parser.add_argument(
@@ -138,7 +146,8 @@ def run(args: argparse.Namespace) -> int:
     for option, value in (("--name", args.name), ("--version", args.version)):
         if not NAME_PATTERN.fullmatch(value) or ".." in value:
             raise OperatorError(f"{option} {value!r}: use letters, digits, single dots, dashes and underscores")
-    mar = args.output / f"{args.name}.mar"
+    store: Path = args.output / KSERVE_STORE if args.kserve else args.output
+    mar = store / f"{args.name}.mar"
     if mar.exists() and not args.force:
         raise OperatorError(f"{mar} exists; replace it with --force, or choose another --name")
     settings = parse_settings(args.settings)
@@ -153,7 +162,7 @@ def run(args: argparse.Namespace) -> int:
         task=args.task,
         name=args.name,
         version=args.version,
-        output=args.output.resolve(),
+        output=store.resolve(),
         precision=args.precision,
         backend=args.backend or ("torch" if args.precision == "bf16" else "onnx"),
         quantizer=args.quantizer,
@@ -177,7 +186,10 @@ def run(args: argparse.Namespace) -> int:
     )
     with _stopped_by_sigterm():
         build(request, progress=print)
-    print(f"next: ts-handlers configure {args.output}")
+    if args.kserve:
+        args.then = ["configure", str(store), "--kserve"]
+    else:
+        print(f"next: ts-handlers configure {store}")
     return 0
 
 

@@ -40,11 +40,13 @@ class ManagementClient:
     Args:
         address: Where the management API listens.
         key_file: The key_file.json of the running server; None where it asks for no token.
+        timeout_s: How long one answer may take.
     """
 
-    def __init__(self, address: Address, key_file: Path | None) -> None:
+    def __init__(self, address: Address, key_file: Path | None, *, timeout_s: float = _HTTP_TIMEOUT_S) -> None:
         self._address = address
         self._key_file = key_file
+        self._timeout_s = timeout_s
 
     def get(self, path: str) -> tuple[int, Any]:
         """Return status and JSON body of a GET; status 0 while nobody answers or there is no token yet."""
@@ -69,11 +71,11 @@ class ManagementClient:
     def _connect(self) -> http.client.HTTPConnection:
         host, port = self._address.reachable_host, self._address.port
         if self._address.scheme != "https":
-            return http.client.HTTPConnection(host, port, timeout=_HTTP_TIMEOUT_S)
+            return http.client.HTTPConnection(host, port, timeout=self._timeout_s)
         context = ssl.create_default_context()
         context.check_hostname = False  # TorchServe's own certificate is self-signed, and this is our own child
         context.verify_mode = ssl.CERT_NONE
-        return http.client.HTTPSConnection(host, port, timeout=_HTTP_TIMEOUT_S, context=context)
+        return http.client.HTTPSConnection(host, port, timeout=self._timeout_s, context=context)
 
 
 @dataclass

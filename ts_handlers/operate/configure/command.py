@@ -20,15 +20,17 @@ from ts_handlers.operate.arguments import from_arguments
 from ts_handlers.operate.configure.allocators import Preloads, advice, find_preloads
 from ts_handlers.operate.configure.build_report import read_reports
 from ts_handlers.operate.configure.config_file import CONFIG_NAME, HEADER, METRICS_NAME, Layout, make_entries
+from ts_handlers.operate.configure.kubernetes import command as kubernetes
+from ts_handlers.operate.configure.kubernetes.checks import check_without_pods
 from ts_handlers.operate.configure.launcher import Launch, plan_launch, probe_launcher
 from ts_handlers.operate.configure.options import add_arguments
+from ts_handlers.operate.configure.outcome import check_ours, own_findings, write_files
 from ts_handlers.operate.configure.plan import Options, Plan, make_plan
 from ts_handlers.operate.configure.shares import MIB
+from ts_handlers.operate.configure.summary import count_of, print_plan
 from ts_handlers.operate.metrics_config import METRICS_HEADER, metrics_yaml
-from ts_handlers.operate.replacing import replacing
 from ts_handlers.operate.traps.check import find_traps
-from ts_handlers.operate.traps.finding import Finding
-from ts_handlers.operate.traps.subject import Machine, gather, gather_text
+from ts_handlers.operate.traps.subject import Machine, gather
 
 __all__ = ["HELP", "add_arguments", "run"]
 
@@ -43,6 +45,9 @@ def run(args: argparse.Namespace) -> int:
         raise OperatorError("no folder is given; give the one that holds your .mar files, or --check FILE")
     if args.json:
         raise OperatorError("--json is for --check; leave it out")
+    if args.kubernetes is not None or args.kserve:
+        return kubernetes.run(args)
+    check_without_pods(args)
     return _configure(args)
 
 
@@ -71,17 +76,15 @@ def _configure(args: argparse.Namespace) -> int:
     preloads = find_preloads({core.node for core in cores})
     launch = _launch(plan, budget, cores, preloads) if args.launcher else None
     preload = "" if args.cpus else advice(preloads, f"ts-handlers serve {args.directory}", is_torch=_is_torch(archives))
-    _check_ours(output, HEADER, force=args.force)
-    _check_ours(layout.metrics_config, METRICS_HEADER, force=args.force)
+    check_ours(output, HEADER, force=args.force)
+    check_ours(layout.metrics_config, METRICS_HEADER, force=args.force)
     text = properties.render(make_entries(plan, layout, launch=launch, preload=preload), header=HEADER)
     metrics_text = metrics_yaml()
-    findings = _own_findings(output, text, metrics_text, _machine(args, budget, memory_bytes))
-    for file, content in ((layout.metrics_config, metrics_text), (output, text)):
-        with replacing(file) as part:
-            part.write_text(content, encoding=properties.ENCODING)
+    findings = own_findings(output, text, metrics_text, _machine(args, budget, memory_bytes))
+    write_files({layout.metrics_config: metrics_text, output: text})
     print(f"budget: {budget.describe() if args.cpus is None else f'{args.cpus:g} CPUs (given)'}")
     print(f"memory: {memory_bytes / MIB:.0f} MiB{'' if args.memory_mb is None else ' (given)'}")
-    _print_plan(plan)
+    print_plan(plan)
     for warning in launch.warnings if launch else ():
         print(f"warning: {warning}")
     for finding in findings:
@@ -102,29 +105,10 @@ def _check(args: argparse.Namespace) -> int:
         for finding in findings:
             print(finding.describe())
         others = len(findings) - problems
-        print(f"{args.check}: {_count(problems, 'problem')}, {_count(others, 'warning or hint', 'warnings and hints')}")
-    return 1 if problems else 0
-
-
-def _own_findings(output: Path, text: str, metrics_text: str, machine: Machine) -> list[Finding]:
-    """Read back what would be written; return what is worth a warning.
-
-    Raises:
-        OperatorError: It has a problem: of an archive, or else a bug of this command.
-    """
-    environ = {name: value for name, value in os.environ.items() if name != "TS_CONFIG_FILE"}  # serve leaves it out
-    subject = gather_text(output, text, environ, machine, metrics_text=metrics_text)
-    findings = find_traps(subject)
-    problems = [finding for finding in findings if finding.severity == "problem"]
-    for problem in problems:
-        if problem.key in subject.store.archives:
-            raise OperatorError(f"{problem.key}: {problem.seen}: {problem.why}; {problem.remedy}")
-    if problems:
-        raise OperatorError(
-            f"what configure decided does not pass its own check ({problems[0].describe()}): this is a bug of "
-            f"ts-handlers, please report it; {output} is left as it was"
+        print(
+            f"{args.check}: {count_of(problems, 'problem')}, {count_of(others, 'warning or hint', 'warnings and hints')}"
         )
-    return [finding for finding in findings if finding.severity == "warning"]
+    return 1 if problems else 0
 
 
 def _machine(args: argparse.Namespace, budget: CpuBudget, memory_bytes: int) -> Machine:
@@ -166,35 +150,3 @@ def _check_ports(layout: Layout, plan: Plan) -> None:
             f"--initial-worker-port {layout.initial_worker_port} leaves no room for {plan.num_workers} workers; "
             "choose a smaller one"
         )
-
-
-def _check_ours(file: Path, header: str, *, force: bool) -> None:
-    if file.exists() and not file.is_file():
-        raise OperatorError(f"{file} is no regular file; choose another --output")
-    if force or not file.exists():
-        return
-    if header not in file.read_text(encoding=properties.ENCODING):
-        raise OperatorError(
-            f"{file} was not written by this command; choose another --output, or --force to replace it"
-        )
-
-
-def _print_plan(plan: Plan) -> None:
-    width = max(len(f"{model.name} {model.version}") for model in plan.models)
-    for model in plan.models:
-        fixed = f"  ({', '.join(model.fixed)}: decided by its model-config.yaml)" if model.fixed else ""
-        label = f"{model.name} {model.version}"
-        print(f"  {label:{width}}  {_count(model.min_workers, 'worker')}, batches of up to {model.batch_size}{fixed}")
-    over = f" (more than the {plan.cpus:g} CPUs)" if plan.num_workers > max(plan.cpus, 1) and not plan.gpus else ""
-    threads = _count(plan.workers.threads, "thread")
-    print(
-        f"  {_count(plan.num_workers, 'worker')} in all{over}, {threads} each, one queue of {plan.job_queue_size} for "
-        "each model"
-    )
-    for line in plan.workers.reason.splitlines():
-        print(f"    {line}")
-    print(f"  frontend: {_count(plan.netty_threads, 'thread')} + {plan.netty_client_threads}, heap {plan.heap_mb} MB")
-
-
-def _count(number: int, noun: str, plural: str | None = None) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {plural or f'{noun}s'}"

@@ -218,7 +218,10 @@ def _reach_entries(layout: Layout) -> list[Entry]:
         Entry(
             "disable_token_authorization",
             "false" if layout.is_token_required else "true",
-            "Clients send a token of key_file.json, in the folder the server runs in.",
+            "Clients send a token of key_file.json, in the folder the server runs in."
+            if layout.is_token_required
+            else "Whoever reaches the inference address is served: tokens differ from server to server, so that clients of\n"
+            "several would need all of them. A gateway or a network policy decides who comes in.",
         ),
         Entry("token_expiration_min", str(layout.token_expiration_min), "Minutes until a token must be renewed."),
         Entry("enable_model_api", "false", "Nobody registers or removes models while the server runs."),

@@ -10,6 +10,7 @@ from typing import get_args
 
 from ts_handlers.operate.arguments import whole
 from ts_handlers.operate.configure.config_file import CONFIG_NAME, Layout
+from ts_handlers.operate.configure.kubernetes.options import add_pod_arguments
 from ts_handlers.operate.configure.plan import BATCH_SIZES, MAX_BATCH_SIZE, Options
 from ts_handlers.operate.configure.workers import MAX_WORKERS, Profile
 
@@ -30,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_check_arguments(parser.add_argument_group("looking at a file instead of writing one"))
     _add_machine_arguments(parser.add_argument_group("the machine that serves"))
     _add_share_arguments(parser.add_argument_group("what the workers get"))
+    add_pod_arguments(parser.add_argument_group("pods of Kubernetes"))
     _add_reach_arguments(parser.add_argument_group("who can reach the server"))
 
 

@@ -150,7 +150,7 @@ def make_plan(
     """
     if not 0 < cpus <= MAX_CPUS:
         raise OperatorError(f"the CPU budget is {cpus:g}; give a number above 0 and up to {MAX_CPUS:g} with --cpus")
-    heap_mb = max(MIN_HEAP_MB, min(memory_bytes // 8 // MIB, MAX_HEAP_MB))
+    heap_mb = heap_mb_of(memory_bytes)
     memory = MemoryPlan(memory_bytes / MIB, heap_mb)
     known = reports or {}
     demands = [
@@ -179,6 +179,11 @@ def make_plan(
         heap_mb=heap_mb,
         is_small_jvm=java_cpus <= SMALL_JVM_CPUS,
     )
+
+
+def heap_mb_of(memory_bytes: int) -> int:
+    """Return the frontend's largest heap, MiB: an eighth of the memory, within bounds."""
+    return max(MIN_HEAP_MB, min(memory_bytes // 8 // MIB, MAX_HEAP_MB))
 
 
 def _job_queue_size(models: Sequence[ModelPlan], profile: Profile) -> int:

@@ -1,0 +1,1 @@
+"""configure --kubernetes: the plan of config.properties -> an overlay whose numbers are the same ones."""
