@@ -106,7 +106,7 @@ def test_answers_are_the_same_alone_shuffled_and_together(kind: str, make: Make,
     check_order(make(kind), [payload(kind, text) for text in texts])
 
 
-SLOW = tuple(
+COSTLY = tuple(
     # a compiler takes 15 s for a package, NNCF and the choice of shapes 5 s for a graph: once each, for one model
     engine
     for engine in ENGINES
@@ -122,10 +122,14 @@ def is_made_here(engine: Method) -> bool:
 
 
 ENGINES_BY_KIND = tuple(
-    pytest.param(kind, engine, id=f"{kind}-{engine.name.replace(' ', '-')}")
+    pytest.param(
+        *(kind, engine),
+        id=f"{kind}-{engine.name.replace(' ', '-')}",
+        marks=pytest.mark.slow if engine.form == "compiled" and engine.precision != "fp32" else (),
+    )
     for kind in TINY_KINDS
     for engine in ENGINES
-    if (engine not in SLOW or kind == TINY_KINDS[0]) and is_made_here(engine)
+    if (engine not in COSTLY or kind == TINY_KINDS[0]) and is_made_here(engine)
 )
 
 

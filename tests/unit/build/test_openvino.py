@@ -105,6 +105,7 @@ def test_int8_is_near_fp32_and_its_worst_products_can_be_kept(minilm: Material, 
     assert path.with_suffix(".bin").stat().st_size < 15e6
 
 
+@pytest.mark.slow
 def test_mixed_precision_holds_its_limits(model_dirs: ModelDirs, tmp_path: Path) -> None:
     tiny = material(model_dirs, "tiny-distilbert", tmp_path, HERE, num_samples=40)
     tiny.limits = Limits(min_mean_cosine=0.999, min_cosine=0.99)
@@ -117,6 +118,7 @@ def test_mixed_precision_holds_its_limits(model_dirs: ModelDirs, tmp_path: Path)
     assert engine.runtime["float_precision"] == ("bf16" if HERE.has_bf16 else "fp32")
 
 
+@pytest.mark.slow
 def test_accuracy_is_controlled_where_there_are_labels(model_dirs: ModelDirs, tmp_path: Path) -> None:
     tiny = material(model_dirs, "tiny-distilbert", tmp_path, HERE, num_samples=24)
     method = find_method("openvino", "int8", "nncf-accuracy")

@@ -29,6 +29,7 @@ KIND = "tiny-distilbert"
 SHARE = cpu_share(CpuBudget((0,)), 1)
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++")
+slow = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +49,7 @@ def ids(size: int, length: int) -> dict[str, np.ndarray]:
     return {"input_ids": values, "attention_mask": mask}
 
 
+@slow
 @needs_compiler
 @pytest.mark.parametrize("shape", [(1, 2), (1, 128), (3, 7), (9, 64)])
 def test_any_batch_and_length_answers_as_eager_torch_does(
@@ -60,11 +62,13 @@ def test_any_batch_and_length_answers_as_eager_torch_does(
     np.testing.assert_allclose(actual["logits"], expected["logits"], rtol=1e-4, atol=1e-4)
 
 
+@slow
 @needs_compiler
 def test_the_package_says_what_it_is(package: Path) -> None:
     assert opened(package).describe() == f"torch {torch.__version__} on cpu, fp32, compiled ahead of time"
 
 
+@slow
 @needs_compiler
 def test_a_cpu_without_the_instructions_is_refused(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     here = torch_package.read_flags()
@@ -73,6 +77,7 @@ def test_a_cpu_without_the_instructions_is_refused(package: Path, monkeypatch: p
         opened(package)
 
 
+@slow
 @needs_compiler
 def test_the_threads_of_the_build_are_not_the_workers(package: Path) -> None:
     with zipfile.ZipFile(package / "model.pt2") as archive:
@@ -81,6 +86,7 @@ def test_the_threads_of_the_build_are_not_the_workers(package: Path) -> None:
     assert not re.search(r"num_threads\(\d", code)
 
 
+@slow
 @needs_compiler
 def test_an_isa_that_inductor_did_not_take_is_an_error(package: Path) -> None:
     with pytest.raises(OperatorError, match="compiled for .* and was asked for NEON"):

@@ -60,6 +60,7 @@ def test_a_graph_is_a_session(model_dirs: ModelDirs, tmp_path: Path) -> None:
     assert (session.max_parallel, session.describe()) == (1, "a graph")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++")
 @pytest.mark.skipif(not target_cpu("native").has_vnni, reason="this CPU has no VNNI")
 @pytest.mark.parametrize("quantizer", ["torchao", "inc"])
