@@ -32,6 +32,8 @@ _RUN_MB = 640
 _CONTAINER_LOG_MB = 128
 """What the container prints; the kubelet counts it, too."""
 _LEAST_STORE_MB, _LEAST_SCRATCH_MB = 1024, 1280
+_COPIES = 3
+"""A model as it is, and the file that workers map: with its weights as they are and as kernels want them."""
 _SCRATCH_MARGIN_MB = 256
 """Beside the unpacked archives: sockets and Java's native libraries."""
 _LEAST_DEADLINE_S = 600
@@ -145,7 +147,7 @@ def pod_of(plan: Plan, archives: Sequence[Archive]) -> Pod:
     packed_mb = sum(archive.path.stat().st_size for archive in archives) / MIB
     unpacked_mb = sum(map(_unpacked_bytes, archives)) / MIB
     model_store_mb = max(_LEAST_STORE_MB, _rounded(packed_mb))
-    scratch_mb = max(_LEAST_SCRATCH_MB, _rounded(unpacked_mb + _SCRATCH_MARGIN_MB))
+    scratch_mb = max(_LEAST_SCRATCH_MB, _rounded(_COPIES * unpacked_mb + _SCRATCH_MARGIN_MB))
     startup_s = PROCESS_START_S + max(model.startup_timeout_s for model in plan.models)
     response_s = max(model.response_timeout_s for model in plan.models)
     drain_s = SETTLE_S + response_s
