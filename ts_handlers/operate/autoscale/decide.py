@@ -1,0 +1,257 @@
+"""How many workers a model should have: a pure function of what was observed, that says why.
+
+The demand, in workers, is the larger of two figures:
+
+* requests in flight / target in flight of one worker. A queue makes it grow at once.
+* rate / (capacity of one worker * highest utilization). The capacity is learned while there is a queue. Without it a model
+  whose queue has just been cleared would seem to need no workers: those that were added are why there is no queue.
+
+The demand must be above (below) what there is for a whole window before workers are added (removed). Windows are multiples
+of the time a worker takes to load, because nothing that is over sooner than that is worth a worker.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from ts_handlers.config import setting
+
+Cause = Literal["steady", "load", "idle", "latency", "minimum", "maximum", "budget", "starting", "window", "cooldown"]
+
+SATURATED_QUEUE = 1.0
+"""Requests in the queue for each worker from which on all are taken to be busy."""
+
+_CAPACITY_WEIGHT = 0.3
+"""Weight of the newest sample in the moving average of a worker's capacity."""
+
+_LEAST_LOAD_TIME_S = 0.5
+"""Windows of a worker that loads at once would be empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """When one model gets and loses workers.
+
+    Attributes:
+        min_workers: Fewest workers.
+        max_workers: Most workers.
+        target_in_flight: Requests in flight, the queue included, for one worker; less than 1 where batches are of one.
+        max_utilization: Highest share of a worker's capacity that is planned for.
+        max_latency_ms: Mean latency, the queue included, from which on one more worker is wanted; None for no limit.
+        tolerance: Share by which demand must be over the workers there are before any are added; also what is kept in
+            reserve when some are removed.
+        max_step_up: Most workers added at once.
+        max_step_down: Most workers removed at once.
+        up_load_times: How long demand must be high, in load times.
+        down_load_times: How long demand must be low, in load times.
+        cooldown_load_times: Least time between two changes, in load times.
+    """
+
+    min_workers: int = setting(1, minimum=1)
+    max_workers: int = setting(4, minimum=1)
+    target_in_flight: float = setting(4.0, minimum=0.01)
+    max_utilization: float = setting(0.8, minimum=0.05)
+    max_latency_ms: float | None = setting(None, minimum=0.001)
+    tolerance: float = setting(0.1, minimum=0)
+    max_step_up: int = setting(2, minimum=1)
+    max_step_down: int = setting(1, minimum=1)
+    up_load_times: float = setting(0.5, minimum=0)
+    down_load_times: float = setting(10.0, minimum=0)
+    cooldown_load_times: float = setting(2.0, minimum=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What was seen of one model.
+
+    Attributes:
+        time_s: When, on any clock that only goes forward.
+        workers: Workers there are, starting ones included.
+        ready: Those that serve.
+        in_flight: Mean number of requests in the server, the queue included.
+        queued: Mean number of requests in the queue.
+        rate: Requests answered per second.
+        latency_ms: Mean latency of those, the queue included; None where there were none.
+        load_time_s: How long a worker takes to load.
+    """
+
+    time_s: float
+    workers: int
+    ready: int
+    in_flight: float
+    queued: float
+    rate: float
+    latency_ms: float | None = None
+    load_time_s: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """The most workers a model may have now, for another reason than its own policy.
+
+    Attributes:
+        workers: Their number.
+        reason: What limits them, in a few words.
+    """
+
+    workers: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What has to be remembered of one model between two decisions.
+
+    Attributes:
+        demands: (time, demand in workers) of the observations that a window can still need, oldest first.
+        capacity: Requests per second of one worker; None until there was a queue.
+        changed_s: When the number of workers was last changed; None for never.
+    """
+
+    demands: tuple[tuple[float, float], ...] = ()
+    capacity: float | None = None
+    changed_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """How many workers there should be, and why.
+
+    Attributes:
+        workers: Workers wanted now.
+        change: Workers to add; negative: to remove.
+        demand: Workers that the traffic needs, as observed.
+        cause: What decided, as a label.
+        reason: The same in words, with figures.
+    """
+
+    workers: int
+    change: int
+    demand: float
+    cause: Cause
+    reason: str
+
+
+def decide(policy: Policy, state: State, seen: Observation, limit: Limit | None = None) -> tuple[Decision, State]:
+    """Return how many workers a model should have, and the state for the next call.
+
+    The state says that a change was made when the decision is one. Where it then could not be carried out, go on with
+    `forget_change(new, old)`.
+
+    Args:
+        policy: The model's policy.
+        state: What the last call returned; `State()` for the first.
+        seen: What was observed.
+        limit: What budgets allow; None for no limit.
+    """
+    capacity = _learn_capacity(state.capacity, seen)
+    demand, what = _demand(policy, capacity, seen)
+    load_time_s = max(_LEAST_LOAD_TIME_S, seen.load_time_s)
+    longest_s = load_time_s * max(policy.up_load_times, policy.down_load_times)
+    demands = (*_recent(state.demands, seen.time_s - longest_s), (seen.time_s, demand))
+    state = replace(state, demands=demands, capacity=capacity)
+    workers, cause, reason = _choose(policy, state, seen, load_time_s, limit)
+    if workers != seen.workers:
+        state = replace(state, changed_s=seen.time_s)
+    return Decision(workers, workers - seen.workers, demand, cause, f"{reason}; {what}"), state
+
+
+def forget_change(new: State, old: State) -> State:
+    """Return the new state as if its change had not been made: the next decision needs not wait for the cooldown."""
+    return replace(new, changed_s=old.changed_s)
+
+
+def _learn_capacity(known: float | None, seen: Observation) -> float | None:
+    """Return requests per second of one worker: exact while all have work waiting, else at least what each answers."""
+    if seen.ready == 0 or seen.rate <= 0:
+        return known
+    sample = seen.rate / seen.ready
+    if seen.queued >= SATURATED_QUEUE * seen.ready:
+        return sample if known is None else known + _CAPACITY_WEIGHT * (sample - known)
+    return known if known is None else max(known, sample)
+
+
+def _demand(policy: Policy, capacity: float | None, seen: Observation) -> tuple[float, str]:
+    """Return the workers that traffic needs, and the figures it comes from."""
+    by_flight = seen.in_flight / policy.target_in_flight
+    by_rate = 0.0 if not capacity else seen.rate / (capacity * policy.max_utilization)
+    what = f"in flight {seen.in_flight:.1f}, queued {seen.queued:.1f}, {seen.rate:.1f} requests/s"
+    what += "" if capacity is None else f" at {capacity:.1f} a worker"
+    what += "" if seen.latency_ms is None else f", latency {seen.latency_ms:.0f} ms"
+    demand = max(by_flight, by_rate)
+    if _is_slow(policy, seen):
+        demand = max(demand, seen.workers * (1 + policy.tolerance) + 0.5)
+    return demand, f"demand {demand:.2f} workers ({what})"
+
+
+def _is_slow(policy: Policy, seen: Observation) -> bool:
+    return policy.max_latency_ms is not None and (seen.latency_ms or 0.0) > policy.max_latency_ms
+
+
+def _recent(demands: tuple[tuple[float, float], ...], since_s: float) -> tuple[tuple[float, float], ...]:
+    """Leave out what is older than a window, but for the newest of those: it shows that the window is covered."""
+    older = sum(1 for time_s, _ in demands if time_s < since_s)
+    return demands[max(0, older - 1) :]
+
+
+def _window(state: State, now_s: float, seconds: float) -> list[float] | None:
+    """Return the demands of the last seconds; None where observations do not reach so far back."""
+    since_s = now_s - seconds
+    if state.demands[0][0] > since_s:
+        return None
+    return [demand for time_s, demand in state.demands if time_s >= since_s]
+
+
+def _choose(
+    policy: Policy, state: State, seen: Observation, load_time_s: float, limit: Limit | None
+) -> tuple[int, Cause, str]:
+    """Return the workers wanted, the cause and the reason: bounds first, then what forbids a change, then demand."""
+    low, high, bound = _bounds(policy, limit)
+    if seen.workers < low:
+        workers = min(low, seen.workers + policy.max_step_up)
+        return workers, "minimum", f"{seen.workers} workers are fewer than min_workers {policy.min_workers}"
+    if seen.ready < seen.workers:
+        return seen.workers, "starting", f"{seen.workers - seen.ready} of {seen.workers} workers are not ready yet"
+    if seen.workers > high:
+        workers = max(high, seen.workers - policy.max_step_down)
+        return workers, "maximum" if limit is None or limit.workers > high else "budget", f"at most {high}: {bound}"
+    wanted, cause, reason = _by_demand(policy, state, seen, load_time_s)
+    if wanted == seen.workers:
+        return wanted, cause, reason
+    if state.changed_s is not None:
+        left_s = state.changed_s + policy.cooldown_load_times * load_time_s - seen.time_s
+        if left_s > 0:
+            return seen.workers, "cooldown", f"{wanted} wanted, {left_s:.0f} s of cooldown left"
+    allowed = max(low, min(high, wanted))
+    if allowed == seen.workers:
+        is_policy = wanted < low or limit is None or limit.workers >= policy.max_workers
+        at_bound: Cause = ("minimum" if wanted < low else "maximum") if is_policy else "budget"
+        return allowed, at_bound, f"{wanted} wanted, stays: {bound if wanted > high else f'min_workers {low}'}"
+    return allowed, cause, reason
+
+
+def _bounds(policy: Policy, limit: Limit | None) -> tuple[int, int, str]:
+    """Return fewest and most workers and what limits them; the fewest give way to a budget, but for one worker."""
+    if limit is None or limit.workers >= policy.max_workers:
+        return policy.min_workers, policy.max_workers, f"max_workers {policy.max_workers}"
+    most = max(1, limit.workers)
+    return min(policy.min_workers, most), most, limit.reason
+
+
+def _by_demand(policy: Policy, state: State, seen: Observation, load_time_s: float) -> tuple[int, Cause, str]:
+    """Compare the demand of a whole window with the workers there are."""
+    up_s, down_s = policy.up_load_times * load_time_s, policy.down_load_times * load_time_s
+    ups, downs = (_window(state, seen.time_s, seconds) for seconds in (up_s, down_s))
+    if ups is not None and min(ups) > seen.workers * (1 + policy.tolerance):
+        wanted = min(math.ceil(min(ups)), seen.workers + policy.max_step_up)
+        cause: Cause = "latency" if _is_slow(policy, seen) else "load"
+        return wanted, cause, f"demand was at least {min(ups):.2f} for {up_s:.1f} s"
+    if downs is not None and (needed := math.ceil(max(downs) * (1 + policy.tolerance))) < seen.workers:
+        wanted = max(needed, seen.workers - policy.max_step_down)
+        return wanted, "idle", f"demand was at most {max(downs):.2f} for {down_s:.1f} s"
+    now = state.demands[-1][1]
+    if now > seen.workers * (1 + policy.tolerance) or math.ceil(now * (1 + policy.tolerance)) < seen.workers:
+        return seen.workers, "window", "demand is not so for long enough yet"
+    return seen.workers, "steady", f"{seen.workers} workers are enough"
