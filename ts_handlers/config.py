@@ -223,7 +223,7 @@ def load_config(model_config: Mapping[str, Any] | None, output_config: type = Ou
 
 
 def from_mapping(cls: type[T], values: Any, path: str) -> T:
-    """Build dataclass `cls` from a mapping, field by field, naming `path` in every error.
+    """Build dataclass `cls` from a mapping, field by field, naming `path` (a file's name ends with a colon) in every error.
 
     Raises:
         ConfigError: An unknown key, a wrong type or a value out of range.
@@ -233,13 +233,17 @@ def from_mapping(cls: type[T], values: Any, path: str) -> T:
     fields = {item.name: item for item in dataclasses.fields(cls)}  # type: ignore[arg-type]  # T is a dataclass
     for key in values:
         if key not in fields:
-            raise ConfigError(f"{path}.{key} is no setting; {_nearest(str(key), fields)}")
+            raise ConfigError(f"{_join(path, key)} is no setting; {_nearest(str(key), fields)}")
     hints = typing.get_type_hints(cls)
     converted = {}
     for key, value in values.items():
-        converted[key] = _convert(hints[key], value, f"{path}.{key}")
-        _check_minimum(converted[key], fields[key].metadata.get("minimum"), f"{path}.{key}")
+        converted[key] = _convert(hints[key], value, _join(path, key))
+        _check_minimum(converted[key], fields[key].metadata.get("minimum"), _join(path, key))
     return cls(**converted)
+
+
+def _join(path: str, key: object) -> str:
+    return f"{path} {key}" if path.endswith(":") else f"{path}.{key}"
 
 
 def _nearest(key: str, known: Mapping[str, object]) -> str:
@@ -263,9 +267,11 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
         if isinstance(value, str) or not isinstance(value, Sequence):
             raise ConfigError(f"{path} is {_show(value)}; it must be a list")
         return tuple(_convert(arguments[0], item, f"{path}[{index}]") for index, item in enumerate(value))
-    if origin is not None:  # Mapping[str, str]
+    if origin is not None:  # Mapping[str, str], or of sections that are named by the operator
         if not isinstance(value, Mapping):
             raise ConfigError(f"{path} is {_show(value)}; it must be a mapping")
+        if dataclasses.is_dataclass(arguments[1]):
+            return {str(key): _convert(arguments[1], item, f"{path}.{key}") for key, item in value.items()}
         return {str(key): str(item) for key, item in value.items()}
     if dataclasses.is_dataclass(hint):
         return from_mapping(typing.cast("type", hint), {} if value is None else value, path)

@@ -1,0 +1,96 @@
+"""From what was read of TorchServe, look by look, to what is observed of a model."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+from ts_handlers.operate.autoscale.decide import Observation
+from ts_handlers.operate.autoscale.torchserve import Counters, ModelStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One look at one model.
+
+    Attributes:
+        time_s: When.
+        status: Its workers and its queue.
+        counters: What the metrics had counted; None where they could not be read.
+    """
+
+    time_s: float
+    status: ModelStatus
+    counters: Counters | None
+
+
+class Window:
+    """The last looks at one model.
+
+    It starts anew whenever the number of ready workers changes, for a rate is one of so many workers, and when counters
+    have gone back, for then TorchServe was started again.
+
+    Args:
+        model: The model's name.
+        seconds: How far back it reaches.
+        load_time_s: How long a worker takes to load, until TorchServe has measured it.
+    """
+
+    def __init__(self, model: str, seconds: float, load_time_s: float) -> None:
+        self._model, self._seconds = model, seconds
+        self._load_time_s = load_time_s
+        self._samples: deque[Sample] = deque()
+
+    def add(self, sample: Sample) -> Observation:
+        """Take one look in and return what is observed."""
+        if self._samples and not self._continues(self._samples[-1], sample):
+            self._samples.clear()
+        self._samples.append(sample)
+        while len(self._samples) > 2 and self._samples[1].time_s <= sample.time_s - self._seconds:
+            self._samples.popleft()
+        if sample.counters is not None:
+            self._load_time_s = sample.counters.load_time_s.get(self._model, self._load_time_s)
+        return self._observe(sample)
+
+    def _continues(self, before: Sample, now: Sample) -> bool:
+        if before.status.num_ready != now.status.num_ready:
+            return False
+        if before.counters is None or now.counters is None:
+            return before.counters is now.counters
+        name = self._model
+        return now.counters.requests.get(name, 0.0) >= before.counters.requests.get(name, 0.0)
+
+    def _observe(self, now: Sample) -> Observation:
+        """Compute means and rates over the window.
+
+        In flight are those in the queue, which are counted, and those with a worker: by Little's law their mean number is
+        the rate of their summed seconds.
+        """
+        queued = sum(sample.status.queued for sample in self._samples) / len(self._samples)
+        first = self._samples[0]
+        seconds = now.time_s - first.time_s
+        in_service, rate, latency_ms = 0.0, 0.0, None
+        if first.counters is not None and now.counters is not None and seconds > 0:
+            requests, latency_s, queue_s = (
+                now_sums.get(self._model, 0.0) - first_sums.get(self._model, 0.0)
+                for now_sums, first_sums in (
+                    (now.counters.requests, first.counters.requests),
+                    (now.counters.latency_s, first.counters.latency_s),
+                    (now.counters.queue_s, first.counters.queue_s),
+                )
+            )
+            in_service = max(0.0, latency_s - queue_s) / seconds
+            refused = now.counters.failures - first.counters.failures
+            answered = max(0.0, requests - refused - (now.status.queued - first.status.queued))
+            rate = answered / seconds
+            latency_ms = latency_s / answered * 1000 if answered >= 1 else None
+        return Observation(
+            time_s=now.time_s,
+            workers=len(now.status.workers),
+            ready=now.status.num_ready,
+            in_flight=queued + in_service,
+            queued=queued,
+            rate=rate,
+            latency_ms=latency_ms,
+            load_time_s=self._load_time_s,
+        )
