@@ -26,6 +26,7 @@ VERBS = {
     "tune": "ts_handlers.operate.tune.command",
     "bench": "ts_handlers.operate.bench",
     "doctor": "ts_handlers.operate.doctor",
+    "autoscale": "ts_handlers.operate.autoscale.command",
 }
 
 DEBUG_ENV = "TS_HANDLERS_DEBUG"

@@ -1,0 +1,115 @@
+"""`ts-handlers autoscale`: scale workers until a signal asks to stop."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+
+from ts_handlers.operate.autoscale.settings import Settings, read_settings
+from ts_handlers.optional import import_optional
+
+HELP = "scale workers, and the pod they run in, to the traffic"
+
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+logger = logging.getLogger("ts_handlers.autoscale")
+
+
+class _StopRequested(BaseException):
+    """A signal asks to end; it passes every handler of errors, and ends every wait."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `ts-handlers autoscale`."""
+    parser.add_argument("--config", metavar="FILE", type=Path, required=True, help="what to scale, and how (YAML)")
+    parser.add_argument("--dry-run", action="store_true", help="decide and say so, and change nothing")
+    parser.add_argument("--verbose", action="store_true", help="log every decision, not only changes")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Scale until a signal comes; workers stay as they are then."""
+    settings = read_settings(args.config)
+    import_optional("prometheus_client", "metrics are read and served with prometheus_client", extra="operate")
+    with _logging(verbose=args.verbose), _stop_on_signals():
+        try:
+            _scale(settings, is_dry_run=args.dry_run)
+        except _StopRequested as stop:
+            logger.info("stopped (%s); the workers stay as they are", signal.Signals(stop.number).name)
+    return 0
+
+
+def _scale(settings: Settings, *, is_dry_run: bool) -> None:
+    from ts_handlers.operate.autoscale.autoscaler import Autoscaler
+    from ts_handlers.operate.autoscale.pod import Pod
+    from ts_handlers.operate.autoscale.report import Report, serve_metrics
+    from ts_handlers.operate.autoscale.resize import Resizer
+    from ts_handlers.operate.autoscale.torchserve import TorchServe
+
+    report = Report()
+    resizer = None
+    if settings.kubernetes is not None:
+        pod = Pod(settings.kubernetes)
+        resizer = Resizer(pod, time.monotonic, report)
+    with contextlib.ExitStack() as stack:
+        metrics = settings.metrics
+        if metrics.port is not None:
+            stack.enter_context(serve_metrics(report, metrics.host, metrics.port))
+        where = "this machine" if settings.kubernetes is None else pod.describe()
+        logger.info(
+            "scaling %s of %s on %s%s%s",
+            ", ".join(settings.models),
+            settings.torchserve.management_url,
+            where,
+            f"; metrics on http://{metrics.host}:{metrics.port}/metrics" if metrics.port is not None else "",
+            "; dry run: nothing is changed" if is_dry_run else "",
+        )
+        server = TorchServe(settings.torchserve)
+        Autoscaler(
+            settings, server, resizer, report, clock=time.monotonic, sleep=time.sleep, is_dry_run=is_dry_run
+        ).run()
+
+
+@contextlib.contextmanager
+def _logging(*, verbose: bool) -> Iterator[None]:
+    """Log to standard output, with the time."""
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG if verbose else logging.INFO)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = True
+
+
+@contextlib.contextmanager
+def _stop_on_signals() -> Iterator[None]:
+    """Turn the signals that mean "end" into an exception, once; one that is ignored (nohup) stays ignored."""
+
+    def request(number: int, _frame: FrameType | None) -> None:
+        for each in _STOP_SIGNALS:
+            signal.signal(each, signal.SIG_IGN)
+        raise _StopRequested(number)
+
+    before = {number: signal.getsignal(number) for number in _STOP_SIGNALS}
+    try:
+        for number, handler in before.items():
+            if handler is not signal.SIG_IGN:
+                signal.signal(number, request)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
