@@ -69,7 +69,8 @@ class Autoscaler:
             return self._settings.interval_s
         counters = self._read_counters()
         claims = {model.name: _claim(model, status) for model, status in found}
-        plans = [self._decide(model, status, counters, claims) for model, status in found]
+        decided = [self._decide(model, status, counters, claims) for model, status in found]
+        plans = [plan for plan in decided if plan is not None]
         if self._is_dry_run:
             self._tell_plans(plans)
             return self._settings.interval_s
@@ -105,15 +106,17 @@ class Autoscaler:
 
     def _decide(
         self, model: ScaledModel, status: ModelStatus, counters: Counters | None, claims: dict[str, Claim]
-    ) -> Plan:
+    ) -> Plan | None:
         """Decide for one model, and raise its claim to what it is to get (its fewest workers at least), for all to see."""
         before = model.state
         seen = model.window.add(Sample(self._clock(), status, counters))
+        if seen is None:
+            claims[model.name] = _at_least(claims[model.name], model.settings.min_workers)
+            return None
         decision, model.state = decide(model.settings, before, seen, self._limit(model, seen, claims))
         self._report.observed(model.name, seen, decision)
-        claim = claims[model.name]
-        workers = max(claim.workers, decision.workers, model.settings.min_workers)
-        claims[model.name] = replace(claim, workers=workers)
+        workers = max(decision.workers, model.settings.min_workers)
+        claims[model.name] = _at_least(claims[model.name], workers)
         return Plan(model, status, decision, before)
 
     def _limit(self, model: ScaledModel, seen: Observation, claims: Mapping[str, Claim]) -> Limit:
@@ -151,6 +154,10 @@ class Autoscaler:
                 self._report.planned(name, before, decision)
             else:
                 self._report.forget(f"plan {name}")
+
+
+def _at_least(claim: Claim, workers: int) -> Claim:
+    return replace(claim, workers=max(claim.workers, workers))
 
 
 def _claim(model: ScaledModel, status: ModelStatus) -> Claim:

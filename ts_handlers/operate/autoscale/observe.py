@@ -41,8 +41,8 @@ class Window:
         self._load_time_s = load_time_s
         self._samples: deque[Sample] = deque()
 
-    def add(self, sample: Sample) -> Observation:
-        """Take one look in and return what is observed."""
+    def add(self, sample: Sample) -> Observation | None:
+        """Take one look in and return what is observed; None where a rate needs another look."""
         if self._samples and not self._continues(self._samples[-1], sample):
             self._samples.clear()
         self._samples.append(sample)
@@ -50,6 +50,8 @@ class Window:
             self._samples.popleft()
         if sample.counters is not None:
             self._load_time_s = sample.counters.load_time_s.get(self._model, self._load_time_s)
+        if sample.counters is not None and len(self._samples) == 1:
+            return None
         return self._observe(sample)
 
     def _continues(self, before: Sample, now: Sample) -> bool:
