@@ -202,7 +202,8 @@ def test_steady_demand_never_turns_round(policy: Policy, workers: int, in_flight
 def test_random_arrivals_of_a_steady_rate_settle(rate: float) -> None:
     """Ten minutes at one rate, after a burst: requests arrive at random, each worker answers 50 a second."""
     arrivals = random.Random(f"{rate}")  # noqa: S311
-    state, workers, queue, counts = State(), 1, 0.0, []
+    state, workers, queue = State(), 1, 0.0
+    counts: list[int] = []
     ready_at = 0.0
     for time_s in range(720):
         mean = 300.0 if 60 <= time_s < 120 else rate
