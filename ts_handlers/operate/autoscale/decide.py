@@ -1,13 +1,14 @@
 """How many workers a model should have: a pure function of what was observed, that says why.
 
-The demand, in workers, is the larger of two figures:
+Two figures say how many workers the traffic needs:
 
-* requests in flight / target in flight of one worker. A queue makes it grow at once.
-* rate / (capacity of one worker * highest utilization). The capacity is learned while there is a queue. Without it a model
-  whose queue has just been cleared would seem to need no workers: those that were added are why there is no queue.
+* its pressure, requests in flight / target in flight of one worker. A queue makes it grow at once. It adds workers.
+* its need, the larger of that and of rate / (capacity of one worker * highest utilization). It must be low for workers to be
+  removed. A model whose queue has just been cleared has no pressure: the workers that were added are why there is no queue.
+  The capacity is learned while there is one. It can be too low, seldom too high, so it is no reason to add workers.
 
-The demand must be above (below) what there is for a whole window before workers are added (removed). Windows are multiples
-of the time a worker takes to load, because nothing that is over sooner than that is worth a worker.
+Pressure must be above (need below) what there is for a whole window before workers are added (removed). Windows are
+multiples of the time a worker takes to load, because nothing that is over sooner than that is worth a worker.
 """
 
 from __future__ import annotations
@@ -38,14 +39,14 @@ class Policy:
         min_workers: Fewest workers.
         max_workers: Most workers.
         target_in_flight: Requests in flight, the queue included, for one worker; less than 1 where batches are of one.
-        max_utilization: Highest share of a worker's capacity that is planned for.
+        max_utilization: Highest share of their capacity that workers may be left with when some are removed.
         max_latency_ms: Mean latency, the queue included, from which on one more worker is wanted; None for no limit.
-        tolerance: Share by which demand must be over the workers there are before any are added; also what is kept in
+        tolerance: Share by which pressure must be over the workers there are before any are added; also what is kept in
             reserve when some are removed.
         max_step_up: Most workers added at once.
         max_step_down: Most workers removed at once.
-        up_load_times: How long demand must be high, in load times.
-        down_load_times: How long demand must be low, in load times.
+        up_load_times: How long pressure must be high, in load times.
+        down_load_times: How long need must be low, in load times.
         cooldown_load_times: Least time between two changes, in load times.
     """
 
@@ -101,16 +102,31 @@ class Limit:
 
 
 @dataclass(frozen=True, slots=True)
+class Demand:
+    """What one observation came to.
+
+    Attributes:
+        time_s: When.
+        pressure: Workers that the requests in flight want.
+        need: Workers that the traffic needs, whether or not requests wait.
+    """
+
+    time_s: float
+    pressure: float
+    need: float
+
+
+@dataclass(frozen=True, slots=True)
 class State:
     """What has to be remembered of one model between two decisions.
 
     Attributes:
-        demands: (time, demand in workers) of the observations that a window can still need, oldest first.
+        demands: What the observations that a window can still need came to, oldest first.
         capacity: Requests per second of one worker; None until there was a queue.
         changed_s: When the number of workers was last changed; None for never.
     """
 
-    demands: tuple[tuple[float, float], ...] = ()
+    demands: tuple[Demand, ...] = ()
     capacity: float | None = None
     changed_s: float | None = None
 
@@ -122,7 +138,7 @@ class Decision:
     Attributes:
         workers: Workers wanted now.
         change: Workers to add; negative: to remove.
-        demand: Workers that the traffic needs, as observed.
+        demand: Workers that the traffic needs, as observed last.
         cause: What decided, as a label.
         reason: The same in words, with figures.
     """
@@ -150,12 +166,12 @@ def decide(policy: Policy, state: State, seen: Observation, limit: Limit | None 
     demand, what = _demand(policy, capacity, seen)
     load_time_s = max(_LEAST_LOAD_TIME_S, seen.load_time_s)
     longest_s = load_time_s * max(policy.up_load_times, policy.down_load_times)
-    demands = (*_recent(state.demands, seen.time_s - longest_s), (seen.time_s, demand))
+    demands = (*_recent(state.demands, seen.time_s - longest_s), demand)
     state = replace(state, demands=demands, capacity=capacity)
     workers, cause, reason = _choose(policy, state, seen, load_time_s, limit)
     if workers != seen.workers:
         state = replace(state, changed_s=seen.time_s)
-    return Decision(workers, workers - seen.workers, demand, cause, f"{reason}; {what}"), state
+    return Decision(workers, workers - seen.workers, demand.need, cause, f"{reason}; {what}"), state
 
 
 def forget_change(new: State, old: State) -> State:
@@ -173,35 +189,35 @@ def _learn_capacity(known: float | None, seen: Observation) -> float | None:
     return known if known is None else max(known, sample)
 
 
-def _demand(policy: Policy, capacity: float | None, seen: Observation) -> tuple[float, str]:
-    """Return the workers that traffic needs, and the figures it comes from."""
-    by_flight = seen.in_flight / policy.target_in_flight
+def _demand(policy: Policy, capacity: float | None, seen: Observation) -> tuple[Demand, str]:
+    """Return what the traffic comes to, and the figures that it comes from."""
+    pressure = seen.in_flight / policy.target_in_flight
+    if _is_slow(policy, seen):
+        pressure = max(pressure, seen.workers * (1 + policy.tolerance) + 0.5)
     by_rate = 0.0 if not capacity else seen.rate / (capacity * policy.max_utilization)
+    demand = Demand(seen.time_s, pressure, max(pressure, by_rate))
     what = f"in flight {seen.in_flight:.1f}, queued {seen.queued:.1f}, {seen.rate:.1f} requests/s"
     what += "" if capacity is None else f" at {capacity:.1f} a worker"
     what += "" if seen.latency_ms is None else f", latency {seen.latency_ms:.0f} ms"
-    demand = max(by_flight, by_rate)
-    if _is_slow(policy, seen):
-        demand = max(demand, seen.workers * (1 + policy.tolerance) + 0.5)
-    return demand, f"demand {demand:.2f} workers ({what})"
+    return demand, f"now pressure {pressure:.2f}, need {demand.need:.2f} ({what})"
 
 
 def _is_slow(policy: Policy, seen: Observation) -> bool:
     return policy.max_latency_ms is not None and (seen.latency_ms or 0.0) > policy.max_latency_ms
 
 
-def _recent(demands: tuple[tuple[float, float], ...], since_s: float) -> tuple[tuple[float, float], ...]:
+def _recent(demands: tuple[Demand, ...], since_s: float) -> tuple[Demand, ...]:
     """Leave out what is older than a window, but for the newest of those: it shows that the window is covered."""
-    older = sum(1 for time_s, _ in demands if time_s < since_s)
+    older = sum(demand.time_s < since_s for demand in demands)
     return demands[max(0, older - 1) :]
 
 
-def _window(state: State, now_s: float, seconds: float) -> list[float] | None:
+def _window(state: State, now_s: float, seconds: float) -> list[Demand] | None:
     """Return the demands of the last seconds; None where observations do not reach so far back."""
     since_s = now_s - seconds
-    if state.demands[0][0] > since_s:
+    if state.demands[0].time_s > since_s:
         return None
-    return [demand for time_s, demand in state.demands if time_s >= since_s]
+    return [demand for demand in state.demands if demand.time_s >= since_s]
 
 
 def _choose(
@@ -244,14 +260,21 @@ def _by_demand(policy: Policy, state: State, seen: Observation, load_time_s: flo
     """Compare the demand of a whole window with the workers there are."""
     up_s, down_s = policy.up_load_times * load_time_s, policy.down_load_times * load_time_s
     ups, downs = (_window(state, seen.time_s, seconds) for seconds in (up_s, down_s))
-    if ups is not None and min(ups) > seen.workers * (1 + policy.tolerance):
-        wanted = min(math.ceil(min(ups)), seen.workers + policy.max_step_up)
+    enough = seen.workers * (1 + policy.tolerance)
+    if ups is not None and (pressure := min(demand.pressure for demand in ups)) > enough:
+        wanted = min(math.ceil(pressure), seen.workers + policy.max_step_up)
         cause: Cause = "latency" if _is_slow(policy, seen) else "load"
-        return wanted, cause, f"demand was at least {min(ups):.2f} for {up_s:.1f} s"
-    if downs is not None and (needed := math.ceil(max(downs) * (1 + policy.tolerance))) < seen.workers:
-        wanted = max(needed, seen.workers - policy.max_step_down)
-        return wanted, "idle", f"demand was at most {max(downs):.2f} for {down_s:.1f} s"
-    now = state.demands[-1][1]
-    if now > seen.workers * (1 + policy.tolerance) or math.ceil(now * (1 + policy.tolerance)) < seen.workers:
-        return seen.workers, "window", "demand is not so for long enough yet"
+        return wanted, cause, f"pressure was at least {pressure:.2f} for {up_s:.1f} s"
+    if downs is not None:
+        need = max(demand.need for demand in downs)
+        wanted = max(_needed(policy, need), seen.workers - policy.max_step_down)
+        if wanted < seen.workers:
+            return wanted, "idle", f"need was at most {need:.2f} for {down_s:.1f} s"
+    now = state.demands[-1]
+    if now.pressure > enough or _needed(policy, now.need) < seen.workers:
+        return seen.workers, "window", "it has not been so for long enough yet"
     return seen.workers, "steady", f"{seen.workers} workers are enough"
+
+
+def _needed(policy: Policy, need: float) -> int:
+    return math.ceil(need * (1 + policy.tolerance))

@@ -146,7 +146,9 @@ class WorkerScaler:
         try:
             said = self._server.describe_by_worker(model, {}, _QUOTA_TIMEOUT_S).get("cpu_quota")
         except TorchServeError as error:
-            self._report.tell(f"quota {model}", f"{model}: no worker says its CPU quota; the kubelet's word counts: {error}")
+            self._report.tell(
+                f"quota {model}", f"{model}: no worker says its CPU quota; the kubelet's word counts: {error}"
+            )
             return None
         return float(said) if isinstance(said, (int, float)) else None
 

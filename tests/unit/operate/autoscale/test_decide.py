@@ -38,7 +38,7 @@ def test_demand_must_last_half_a_load_time_before_workers_are_added() -> None:
     decisions = run(POLICY, [20.0] * 4)
     assert workers_of(decisions) == [1, 1, 3, 3]
     assert [decision.cause for decision in decisions[:3]] == ["window", "window", "load"]
-    assert "demand was at least 2.50 for 2.0 s" in decisions[2].reason
+    assert "pressure was at least 2.50 for 2.0 s" in decisions[2].reason
 
 
 def test_a_moment_of_calm_starts_the_window_anew() -> None:
@@ -82,6 +82,13 @@ def test_a_cleared_queue_does_not_take_the_workers_away_that_cleared_it() -> Non
         decision, state = decide(POLICY, state, seen(now, workers, 1.5, rate=30.0))
         workers, now = decision.workers, now + 1.0
     assert workers == 1
+
+
+def test_a_capacity_that_was_learned_too_low_adds_no_worker() -> None:
+    state = State(capacity=10.0)
+    for time_s in range(60):
+        decision, state = decide(POLICY, state, seen(float(time_s), 2, 3.0, rate=100.0))
+        assert decision.change == 0, "two workers answer 100 requests/s, and none waits"
 
 
 def test_capacity_follows_what_saturated_workers_do_and_grows_with_what_idle_ones_do() -> None:
@@ -206,7 +213,7 @@ def test_random_arrivals_of_a_steady_rate_settle(rate: float) -> None:
     counts: list[int] = []
     ready_at = 0.0
     for time_s in range(720):
-        mean = 300.0 if 60 <= time_s < 120 else rate
+        mean = 300.0 if 60 <= time_s < 120 else rate  # requests per second
         arrived = sum(arrivals.random() < mean / 1000 for _ in range(1000))
         ready = workers if time_s >= ready_at else max(1, counts[-1] - 2)
         answered = min(queue + arrived, 50.0 * ready)
