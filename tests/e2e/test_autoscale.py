@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import os
 import signal
 import subprocess
@@ -195,6 +196,10 @@ def test_workers_are_removed_under_load_without_losing_a_request(server: Backgro
     """The worker that goes is held; that TorchServe is gone, then, is no more than a line."""
     where = TorchServeSettings(server.config.management.url, key_file=str(server.run_dir / "key_file.json"))
     torchserve, clients = TorchServe(where), Clients(server)
+    key_file = server.run_dir / "key_file.json"
+    keys = json.loads(key_file.read_text())
+    keys["management"]["key"] = "expired"  # it is renewed
+    key_file.write_text(json.dumps(keys))
     torchserve.scale("slow", 3)
     log = tmp_path / "none"
     log.touch()

@@ -233,19 +233,17 @@ def _choose(
     if seen.workers > high:
         workers = max(high, seen.workers - policy.max_step_down)
         return workers, "maximum" if limit is None or limit.workers > high else "budget", f"at most {high}: {bound}"
-    wanted, cause, reason = _by_demand(policy, state, seen, load_time_s)
+    wanted, cause, reason = _by_demand(policy, state, seen, load_time_s, low)
     if wanted == seen.workers:
         return wanted, cause, reason
     if state.changed_s is not None:
         left_s = state.changed_s + policy.cooldown_load_times * load_time_s - seen.time_s
         if left_s > 0:
             return seen.workers, "cooldown", f"{wanted} wanted, {left_s:.0f} s of cooldown left"
-    allowed = max(low, min(high, wanted))
-    if allowed == seen.workers:
-        is_policy = wanted < low or limit is None or limit.workers >= policy.max_workers
-        at_bound: Cause = ("minimum" if wanted < low else "maximum") if is_policy else "budget"
-        return allowed, at_bound, f"{wanted} wanted, stays: {bound if wanted > high else f'min_workers {low}'}"
-    return allowed, cause, reason
+    if wanted > high == seen.workers:
+        is_policy = limit is None or limit.workers >= policy.max_workers
+        return high, "maximum" if is_policy else "budget", f"{wanted} wanted, stays: {bound}"
+    return min(high, wanted), cause, reason
 
 
 def _bounds(policy: Policy, limit: Limit | None) -> tuple[int, int, str]:
@@ -256,8 +254,10 @@ def _bounds(policy: Policy, limit: Limit | None) -> tuple[int, int, str]:
     return min(policy.min_workers, most), most, limit.reason
 
 
-def _by_demand(policy: Policy, state: State, seen: Observation, load_time_s: float) -> tuple[int, Cause, str]:
-    """Compare the demand of a whole window with the workers there are."""
+def _by_demand(
+    policy: Policy, state: State, seen: Observation, load_time_s: float, least: int
+) -> tuple[int, Cause, str]:
+    """Compare the demand of a whole window with the workers there are; never ask for less than the fewest."""
     up_s, down_s = policy.up_load_times * load_time_s, policy.down_load_times * load_time_s
     ups, downs = (_window(state, seen.time_s, seconds) for seconds in (up_s, down_s))
     enough = seen.workers * (1 + policy.tolerance)
@@ -267,11 +267,11 @@ def _by_demand(policy: Policy, state: State, seen: Observation, load_time_s: flo
         return wanted, cause, f"pressure was at least {pressure:.2f} for {up_s:.1f} s"
     if downs is not None:
         need = max(demand.need for demand in downs)
-        wanted = max(_needed(policy, need), seen.workers - policy.max_step_down)
+        wanted = max(least, _needed(policy, need), seen.workers - policy.max_step_down)
         if wanted < seen.workers:
             return wanted, "idle", f"need was at most {need:.2f} for {down_s:.1f} s"
     now = state.demands[-1]
-    if now.pressure > enough or _needed(policy, now.need) < seen.workers:
+    if now.pressure > enough or max(least, _needed(policy, now.need)) < seen.workers:
         return seen.workers, "window", "it has not been so for long enough yet"
     return seen.workers, "steady", f"{seen.workers} workers are enough"
 

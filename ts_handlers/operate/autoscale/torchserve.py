@@ -158,7 +158,10 @@ class TorchServe:
             raise TorchServeError(f"TorchServe has no model {model}; models: in the configuration names it")
         if answer.status != 200:
             raise TorchServeError(f"TorchServe does not describe {model}: status {answer.status}, {answer.message()}")
-        described = answer.json()
+        try:
+            described = answer.json()
+        except NoAnswerError as error:
+            raise TorchServeError(f"TorchServe does not describe {model}: {error}") from error
         if not isinstance(described, list) or not described or not isinstance(described[0], Mapping):
             raise TorchServeError(f"TorchServe describes {model} in a way that is not known: {described!r}")
         return described[0]
