@@ -185,7 +185,7 @@ def test_workers_and_pod_follow_the_load_and_no_request_is_lost(server: Backgrou
             "has 2 CPUs",
             "1 -> 2 workers (load)",
             "2 -> 1 workers (idle)",
-            "has 1 CPUs",
+            "asked for 1 CPUs",
         )
     ]
     assert order == sorted(order)
@@ -200,16 +200,15 @@ def test_workers_are_removed_under_load_without_losing_a_request(server: Backgro
     keys = json.loads(key_file.read_text())
     keys["management"]["key"] = "expired"  # it is renewed
     key_file.write_text(json.dumps(keys))
-    torchserve.scale("slow", 3)
+    torchserve.scale("slow", 2)
     log = tmp_path / "none"
     log.touch()
-    wait_for(lambda: torchserve.status("slow").num_ready == 3, log)
+    wait_for(lambda: torchserve.status("slow").num_ready == 2, log)
     with clients.sending(6):
         time.sleep(0.5)
-        for left in (2, 1):
-            remove_last_worker(torchserve, "slow", 20.0, time.sleep)
-            assert torchserve.status("slow").num_ready == left
-            time.sleep(0.5)
+        remove_last_worker(torchserve, "slow", 20.0, time.sleep)
+        assert torchserve.status("slow").num_ready == 1
+        time.sleep(0.5)
     assert clients.outcomes == {200: clients.num_sent}
     with autoscaler(server, tmp_path) as (process, log):
         wait_for(lambda: "scaling slow" in log.read_text(), log)

@@ -108,7 +108,7 @@ class Settings:
         interval_s: Seconds between two looks.
         window_s: Seconds that rates and means are taken over.
         drain_timeout_s: Longest search for the moment in which a worker can be removed.
-        models: The models whose workers are scaled, by name. Where a budget is short, the first is served first, look by look.
+        models: The models whose workers are scaled, by name; of a short budget the first is served first, look by look.
     """
 
     models: Mapping[str, ModelSettings]

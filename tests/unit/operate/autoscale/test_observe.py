@@ -41,7 +41,7 @@ def test_torchserve_s_metrics_are_read() -> None:
     assert counters.queue_s == {"m_1-b": 0.5}
     assert counters.failures == 3.0
     assert counters.load_time_s == {"m_1-b": 4.0}, "the newest worker's"
-    with pytest.raises(ValueError, match="could not convert"):
+    with pytest.raises(ValueError, match="invalid metric name"):
         parse_counters("<html> no metrics </html>")
 
 
