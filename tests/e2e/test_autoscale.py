@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.cgroup import CpuGroup, cpu_group
 from tests.e2e.archives import write_archive
 from tests.e2e.conftest import run_cli
 from tests.kubernetes_api import FakeKubernetes, serve_kubernetes
@@ -60,18 +61,28 @@ class SleepHandler(InferenceHandler):
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BackgroundServer]:
+def group() -> Iterator[CpuGroup]:
+    """A real control group of one CPU for the server, where this machine lets us make one."""
+    with cpu_group() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def server(group: CpuGroup, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BackgroundServer]:
     """TorchServe with one worker of a model of known speed."""
     store = tmp_path_factory.mktemp("store")
     write_archive(store / "slow.mar", {"handler.py": HANDLER, "model-config.yaml": "{}"}, handler="handler.py")
     run_cli("configure", store, "--workers", 1, "--batch-size", 1, *free_port_options())
-    with (
-        tempfile.TemporaryDirectory(prefix="ts-") as temporary,
-        BackgroundServer(
-            store, environ={**os.environ, "TEMP": temporary, "TS_HANDLERS_SCOPE": f"test-{uuid.uuid4().hex[:12]}"}
-        ) as running,
-    ):
-        yield running
+    scope = f"test-{uuid.uuid4().hex[:12]}"
+    with tempfile.TemporaryDirectory(prefix="ts-") as temporary:
+        running = BackgroundServer(store, environ={**os.environ, "TEMP": temporary, "TS_HANDLERS_SCOPE": scope})
+        running.start()
+        try:
+            group.add(running.pid)
+            running.wait_ready()
+            yield running
+        finally:
+            running.stop()
 
 
 class Clients:
@@ -154,10 +165,14 @@ def wait_for(is_so: Callable[[], bool], log: Path, seconds: float = 60.0) -> Non
         time.sleep(0.05)
 
 
-def test_workers_and_pod_follow_the_load_and_no_request_is_lost(server: BackgroundServer, tmp_path: Path) -> None:
+def test_workers_and_pod_follow_the_load_and_no_request_is_lost(
+    server: BackgroundServer, group: CpuGroup, tmp_path: Path
+) -> None:
+    """The fake kubelet says what is in effect a second before it writes the quota of the server's control group."""
     account = tmp_path / "account"
     account.mkdir()
     kubernetes = FakeKubernetes(account)
+    kubernetes.on_applied = lambda cpu: threading.Timer(1.0, group.set_quota, [float(cpu)]).start()
     where = TorchServeSettings(server.config.management.url, key_file=str(server.run_dir / "key_file.json"))
     torchserve, clients = TorchServe(where), Clients(server)
     with serve_kubernetes(kubernetes) as url:
@@ -176,6 +191,8 @@ def test_workers_and_pod_follow_the_load_and_no_request_is_lost(server: Backgrou
     assert clients.outcomes == {200: clients.num_sent}
     assert clients.num_sent > 100
     assert kubernetes.patches == ["2", "1"]
+    quota = 1.0 if group.path else None
+    wait_for(lambda: torchserve.describe_by_worker("slow", {}, 10.0).get("cpu_quota") == quota, log, 10.0)
     lines = log.read_text().splitlines()
     order = [
         next(number for number, line in enumerate(lines) if words in line)
@@ -183,6 +200,7 @@ def test_workers_and_pod_follow_the_load_and_no_request_is_lost(server: Backgrou
             "asked for 2 CPUs",
             "deferred",
             "has 2 CPUs",
+            *(["the cgroup still has 1 CPUs, and 2 are needed"] if group.path else []),
             "1 -> 2 workers (load)",
             "2 -> 1 workers (idle)",
             "asked for 1 CPUs",
