@@ -18,7 +18,7 @@ from ts.handler_utils.timer import timed
 from ts.metrics.caching_metric import logger as metric_lines
 from ts.metrics.metric_type_enum import MetricTypes
 
-from ts_handlers import drain, metrics, startup
+from ts_handlers import hold, metrics, startup
 from ts_handlers.batch import Array, ModelInput
 from ts_handlers.bucketing import BatchPlan, check_boundaries, check_group_sizes
 from ts_handlers.calls import ModelCalls, padding_ratio
@@ -244,8 +244,8 @@ class InferenceHandler(BaseHandler):
     def _decode_row(self, row: Row, data: Mapping[str, Any], index: int) -> None:
         headers = self.context.get_all_request_header(index)
         if headers.get("describe") == "True":
-            drain.hold_if_asked(headers)
-            row.response = encode_json({**self.describe_handle(), **drain.describe_worker()})
+            hold.hold_if_asked(headers)
+            row.response = encode_json({**self.describe_handle(), **hold.describe_worker()})
             return
         if headers.get("explain") == "True":
             raise UnsupportedRequestError("this model gives predictions, not explanations; use /predictions")

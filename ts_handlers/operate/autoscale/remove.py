@@ -1,7 +1,7 @@
 """Remove a model's last worker without losing a request: hold it on a describe request, then scale down.
 
 The frontend hands a describe request to whichever worker asks next, so it is repeated until the last one has taken it; the
-others answer at once. `ts_handlers.drain` is the worker's side.
+others answer at once. `ts_handlers.hold` is the worker's side.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from contextlib import closing, contextmanager
 from types import TracebackType
 from typing import Any
 
-from ts_handlers.drain import HEADER, MOST_HELD_S, gate_name, peer_uid
 from ts_handlers.errors import OperatorError
+from ts_handlers.hold import HEADER, MOST_HELD_S, gate_name, peer_uid
 from ts_handlers.operate.autoscale.torchserve import TorchServe, TorchServeError, Worker
 
 _POLL_S = 0.02
@@ -49,7 +49,7 @@ def remove_last_worker(server: TorchServe, model: str, timeout_s: float, sleep: 
     victim = before.workers[-1]
     with _Gate() as gate, gate.hold(server, model, victim, timeout_s, sleep):
         now = server.status(model).workers
-        if now != before.workers and [each.name for each in now] != [each.name for each in before.workers]:
+        if [each.name for each in now] != [each.name for each in before.workers]:
             raise NotRemovedError(f"{model}: somebody else changes its workers; none is removed")
         server.scale(model, len(now) - 1)
         deadline = time.monotonic() + _SETTLE_S

@@ -107,7 +107,7 @@ class Settings:
     Attributes:
         interval_s: Seconds between two looks.
         window_s: Seconds that rates and means are taken over.
-        drain_timeout_s: Longest search for the moment in which a worker can be removed.
+        hold_timeout_s: Longest search for the moment in which a worker can be removed.
         models: The models whose workers are scaled, by name; of a short budget the first is served first, look by look.
     """
 
@@ -118,7 +118,7 @@ class Settings:
     metrics: MetricsSettings = MetricsSettings()
     interval_s: float = setting(2.0, minimum=0.05)
     window_s: float = setting(10.0, minimum=0.1)
-    drain_timeout_s: float = setting(20.0, minimum=0.1)
+    hold_timeout_s: float = setting(20.0, minimum=0.1)
 
 
 def read_settings(path: Path) -> Settings:

@@ -160,10 +160,10 @@ class WorkerScaler:
             return workers
         try:
             while workers > plan.decision.workers:
-                remove_last_worker(self._server, model.name, self._settings.drain_timeout_s, self._sleep)
+                remove_last_worker(self._server, model.name, self._settings.hold_timeout_s, self._sleep)
                 workers -= 1
         except NotRemovedError as error:
-            model.not_removed_until_s = self._clock() + self._settings.drain_timeout_s
+            model.not_removed_until_s = self._clock() + self._settings.hold_timeout_s
             self._report.tell(f"removal {model.name}", str(error), is_problem=True)
         if workers < len(plan.status.workers):
             self._report.forget(f"removal {model.name}")

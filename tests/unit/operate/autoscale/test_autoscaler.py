@@ -199,7 +199,7 @@ def test_a_worker_that_cannot_be_held_in_time_stays(
     clock: Clock, report: Report, caplog: pytest.LogCaptureFixture
 ) -> None:
     server = FakeTorchServe({"m": 0}, num_workers={"m": 2}, said={"pid": 7, "cpu_quota": None})
-    looks(make(server, clock, report, settings(drain_timeout_s=0.3)), clock, 6)
+    looks(make(server, clock, report, settings(hold_timeout_s=0.3)), clock, 6)
     assert server.scaled == []
     assert "worker 9001 was too busy to be held within 0.3 s; it stays" in caplog.text
     full = FakeTorchServe({"m": 0}, num_workers={"m": 2})

@@ -24,7 +24,7 @@ from ts_handlers.cpu import cpu_budget
 
 logger = logging.getLogger(__name__)
 
-HEADER = "x-ts-handlers-drain"
+HEADER = "x-ts-handlers-hold"
 """Header of a describe request: PID:NAME:SECRET, with the worker's process id and two hexadecimal numbers."""
 
 MOST_HELD_S = 30.0
@@ -34,8 +34,8 @@ _VALUE = re.compile(r"(\d{1,10}):([0-9a-f]{16,64}):([0-9a-f]{16,64})")
 
 
 def gate_name(name: str) -> str:
-    """Return the abstract socket on which whoever drains a worker listens."""
-    return f"\0ts_handlers/drain/{name}"
+    """Return the abstract socket on which whoever holds a worker listens."""
+    return f"\0ts_handlers/hold/{name}"
 
 
 def describe_worker() -> dict[str, Any]:

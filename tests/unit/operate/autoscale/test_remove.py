@@ -1,0 +1,100 @@
+"""Both sides of a removal in one process; e2e/test_autoscale.py has TorchServe between them."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from ts_handlers import hold
+from ts_handlers.operate.autoscale import remove
+from ts_handlers.operate.autoscale.remove import NotRemovedError, remove_last_worker
+from ts_handlers.operate.autoscale.torchserve import ModelStatus, TorchServe, Worker
+
+
+@dataclass
+class FakeTorchServe(TorchServe):
+    """A TorchServe of which this process is every worker.
+
+    Attributes:
+        names: Its workers.
+        asked: Describe requests so far.
+        answers_itself: So many describe requests are taken by other workers, which answer at once.
+        removes: Whether it does what it is asked.
+        held_while_scaled: Whether the worker was held when it was asked.
+        newcomer: A worker that somebody else adds once the last one is held.
+    """
+
+    names: list[str] = field(default_factory=lambda: ["9000", "9001"])
+    asked: int = 0
+    answers_itself: int = 2
+    removes: bool = True
+    held_while_scaled: bool = False
+    newcomer: str = ""
+    _held: threading.Event = field(default_factory=threading.Event)
+
+    def status(self, model: str) -> ModelStatus:
+        if self._held.is_set() and self.newcomer:
+            self.names = [*self.names, self.newcomer]
+        return ModelStatus(tuple(Worker(name, os.getpid(), True, 0) for name in self.names), 0, 100, 120.0)
+
+    def describe_by_worker(self, model: str, headers: Mapping[str, str], timeout_s: float) -> Mapping[str, Any]:
+        self.asked += 1
+        if self.asked > self.answers_itself:
+            self._held.set()
+            hold.hold_if_asked(headers)
+            self._held.clear()
+        return {"pid": os.getpid()}
+
+    def scale(self, model: str, num_workers: int) -> None:
+        self.held_while_scaled = self._held.is_set()
+        if self.removes:
+            self.names = self.names[:num_workers]
+
+
+def test_the_last_worker_is_held_while_it_is_removed_and_let_go_after() -> None:
+    server = FakeTorchServe()
+    remove_last_worker(server, "m", 10.0, time.sleep)
+    assert server.names == ["9000"]
+    assert server.asked == 3
+    assert server.held_while_scaled
+    deadline = time.monotonic() + 5.0
+    while server._held.is_set():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_workers_that_somebody_else_changes_are_left_alone() -> None:
+    server = FakeTorchServe(newcomer="9002")
+    with pytest.raises(NotRemovedError, match="m: somebody else changes its workers; none is removed"):
+        remove_last_worker(server, "m", 10.0, time.sleep)
+    assert "9001" in server.names
+
+
+def test_a_torchserve_that_does_not_remove_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remove, "_SETTLE_S", 0.1)
+    with pytest.raises(NotRemovedError, match="TorchServe was asked to remove worker 9001 and has not"):
+        remove_last_worker(FakeTorchServe(removes=False), "m", 10.0, time.sleep)
+
+
+def test_whoever_does_not_know_the_secret_is_not_taken_for_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process of this user finds the gate in the kernel's table, and not the secret."""
+    name = secrets.token_hex(8)
+    monkeypatch.setattr(secrets, "token_hex", lambda count: name if count == 8 else "ab" * count)
+    server = FakeTorchServe(answers_itself=10**6)
+
+    def intrude(_: float) -> None:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as stranger:
+            stranger.connect(hold.gate_name(name))
+            stranger.sendall(b"cd" * 16)
+
+    with pytest.raises(NotRemovedError, match="too busy to be held"):
+        remove_last_worker(server, "m", 0.3, intrude)
+    assert server.names == ["9000", "9001"]
