@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.kubernetes_api import FakeKubernetes
+from ts_handlers.operate.autoscale import workers
 from ts_handlers.operate.autoscale.autoscaler import Autoscaler
 from ts_handlers.operate.autoscale.pod import Pod
+from ts_handlers.operate.autoscale.remove import NotRemovedError
 from ts_handlers.operate.autoscale.report import Report
 from ts_handlers.operate.autoscale.resize import Resizer
 from ts_handlers.operate.autoscale.settings import Settings, parse_settings
@@ -51,11 +53,11 @@ class FakeTorchServe(TorchServe):
         if self.problem or model not in self.queued:
             raise TorchServeError(self.problem or f"TorchServe has no model {model}")
         count = self.num_workers.setdefault(model, 1)
-        workers = tuple(
+        found = tuple(
             Worker(str(9000 + index), index + 1, index < count - self.num_starting, self.memory_bytes)
             for index in range(count)
         )
-        return ModelStatus(workers, self.queued[model], 100, 120.0)
+        return ModelStatus(found, self.queued[model], 100, 120.0)
 
     def counters(self) -> Counters:
         if self.metrics_problem:
@@ -205,6 +207,25 @@ def test_a_worker_that_cannot_be_held_in_time_stays(
     full = FakeTorchServe({"m": 0}, num_workers={"m": 2})
     looks(make(full, clock, report, settings()), clock, 6)
     assert "worker 9001 cannot be held; it stays: the queue is full" in caplog.text
+
+
+def test_what_could_be_removed_counts_though_the_rest_stays(
+    clock: Clock, report: Report, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = FakeTorchServe({"m": 0}, num_workers={"m": 4})
+
+    def remove(_server: TorchServe, model: str, timeout_s: float, sleep: object) -> None:
+        if server.num_workers[model] <= 3:
+            raise NotRemovedError(f"{model}: it stays after {timeout_s:g} s")
+        server.num_workers[model] -= 1
+
+    monkeypatch.setattr(workers, "remove_last_worker", remove)
+    content = {"max_step_down": 2, "load_time_s": 1, "down_load_times": 2, "cooldown_load_times": 0}
+    looks(make(server, clock, report, settings(models={"m": content})), clock, 2)
+    assert "m: 4 -> 3 workers (idle)" in caplog.text
+    assert "m: it stays after 20 s" in caplog.text
+    changes = {"model": "m", "direction": "down"}
+    assert report.registry.get_sample_value("ts_handlers_autoscale_changes_total", changes) == 1.0
 
 
 def test_workers_wait_for_the_cgroup_and_come_one_by_one_with_the_cpus(
