@@ -121,6 +121,29 @@ def test_each_autoscaler_renders_alone_and_owns_the_number_of_pods(
     assert ("replicas" in objects[DEPLOYMENT]["spec"]) == (name == "vpa")
 
 
+@pytest.mark.parametrize("pair", [("vpa", "worker-autoscaler"), ("worker-autoscaler", "vpa")])
+def test_two_that_resize_the_pod_do_not_render(pair: tuple[str, str], tmp_path: Path) -> None:
+    with pytest.raises(RenderError, match="testing value .* failed"):
+        render(kustomization(tmp_path / "both", "base", *pair))
+
+
+def test_the_worker_autoscaler_goes_with_keda_and_the_pod_stays_guaranteed(
+    rendered: Callable[[Path], Objects], tmp_path: Path
+) -> None:
+    objects = rendered(kustomization(tmp_path / "one", "base", "podmonitor", "keda", "worker-autoscaler"))
+    pod = objects[DEPLOYMENT]["spec"]["template"]["spec"]
+    for container in (*pod["initContainers"], *pod["containers"]):
+        assert container["resources"]["requests"] == container["resources"]["limits"], container["name"]
+    rules = objects["Role", "torchserve-autoscaler"]["rules"]
+    assert [(rule["resources"], rule["verbs"]) for rule in rules] == [(["pods"], ["get"]), (["pods/resize"], ["patch"])]
+    (subject,) = objects["RoleBinding", "torchserve-autoscaler"]["subjects"]
+    assert subject["name"] == pod["serviceAccountName"]
+    assert [each["port"] for each in objects["PodMonitor", "torchserve"]["spec"]["podMetricsEndpoints"]] == [
+        "metrics",
+        "autoscaler",
+    ]
+
+
 @pytest.mark.parametrize("pair", list(combinations(("gpu", "mig", "time-slicing"), 2)))
 def test_two_devices_do_not_render(pair: tuple[str, str], tmp_path: Path) -> None:
     with pytest.raises(RenderError, match="ts-handlers~1device"):
