@@ -21,7 +21,7 @@ TICK_SECONDS = 2
 
 @dataclass(frozen=True, slots=True)
 class KpaSettings:
-    """What an operator can set.
+    """What an operator can set; the defaults are those of configs/kubernetes (kserve-knative), else Knative's.
 
     Attributes:
         target: Requests in flight for a pod, the soft limit: autoscaling.knative.dev/target.
@@ -34,13 +34,13 @@ class KpaSettings:
         max_scale_down_rate: The fewest, likewise.
         min_scale: Pods that always stay.
         max_scale: Pods there are at most.
-        grace_seconds: How long the last pod stays once nothing was in flight for a stable window: the upper bound of
-            scale-to-zero-grace-period.
+        retention_seconds: How long the last pod stays once nothing was in flight for a stable window:
+            scale-to-zero-pod-retention-period.
     """
 
-    target: float = 4.0
-    target_utilization: float = 0.7
-    container_concurrency: int = 16
+    target: float = 3.0
+    target_utilization: float = 1.0
+    container_concurrency: int = 32
     stable_window_seconds: int = 60
     panic_window_seconds: int = 6
     panic_threshold: float = 2.0
@@ -48,7 +48,7 @@ class KpaSettings:
     max_scale_down_rate: float = 2.0
     min_scale: int = 0
     max_scale: int = 12
-    grace_seconds: int = 30
+    retention_seconds: int = 300
 
     @property
     def aim(self) -> float:
@@ -134,9 +134,9 @@ class Kpa:
         return max(0.0, mean)
 
     def _hold_last(self, wanted: int, now: float) -> int:
-        """Keep the last pod for the grace period."""
+        """Keep the last pod for the retention period."""
         if wanted > 0 or self._cluster.replicas == 0:
             self._idle_since = None
             return wanted
         self._idle_since = now if self._idle_since is None else self._idle_since
-        return 0 if now - self._idle_since >= self._settings.grace_seconds else 1
+        return 0 if now - self._idle_since >= self._settings.retention_seconds else 1

@@ -18,7 +18,8 @@ class Outcome:
     """One run.
 
     Attributes:
-        name: Of the scenario.
+        family: Which autoscaler.
+        setting: What was set.
         num_requests: That arrived.
         num_late: Answered after more than the SLO.
         num_rejected: Answered with 503.
@@ -30,7 +31,8 @@ class Outcome:
         minutes: Per minute: requests a second, mean CPUs reserved, share of requests that missed the SLO.
     """
 
-    name: str
+    family: str
+    setting: str
     num_requests: int
     num_late: int
     num_rejected: int
@@ -54,7 +56,8 @@ class Outcome:
     @classmethod
     def of(
         cls,
-        name: str,
+        family: str,
+        setting: str,
         answers: Answers,
         arrivals: NDArray[np.float64],
         reserved: NDArray[np.float64],
@@ -64,7 +67,8 @@ class Outcome:
         """Sum up a run.
 
         Args:
-            name: Of the scenario.
+            family: Which autoscaler.
+            setting: What was set.
             answers: Of the run.
             arrivals: When requests arrived, (requests,).
             reserved: CPUs in each second, (seconds,).
@@ -78,7 +82,7 @@ class Outcome:
         latencies = np.frombuffer(answers.finished, dtype=np.float64) - arrived
         if len(arrived) + answers.num_rejected != len(arrivals):
             raise RuntimeError(
-                f"{name}: {len(arrivals)} requests arrived, {len(arrived)} were answered and {answers.num_rejected} refused"
+                f"{family}: {len(arrivals)} requests arrived, {len(arrived)} were answered and {answers.num_rejected} refused"
             )
         missed = np.concatenate([arrived[latencies > slo_seconds], np.frombuffer(answers.rejected, dtype=np.float64)])
         num_minutes = len(reserved) // MINUTE_SECONDS
@@ -87,7 +91,8 @@ class Outcome:
         misses = np.histogram(missed, edges)[0]
         p50, p99 = np.percentile(latencies, [50, 99]) * 1e3 if len(latencies) else (0.0, 0.0)
         return cls(
-            name=name,
+            family=family,
+            setting=setting,
             num_requests=len(arrivals),
             num_late=int((latencies > slo_seconds).sum()),
             num_rejected=answers.num_rejected,
@@ -106,4 +111,4 @@ class Outcome:
     def to_json(self) -> dict[str, Any]:
         """Return the totals, ready for json.dumps."""
         names = ("num_requests", "num_late", "num_rejected", "p50_ms", "p99_ms", "cpu_hours", "most_cpus", "num_changes")
-        return {"name": self.name, "miss_share": self.miss_share} | {name: getattr(self, name) for name in names}
+        return {"family": self.family, "setting": self.setting, "miss_share": self.miss_share} | {name: getattr(self, name) for name in names}

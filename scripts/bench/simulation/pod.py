@@ -57,6 +57,7 @@ class Pod:
         self.cpus = float(workers)
         self.ended: float | None = None
         self.completed = 0
+        self.num_rejected = 0
         self.queue_seconds = 0.0
         self.latency_seconds = 0.0
         self._batch_seconds, self._noise, self._answers = batch_seconds, noise, answers
@@ -75,6 +76,11 @@ class Pod:
         return len(self._free)
 
     @property
+    def num_admitted(self) -> int:
+        """Requests it has taken so far."""
+        return self._num_admitted
+
+    @property
     def num_waiting(self) -> int:
         """Requests in the queue, after `advance`."""
         return len(self._waiting)
@@ -88,6 +94,7 @@ class Pod:
         self.advance(entered)
         if len(self._waiting) >= self._job_queue_size:
             self._answers.reject(arrived)
+            self.num_rejected += 1
             return
         self._num_admitted += 1
         self._sum_entered += entered

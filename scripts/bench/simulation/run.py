@@ -21,18 +21,19 @@ class Scenario:
     """An autoscaler with its settings.
 
     Attributes:
-        name: As the table has it.
-        family: As the plot has it: settings of one autoscaler belong to one line.
+        family: Which autoscaler.
         setting: What is set, in a few words.
         make: Makes the cluster, what routes to it and what scales it, new for each run.
-        note: What a reader must know besides; may be empty.
     """
 
-    name: str
     family: str
     setting: str
     make: Callable[[], tuple[Cluster, Router, Controller]]
-    note: str = ""
+
+    @property
+    def name(self) -> str:
+        """Autoscaler and setting."""
+        return f"{self.family}, {self.setting}"
 
 
 def simulate(scenario: Scenario, arrivals: NDArray[np.float64], seconds: int, slo_seconds: float) -> Outcome:
@@ -61,7 +62,7 @@ def simulate(scenario: Scenario, arrivals: NDArray[np.float64], seconds: int, sl
         _tick(cluster, router, controller, [], float(end))
         if end > seconds + LONGEST_DRAIN_SECONDS:
             raise RuntimeError(f"{scenario.name}: requests are still in flight {LONGEST_DRAIN_SECONDS} s after the end")
-    return Outcome.of(scenario.name, cluster.answers, arrivals, reserved, replicas, slo_seconds)
+    return Outcome.of(scenario.family, scenario.setting, cluster.answers, arrivals, reserved, replicas, slo_seconds)
 
 
 def _tick(cluster: Cluster, router: Router, controller: Controller, arrivals: list[float], until: float) -> None:

@@ -1,4 +1,4 @@
-"""`ts-handlers autoscale` in every pod: its own decision function, with what it would see and do there simulated."""
+"""`ts-handlers autoscale` in every pod: its own window and decision, with what it would see and do there simulated."""
 
 from __future__ import annotations
 
@@ -9,28 +9,34 @@ import numpy as np
 
 from bench.simulation.cluster import Cluster
 from bench.simulation.pod import Pod
-from ts_handlers.operate.autoscale.decide import Observation, Policy, State, decide, forget_change
+from ts_handlers.operate.autoscale.decide import Policy, State, decide, forget_change
+from ts_handlers.operate.autoscale.observe import Sample, Window
+from ts_handlers.operate.autoscale.torchserve import Counters, ModelStatus, Worker
 
 INTERVAL_SECONDS = 2
-"""How often it looks."""
+WINDOW_SECONDS = 10.0
+"""Both as `ts-handlers autoscale` has them by default."""
 
 REFUSAL_SEED = 23
+
+_MODEL = "model"
 
 
 @dataclass(slots=True)
 class _Watched:
-    """What is remembered of a pod between two looks."""
+    """What is remembered of a pod between two looks.
 
+    Attributes:
+        window: Its last looks.
+        state: Of the decision.
+        loading: When workers that were asked for will serve.
+        releases: When CPUs of workers that were taken away are given back.
+    """
+
+    window: Window
     state: State = field(default_factory=State)
-    queued: list[int] = field(default_factory=list)
-    in_flight_seconds: float = 0.0
-    completed: int = 0
-    latency_seconds: float = 0.0
-    looked: float = 0.0
     loading: list[float] = field(default_factory=list)
-    """When workers that were asked for will serve."""
     releases: list[float] = field(default_factory=list)
-    """When CPUs of workers that were taken away are given back."""
 
 
 class WorkerAutoscaler:
@@ -50,21 +56,24 @@ class WorkerAutoscaler:
         self.num_refused = 0
 
     def step(self, now: float) -> None:
-        """Look at every pod, and scale its workers if it is time."""
+        """Give back what was freed, and look at every pod if it is time."""
         live = [pod for pod in self._cluster.live_pods() if pod.ready <= now]
-        self._watched = {pod.number: self._watched.get(pod.number) or _new(pod, now) for pod in live}
+        self._watched = {pod.number: self._watched.get(pod.number) or self._watch() for pod in live}
         for pod in live:
             watched = self._watched[pod.number]
-            watched.queued.append(pod.num_waiting)
-            watched.loading = _later(watched.loading, now)
-            given_back = len(watched.releases) - len(_later(watched.releases, now))
+            held = len(watched.releases)
             watched.releases = _later(watched.releases, now)
-            pod.cpus -= given_back
-            if now % INTERVAL_SECONDS == 0 and now > watched.looked:
+            pod.cpus -= held - len(watched.releases)
+            watched.loading = _later(watched.loading, now)
+            if now % INTERVAL_SECONDS == 0:
                 self._look(pod, watched, now)
 
+    def _watch(self) -> _Watched:
+        return _Watched(Window(_MODEL, WINDOW_SECONDS, self._cluster.service.worker_load_seconds))
+
     def _look(self, pod: Pod, watched: _Watched, now: float) -> None:
-        seen = self._observe(pod, watched, now)
+        status = _status(pod, len(watched.loading), self._cluster.service.job_queue_size)
+        seen = watched.window.add(Sample(now, status, self._counters(pod)))
         decision, state = decide(self._policy, watched.state, seen)
         if decision.change > 0 and self._is_refused():
             state = forget_change(state, watched.state)
@@ -72,27 +81,19 @@ class WorkerAutoscaler:
             self._add(pod, watched, decision.change, now)
         elif decision.change < 0:
             for _ in range(-decision.change):
-                watched.releases.append(pod.remove_worker(now))
+                watched.releases.append(pod.remove_worker(now) + self._cluster.platform.resize_seconds)
             self.num_resizes += 1
         watched.state = state
 
-    def _observe(self, pod: Pod, watched: _Watched, now: float) -> Observation:
-        seconds = now - watched.looked
-        in_flight = pod.in_flight_seconds(now)
-        answered = pod.completed - watched.completed
-        seen = Observation(
-            time_s=now,
-            workers=pod.num_workers,
-            ready=pod.num_workers - len(watched.loading),
-            in_flight=(in_flight - watched.in_flight_seconds) / seconds,
-            queued=sum(watched.queued) / len(watched.queued),
-            rate=answered / seconds,
-            latency_ms=1e3 * (pod.latency_seconds - watched.latency_seconds) / answered if answered else None,
-            load_time_s=self._cluster.service.worker_load_seconds,
+    def _counters(self, pod: Pod) -> Counters:
+        """Return what TorchServe's metrics would say: requests count on arrival, seconds when an answer is complete."""
+        return Counters(
+            requests={_MODEL: float(pod.num_admitted + pod.num_rejected)},
+            latency_s={_MODEL: pod.latency_seconds},
+            queue_s={_MODEL: pod.queue_seconds},
+            failures=float(pod.num_rejected),
+            load_time_s={_MODEL: self._cluster.service.worker_load_seconds},
         )
-        watched.queued, watched.looked, watched.in_flight_seconds = [], now, in_flight
-        watched.completed, watched.latency_seconds = pod.completed, pod.latency_seconds
-        return seen
 
     def _add(self, pod: Pod, watched: _Watched, count: int, now: float) -> None:
         """Resize, wait for the cgroup, load: the CPUs are reserved from the first moment."""
@@ -109,13 +110,10 @@ class WorkerAutoscaler:
         return is_refused
 
 
-def _new(pod: Pod, now: float) -> _Watched:
-    return _Watched(
-        looked=now,
-        in_flight_seconds=pod.in_flight_seconds(now),
-        completed=pod.completed,
-        latency_seconds=pod.latency_seconds,
-    )
+def _status(pod: Pod, num_loading: int, queue_size: int) -> ModelStatus:
+    num_ready = pod.num_workers - num_loading
+    workers = tuple(Worker(str(index), index, index < num_ready, 0) for index in range(pod.num_workers))
+    return ModelStatus(workers, pod.num_waiting, queue_size - pod.num_waiting, 120.0)
 
 
 def _later(times: Iterable[float], now: float) -> list[float]:
