@@ -51,7 +51,9 @@ class Jail:
         command = self.command(arguments, env=env, cwd=cwd, user=user)
         return subprocess.run(command, stdin=subprocess.DEVNULL, text=True, check=False, **options)
 
-    def start(self, arguments: Sequence[str], *, env: Mapping[str, str], cwd: str, user: str) -> subprocess.Popen[bytes]:
+    def start(
+        self, arguments: Sequence[str], *, env: Mapping[str, str], cwd: str, user: str
+    ) -> subprocess.Popen[bytes]:
         """Start a program there."""
         return subprocess.Popen(self.command(arguments, env=env, cwd=cwd, user=user), stdin=subprocess.DEVNULL)
 
@@ -59,7 +61,11 @@ class Jail:
         lines = [f"mount --bind . {shlex.quote(str(self.root))}", f"cd {shlex.quote(str(self.root))}"]
         for seen, real in {**self.binds, **self.writable}.items():
             inside, outside = shlex.quote(f".{seen}"), shlex.quote(str(real))
-            make = f"mkdir -p {inside}" if real.is_dir() else f"mkdir -p {shlex.quote(f'.{Path(seen).parent}')} && touch {inside}"
+            make = (
+                f"mkdir -p {inside}"
+                if real.is_dir()
+                else f"mkdir -p {shlex.quote(f'.{Path(seen).parent}')} && touch {inside}"
+            )
             lines += [make, f"mount --rbind {outside} {inside}"]
             if seen in self.binds and not seen.startswith("/dev"):
                 lines.append(f"mount -o remount,bind,ro {inside}")

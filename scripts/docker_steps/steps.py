@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -73,7 +73,7 @@ class Engine:
         shutil.rmtree(root, ignore_errors=True)
         parent = images.get(stage.base)
         print(f"FROM {stage.base} AS {stage.name}", flush=True)
-        subprocess.run(["cp", "-a", parent.root if parent else self.base, root], check=True)
+        subprocess.run(["cp", "-a", parent.root if parent else self.base, root], check=True)  # noqa: S607
         image = replace(parent, root=root) if parent else Image(root)
         arguments: dict[str, str] = {}
         for instruction in stage.instructions:
@@ -117,7 +117,9 @@ def sent_files(context: Path) -> list[str]:
 
 
 def _copy(copy: Copy, source: Path, image: Image) -> None:
-    target = image.root / (image.cwd + "/" + copy.target if not copy.target.startswith("/") else copy.target).lstrip("/")
+    target = image.root / (image.cwd + "/" + copy.target if not copy.target.startswith("/") else copy.target).lstrip(
+        "/"
+    )
     for pattern in copy.sources:
         found = sorted(source.glob(pattern.lstrip("/")))
         if not found:
@@ -125,14 +127,14 @@ def _copy(copy: Copy, source: Path, image: Image) -> None:
         for path in found:
             _copy_one(path, target, is_into=copy.target.endswith("/") or len(copy.sources) > 1)
     if copy.owner:
-        subprocess.run(["chown", "-R", copy.owner, target], check=True)
+        subprocess.run(["chown", "-R", copy.owner, target], check=True)  # noqa: S607
 
 
 def _copy_one(path: Path, target: Path, *, is_into: bool) -> None:
     """Copy a file to or into the target, and of a folder what is in it, as COPY does."""
     if path.is_dir():
         target.mkdir(parents=True, exist_ok=True)
-        subprocess.run(["cp", "-a", f"{path}/.", target], check=True)
+        subprocess.run(["cp", "-a", f"{path}/.", target], check=True)  # noqa: S607
         return
     destination = target / path.name if is_into else target
     destination.parent.mkdir(parents=True, exist_ok=True)
@@ -151,7 +153,8 @@ def _configured(image: Image, instruction: Instruction, variables: Mapping[str, 
         return replace(image, cwd=words[0])
     if name == "USER":
         return replace(image, user=words[0])
-    fields: Mapping[str, Sequence[str]] = {"ENTRYPOINT": ("entry_point",), "CMD": ("command",)}
-    if name not in fields:
-        raise StepError(f"{name} {instruction.value}: not known here; teach it to docker_steps")
-    return replace(image, **{fields[name][0]: tuple(words)})
+    if name == "ENTRYPOINT":
+        return replace(image, entry_point=tuple(words))
+    if name == "CMD":
+        return replace(image, command=tuple(words))
+    raise StepError(f"{name} {instruction.value}: not known here; teach it to docker_steps")

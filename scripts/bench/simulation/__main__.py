@@ -14,14 +14,14 @@ from bench.page import write_between
 from bench.shared import add_place_options, make_work_dir, run_benchmark, write_json
 from bench.simulation.measure import measure
 from bench.simulation.outcome import Outcome
-from bench.simulation.page import BEGIN, EMPTY_PAGE, END, outcome_table, section
+from bench.simulation.page import BEGIN, EMPTY_PAGE, END, Given, outcome_table, section
 from bench.simulation.plot import draw
 from bench.simulation.run import simulate
 from bench.simulation.scenarios import Scenarios
 from bench.simulation.service import MEASURED, Platform, read_measured
 from bench.simulation.traffic import DAY_SECONDS, HOUR_SECONDS, Traffic
 
-DEFAULT_SLO_MS = 500.0
+DEFAULT_SLO_MS = 1000.0
 
 _PAGE = Path(__file__).parents[3] / "docs" / "kubernetes.md"
 _PLOT_NAME = "autoscaling-simulation.svg"
@@ -39,7 +39,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--sweep", action="store_true", help="other settings, too, not only those that are shipped")
     parser.add_argument("--hours", type=int, default=24, help="of the day, from midnight on (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=Traffic().seed, help="of the traffic (default: %(default)s)")
-    parser.add_argument("--slo-ms", type=float, default=DEFAULT_SLO_MS, help="latency of the SLO (default: %(default)s)")
+    parser.add_argument(
+        "--slo-ms", type=float, default=DEFAULT_SLO_MS, help="latency of the SLO (default: %(default)s)"
+    )
     parser.add_argument("--schedule-seconds", type=float, default=platform.schedule_seconds,
                         help="until a new pod's container starts; more where images are pulled or nodes added "
                         "(default: %(default)s)")  # fmt: skip
@@ -47,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
                         help="until an in-place resize is done (default: %(default)s)")  # fmt: skip
     parser.add_argument("--write-docs", action="store_true", help="write docs/kubernetes.md's section and its plot")
     parser.add_argument("--measure", action="store_true",
-                        help="measure the server the simulation is made of on this machine (10 minutes), and nothing else")  # fmt: skip
+                        help="only measure, on this machine, the server that the simulation is made of")  # fmt: skip
     parser.add_argument("--seconds", type=float, default=24.0, help="of --measure's loads (default: %(default)s)")
     add_place_options(parser)
     return parser
@@ -76,17 +78,9 @@ def _compare(args: argparse.Namespace) -> int:
     print(f"\n{outcome_table(outcomes)}")
     mine, rest = outcomes[: len(shipped)], outcomes[len(shipped) :]
     if args.write_docs:
-        text = section(
-            mine,
-            rest,
-            slo_seconds=args.slo_ms / 1e3,
-            traffic=traffic,
-            measured=measured,
-            service=service,
-            platform=platform,
-            plot=_PLOT_NAME,
-            command=f"scripts/bench/autoscaling{' --sweep' if args.sweep else ''} --write-docs",
-        )
+        given = Given(args.slo_ms / 1e3, traffic, measured, service, platform)
+        command = f"scripts/bench/autoscaling{' --sweep' if args.sweep else ''} --write-docs"
+        text = section(mine, rest, given, plot=_PLOT_NAME, command=command)
         draw(mine, rest, service, _PAGE.with_name(_PLOT_NAME))
         write_between(_PAGE, BEGIN, END, text, empty_page=EMPTY_PAGE)
         print(f"written: {_PAGE}")

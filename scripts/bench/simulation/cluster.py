@@ -50,7 +50,9 @@ class Cluster:
         live = self.live_pods()
         for _ in range(replicas - len(live)):
             self.pods.append(self._make(created=now, ready=now + self._start_seconds))
-        doomed = sorted(live, key=lambda pod: (pod.ready <= now, -pod.ready))[: max(0, len(live) - replicas)]
+        doomed = sorted(live, key=lambda pod: (pod.ready <= now, -pod.ready, -pod.number))[
+            : max(0, len(live) - replicas)
+        ]
         for pod in doomed:
             pod.ended = now
 

@@ -10,6 +10,7 @@ import time
 import urllib.request
 import zipfile
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -35,9 +36,9 @@ _LOAD_TIMEOUT_SECONDS = 120.0
 def measure(work_dir: Path, seconds: float) -> dict[str, Any]:
     """Return the model of a server, ready for json.dumps, with the machine and what it was made from.
 
-    A batch of n costs call + n * request seconds: the line through the medians of batches of 1 to 8 in a process of one
-    thread, times what serving costs besides. That is the rate these two workers would have in batches of 8 over the rate
-    that 16 clients see through TorchServe, the load generator on the same CPUs included.
+    A batch of n costs call + n * request seconds: the line through the medians of batches of 1 to 8 in two processes of one
+    thread at once, times what serving costs besides. That is the rate those would have in batches of 8 over the rate that
+    16 clients see through TorchServe with two workers, the load generator on the same CPUs included.
     """
     model = make("resnet", work_dir, None)
     model.ours.prepare()
@@ -53,12 +54,12 @@ def measure(work_dir: Path, seconds: float) -> dict[str, Any]:
         with model.ours.serve(1) as served:
             loads.append(_load_seconds(f"{served.management_url}/models/{model.ours.model}"))
     batch = max(medians)
-    served_over_limit = statistics.median(rates) * (max(call, 0.0) + batch * request) / batch / WORKERS
-    spread = [np.std(np.log(found)) for found in times.values()]
+    share_of_limit = statistics.median(rates) * (max(call, 0.0) + batch * request) / batch / WORKERS
+    spread = [float(np.std(np.log(found))) for found in times.values()]
     service = Service(
-        call_seconds=round(max(float(call), 0.0) / served_over_limit, 5),
-        request_seconds=round(float(request) / served_over_limit, 5),
-        noise=round(float(statistics.median(spread)), 3),
+        call_seconds=round(max(float(call), 0.0) / share_of_limit, 5),
+        request_seconds=round(float(request) / share_of_limit, 5),
+        noise=round(statistics.median(spread), 3),
         worker_load_seconds=round(statistics.median(loads), 2),
         server_start_seconds=round(statistics.median(starts), 2),
     )
@@ -67,7 +68,7 @@ def measure(work_dir: Path, seconds: float) -> dict[str, Any]:
         "machine": machine(),
         "batch_ms": {size: round(1e3 * value, 2) for size, value in medians.items()},
         "served_requests_per_second": [round(rate, 1) for rate in rates],
-        "served_share_of_limit": round(served_over_limit, 3),
+        "served_share_of_limit": round(share_of_limit, 3),
         "worker_load_seconds": [round(value, 2) for value in loads],
         "server_start_seconds": [round(value, 2) for value in starts],
         "service": asdict(service),
@@ -80,17 +81,26 @@ def _in_process(mar: Path, payloads: Path, work_dir: Path, seconds: float) -> Ma
     with zipfile.ZipFile(mar) as archive:
         archive.extractall(unpacked)
     environ = clean_env(PYTHONPATH=str(Path(__file__).resolve().parents[2])) | {WORKERS_ENV: "2", THREADS_ENV: "1"}
-    printed = run(
-        [sys.executable, "-m", "bench.simulation.timing", unpacked, payloads, str(seconds)],
-        log=work_dir / "timing.log",
-        env=environ,
-        cwd=work_dir,
-        timeout_seconds=seconds + 120.0,
-    )
-    for line in printed.splitlines():
-        if line.startswith(PREFIX):
-            return {int(size): found for size, found in json.loads(line.removeprefix(PREFIX)).items()}
-    raise BenchError(f"the measurement in process printed no times; see {work_dir / 'timing.log'}")
+    command = [sys.executable, "-m", "bench.simulation.timing", unpacked, payloads, str(seconds)]
+
+    def one(index: int) -> str:
+        return run(
+            [*command, str(index)],
+            log=work_dir / f"timing-{index}.log",
+            env=environ,
+            cwd=work_dir,
+            timeout_seconds=seconds + 120.0,
+        )
+
+    with ThreadPoolExecutor(WORKERS) as pool:
+        printed = list(pool.map(one, range(WORKERS)))
+    found: dict[int, list[float]] = {}
+    for line in (line for text in printed for line in text.splitlines() if line.startswith(PREFIX)):
+        for size, times in json.loads(line.removeprefix(PREFIX)).items():
+            found.setdefault(int(size), []).extend(times)
+    if not found:
+        raise BenchError(f"the measurement in process printed no times; see {work_dir / 'timing-0.log'}")
+    return found
 
 
 def _load_seconds(model_url: str) -> float:

@@ -82,7 +82,7 @@ class Outcome:
         latencies = np.frombuffer(answers.finished, dtype=np.float64) - arrived
         if len(arrived) + answers.num_rejected != len(arrivals):
             raise RuntimeError(
-                f"{family}: {len(arrivals)} requests arrived, {len(arrived)} were answered and {answers.num_rejected} refused"
+                f"{family}: {len(arrivals)} requests arrived, {len(arrived)} were answered, {answers.num_rejected} refused"
             )
         missed = np.concatenate([arrived[latencies > slo_seconds], np.frombuffer(answers.rejected, dtype=np.float64)])
         num_minutes = len(reserved) // MINUTE_SECONDS
@@ -110,5 +110,16 @@ class Outcome:
 
     def to_json(self) -> dict[str, Any]:
         """Return the totals, ready for json.dumps."""
-        names = ("num_requests", "num_late", "num_rejected", "p50_ms", "p99_ms", "cpu_hours", "most_cpus", "num_changes")
-        return {"family": self.family, "setting": self.setting, "miss_share": self.miss_share} | {name: getattr(self, name) for name in names}
+        names = (
+            "num_requests",
+            "num_late",
+            "num_rejected",
+            "p50_ms",
+            "p99_ms",
+            "cpu_hours",
+            "most_cpus",
+            "num_changes",
+        )
+        return {"family": self.family, "setting": self.setting, "miss_share": self.miss_share} | {
+            name: getattr(self, name) for name in names
+        }

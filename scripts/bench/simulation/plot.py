@@ -52,7 +52,9 @@ def _draw_day(axes: Any, outcome: Outcome, service: Service) -> None:
     axes.fill_between(hours, needed, step="post", color="#cccccc", linewidth=0, label="CPUs the requests need")
     axes.step(hours, reserved, where="post", color=colour, linewidth=1, label="CPUs reserved")
     bad = hours[missed > 0.01]
-    axes.plot(bad, np.full(len(bad), -1.0), linestyle="", marker="|", color="#cc0000", label="over 1 % of requests miss")
+    axes.plot(
+        bad, np.full(len(bad), -1.0), linestyle="", marker="|", color="#cc0000", label="over 1 % of requests miss"
+    )
     axes.set_title(f"{outcome.family}, {outcome.setting}", fontsize=9, loc="left", color=colour)
     axes.set_ylabel("CPUs")
     axes.set_xlim(0, 24)
@@ -80,4 +82,5 @@ def _draw_trade(axes: Any, outcomes: Sequence[Outcome]) -> None:
 
 def _means(minutes: NDArray[np.float64]) -> NDArray[np.float64]:
     whole = len(minutes) // _MEAN_MINUTES * _MEAN_MINUTES
-    return minutes[:whole].reshape(-1, _MEAN_MINUTES).mean(axis=1)
+    means: NDArray[np.float64] = minutes[:whole].reshape(-1, _MEAN_MINUTES).mean(axis=1)
+    return means

@@ -45,7 +45,7 @@ class Scenarios:
         return [self.kpa(3.0), self.hpa(0.7), self.keda(2.0), self.workers(2.0)]
 
     def others(self) -> list[Scenario]:
-        """Return the same with other settings, KEDA on requests in flight, and ours where half of the resizes are refused."""
+        """Return other settings of these, KEDA on requests in flight, and ours where half of the resizes are refused."""
         kpas = [self.kpa(target) for target in (1.0, 1.4, 2.0)]
         hpas = [self.hpa(target) for target in (0.3, 0.4, 0.5)]
         kedas = [self.keda(threshold) for threshold in (0.5, 8.0)]
@@ -102,6 +102,4 @@ class Scenarios:
 
     def _keda(self, cluster: Cluster, threshold: float, counter: str, most_workers: int) -> Keda:
         rule = QueueRule(cluster, counter)
-        return Keda(
-            cluster, rule, threshold=threshold, minimum=1, maximum=MAX_CPUS // most_workers, behavior=SHIPPED
-        )
+        return Keda(cluster, rule, threshold=threshold, minimum=1, maximum=MAX_CPUS // most_workers, behavior=SHIPPED)

@@ -56,7 +56,13 @@ class QueueRule:
     """
 
     def __init__(
-        self, cluster: Cluster, counter: str, *, scrape_seconds: int = 15, rule_seconds: int = 15, window_seconds: int = 60
+        self,
+        cluster: Cluster,
+        counter: str,
+        *,
+        scrape_seconds: int = 15,
+        rule_seconds: int = 15,
+        window_seconds: int = 60,
     ) -> None:
         self._cluster, self._counter = cluster, counter
         self._scrape_seconds, self._rule_seconds, self._window_seconds = scrape_seconds, rule_seconds, window_seconds

@@ -28,7 +28,7 @@ class Traffic:
         seed: The same seed gives the same requests.
     """
 
-    peak_rate: float = 110.0
+    peak_rate: float = 45.0
     open_hour: float = 6.0
     close_hour: float = 22.0
     calm_seconds: float = 1200.0
@@ -36,7 +36,7 @@ class Traffic:
     burst_factors: tuple[float, float] = (2.0, 4.0)
     night_gap_seconds: float = 1500.0
     night_batch_seconds: float = 60.0
-    night_rate: float = 8.0
+    night_rate: float = 4.0
     seed: int = 7
 
     def rates(self, seconds: int = DAY_SECONDS) -> NDArray[np.float64]:

@@ -45,7 +45,7 @@ class WorkerAutoscaler:
     Args:
         cluster: Its pods.
         policy: Of the decision.
-        refused_share: Share of resizes to more CPUs that the node has no room for; those change nothing, and are tried again.
+        refused_share: Share of resizes to more CPUs that the node has no room for; they change nothing and are tried again.
     """
 
     def __init__(self, cluster: Cluster, policy: Policy, *, refused_share: float = 0.0) -> None:

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[3] / "scripts"))
 from bench.simulation.cluster import Cluster
 from bench.simulation.hpa import Behavior, Limiter, PodCpu, Policy, replicas_by_cpu, replicas_by_external
 from bench.simulation.kpa import Kpa, KpaDecision, KpaSettings
-from bench.simulation.page import BEGIN, END, section
+from bench.simulation.page import BEGIN, END, Given, section
 from bench.simulation.pod import Answers, Pod
 from bench.simulation.routing import Activator, ServiceRouter
 from bench.simulation.run import Scenario, simulate
@@ -102,7 +102,9 @@ def test_no_request_is_lost_while_workers_come_and_go(
     gaps: list[float], workers: int, queue: int, moves: list[tuple[int, int]]
 ) -> None:
     answers = Answers()
-    pod = Pod(1, 0.0, 0.0, workers, batch_seconds=(0.0, 0.3, 0.5), noise=cycle([1.0]), job_queue_size=queue, answers=answers)
+    pod = Pod(
+        1, 0.0, 0.0, workers, batch_seconds=(0.0, 0.3, 0.5), noise=cycle([1.0]), job_queue_size=queue, answers=answers
+    )
     now, most = 0.0, workers
     for index, gap in enumerate(gaps):
         now += gap
@@ -124,7 +126,9 @@ def test_the_rate_is_prometheus_own() -> None:
     times, values = [0.0, 15.0, 30.0, 45.0, 60.0], [0.0, 30.0, 60.0, 90.0, 120.0]
     assert rate(times, values, 60.0, 60.0) == pytest.approx(2.0)
     assert rate(times, values, 66.0, 60.0) == pytest.approx(2.0)  # 15 to 60, and 9 and 6 s to the ends
-    assert rate(times, [100.0] * 3 + [115.0, 130.0], 60.0, 60.0) == pytest.approx((30 + 15 / 45 * 30) / 60 * 60 / 60, rel=0.01)
+    assert rate(times, [100.0] * 3 + [115.0, 130.0], 60.0, 60.0) == pytest.approx(
+        (30 + 15 / 45 * 30) / 60 * 60 / 60, rel=0.01
+    )
     assert rate(times[:1], values[:1], 10.0, 60.0) is None
     late = rate([55.0, 60.0], [0.0, 10.0], 60.0, 60.0)  # a counter that began at zero within the window
     assert late == pytest.approx(10.0 / 60)
@@ -144,7 +148,9 @@ def test_queue_depth_by_completed_requests_is_blind_to_a_queue_that_has_just_fil
 
 
 @pytest.mark.parametrize(("utilization", "expected"), [(1.0, 4), (0.54, 2), (0.45, 2), (0.4, 2), (0.2, 1)])
-def test_the_hpa_takes_the_ratio_of_utilization_and_target_beyond_its_tolerance(utilization: float, expected: int) -> None:
+def test_the_hpa_takes_the_ratio_of_utilization_and_target_beyond_its_tolerance(
+    utilization: float, expected: int
+) -> None:
     pods = [steady_pod(utilization)] * 2
     assert replicas_by_cpu(pods, 2, 0.5, now=1000.0) == expected
 
@@ -169,12 +175,12 @@ def test_an_average_value_is_the_total_over_it_beyond_the_tolerance() -> None:
     assert replicas_by_external(0.0, replicas=3, average=2.0) == 0
 
 
-def test_scaling_down_waits_for_the_highest_recommendation_of_five_minutes_and_up_is_limited_by_the_larger_policy() -> None:
+def test_down_waits_for_the_highest_wish_of_five_minutes_and_up_is_limited_by_the_larger_policy() -> None:
     limiter = Limiter(Behavior(), minimum=1, maximum=100)
     assert limiter.limit(0.0, 1, 50) == 5  # 4 pods are more than 100 % of one
     assert limiter.limit(15.0, 5, 50) == 10
     assert limiter.limit(30.0, 10, 8) == 10
-    assert [limiter.limit(30.0 + 15.0 * step, 10, 2) for step in (1, 19, 20)] == [10, 10, 8]
+    assert [limiter.limit(30.0 + 15.0 * step, 10, 2) for step in (1, 18, 19)] == [10, 10, 8]
     assert limiter.limit(400.0, 8, 0) == 2
     slow = Limiter(Behavior(down_stabilization_seconds=0, down=(Policy("Pods", 1, 60),)), minimum=1, maximum=10)
     assert [slow.limit(now, pods, 1) for now, pods in ((0.0, 6), (15.0, 5), (61.0, 5))] == [5, 5, 4]
@@ -188,7 +194,6 @@ def test_kpa_panics_at_twice_the_pods_and_only_grows_until_a_stable_window_has_p
     assert decision.decide(4.0, stable=5.0, panic=2.0, num_ready=4) == 8
     assert decision.decide(62.0, stable=2.0, panic=2.0, num_ready=8) == 8
     assert decision.decide(64.0, stable=2.0, panic=2.0, num_ready=8) == 4  # by no more than max-scale-down-rate
-    assert not decision.is_panicking
     assert decision.decide(66.0, stable=0.0, panic=0.0, num_ready=1) == 0
     assert KpaDecision(KpaSettings(target=1.0, max_scale_up_rate=3.0)).decide(0.0, 9.0, 9.0, num_ready=2) == 6
 
@@ -216,9 +221,14 @@ def test_the_activator_holds_what_no_pod_has_room_for_and_releases_it_in_order()
     cluster = Cluster(replace(SERVICE, noise=0.0), PLATFORM, pod_workers=1, num_pods=2)
     activator = Activator(cluster, concurrency=2, capacity=5)
     activator.route([0.1 + index / 1000 for index in range(12)], until=0.11)
-    assert (activator.num_held, cluster.answers.num_rejected) == (4, 3)
+    assert (activator.num_held, cluster.answers.num_rejected) == (5, 3)
     assert [pod.num_in_flight(0.11) for pod in cluster.pods] == [2, 2]
-    assert activator.num_held + 4 + 3 + 1 == 12
+    activator.route([], until=0.16)  # both have done their first request
+    assert activator.num_held == 3
+    activator.route([], until=9.0)
+    assert (activator.num_held, len(cluster.answers.finished)) == (0, 9)
+    by_arrival = sorted(zip(cluster.answers.arrived, cluster.answers.finished, strict=True))
+    assert all(one[1] <= other[1] for one, other in pairwise(by_arrival))
 
 
 def test_a_service_without_a_pod_answers_503() -> None:
@@ -263,14 +273,17 @@ def test_every_autoscaler_loses_nothing_and_reserves_no_less_than_the_least_pods
     assert again.to_json() == outcome.to_json()
 
 
+def scenario_of(cluster: Cluster, scaler: WorkerAutoscaler) -> Scenario:
+    return Scenario("workers", "", lambda: (cluster, ServiceRouter(cluster, 3), scaler))
+
+
 def test_workers_come_into_a_pod_sooner_than_a_pod_and_not_where_a_resize_is_refused(burst: np.ndarray) -> None:
     found = []
     for refused in (0.0, 1.0):
         cluster = Cluster(SERVICE, PLATFORM, pod_workers=2, num_pods=1)
         policy = WorkerPolicy(max_workers=4, target_in_flight=1.0)
         scaler = WorkerAutoscaler(cluster, policy, refused_share=refused)
-        parts = (cluster, ServiceRouter(cluster, 3), scaler)
-        outcome = simulate(Scenario("workers", "", lambda parts=parts: parts), burst, 900, SLO_SECONDS)
+        outcome = simulate(scenario_of(cluster, scaler), burst, 900, SLO_SECONDS)
         found.append((outcome.most_cpus, outcome.minutes["cpus"], scaler))
     (most, cpus, _), (most_refused, _, refusing) = found
     assert (most, most_refused) == (4, 2)
@@ -294,19 +307,10 @@ def test_traffic_comes_from_its_seed_and_has_the_rate_it_is_drawn_from() -> None
 def test_the_section_says_what_was_measured_and_what_was_not(burst: np.ndarray) -> None:
     service, measured = read_measured()
     outcome = simulate(Scenarios(service, PLATFORM).shipped()[1], burst, 900, SLO_SECONDS)
-    text = section(
-        [outcome],
-        [],
-        slo_seconds=SLO_SECONDS,
-        traffic=Traffic(),
-        measured=measured,
-        service=service,
-        platform=PLATFORM,
-        plot="plot.svg",
-        command="scripts/bench/autoscaling",
-    )
+    given = Given(SLO_SECONDS, Traffic(), measured, service, PLATFORM)
+    text = section([outcome], [], given, plot="plot.svg", command="scripts/bench/autoscaling")
     assert f"| HPA on CPU | 70%     | {100 * outcome.miss_share:.2f}" in text
     assert "![" in text
-    assert "stated, not measured" in text
+    assert "stated and not measured" in text
     page = (Path(__file__).parents[3] / "docs" / "kubernetes.md").read_text(encoding="utf-8")
     assert page.count(BEGIN) == page.count(END) == 1
