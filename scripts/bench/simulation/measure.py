@@ -81,7 +81,7 @@ def _in_process(mar: Path, payloads: Path, work_dir: Path, seconds: float) -> Ma
     with zipfile.ZipFile(mar) as archive:
         archive.extractall(unpacked)
     environ = clean_env(PYTHONPATH=str(Path(__file__).resolve().parents[2])) | {WORKERS_ENV: "2", THREADS_ENV: "1"}
-    command = [sys.executable, "-m", "bench.simulation.timing", unpacked, payloads, str(seconds)]
+    command: list[str | Path] = [sys.executable, "-m", "bench.simulation.timing", unpacked, payloads, str(seconds)]
 
     def one(index: int) -> str:
         return run(

@@ -45,13 +45,21 @@ class Scenarios:
         return [self.kpa(3.0), self.hpa(0.7), self.keda(2.0), self.workers(2.0)]
 
     def others(self) -> list[Scenario]:
-        """Return other settings of these, KEDA on requests in flight, and ours where half of the resizes are refused."""
+        """Return other settings of these, KEDA on requests in flight, and ours where resizes are refused."""
         kpas = [self.kpa(target) for target in (1.0, 1.4, 2.0)]
         hpas = [self.hpa(target) for target in (0.3, 0.4, 0.5)]
         kedas = [self.keda(threshold) for threshold in (0.5, 8.0)]
-        flights = [self.keda(threshold, FLIGHT) for threshold in (1.0, 1.4, 2.0)]
-        ours = [self.workers(threshold, FLIGHT) for threshold in (1.5, 3.0, 5.0)]
-        return [*kpas, *hpas, *kedas, *flights, *ours, self.workers(3.0, FLIGHT, refused=0.5)]
+        flights = [self.keda(threshold, FLIGHT) for threshold in (0.7, 1.0, 1.4)]
+        ours = [self.workers(threshold, FLIGHT) for threshold in (1.0, 1.5, 3.0)]
+        return [
+            *kpas,
+            *hpas,
+            self.hpa(0.5, pod_workers=1),
+            *kedas,
+            *flights,
+            *ours,
+            self.workers(1.5, FLIGHT, refused=1.0),
+        ]
 
     def kpa(self, target: float) -> Scenario:
         """Return Knative's autoscaler with a soft target of requests in flight."""
@@ -64,15 +72,16 @@ class Scenarios:
 
         return Scenario(KPA, f"target {target:g} in flight", make)
 
-    def hpa(self, target: float) -> Scenario:
+    def hpa(self, target: float, pod_workers: int = POD_WORKERS) -> Scenario:
         """Return an HPA on CPU utilization."""
 
         def make() -> Parts:
-            cluster = self._cluster()
-            scaler = CpuHpa(cluster, target=target, minimum=1, maximum=MAX_CPUS // POD_WORKERS, behavior=SHIPPED)
+            cluster = self._cluster(pod_workers)
+            scaler = CpuHpa(cluster, target=target, minimum=1, maximum=MAX_CPUS // pod_workers, behavior=SHIPPED)
             return cluster, ServiceRouter(cluster, ROUTING_SEED), scaler
 
-        return Scenario(HPA, f"{target:.0%}", make)
+        size = "" if pod_workers == POD_WORKERS else f", pods of {pod_workers}"
+        return Scenario(HPA, f"{target:.0%}{size}", make)
 
     def keda(self, threshold: float, counter: str = QUEUE) -> Scenario:
         """Return KEDA on the recorded queue depth, or on the recorded requests in flight."""
@@ -97,8 +106,8 @@ class Scenarios:
         refusals = f", {refused:.0%} of resizes refused" if refused else ""
         return Scenario(WORKERS, f"{name} {threshold:g}{refusals}", make)
 
-    def _cluster(self) -> Cluster:
-        return Cluster(self._service, self._platform, pod_workers=POD_WORKERS, num_pods=1)
+    def _cluster(self, pod_workers: int = POD_WORKERS) -> Cluster:
+        return Cluster(self._service, self._platform, pod_workers=pod_workers, num_pods=1)
 
     def _keda(self, cluster: Cluster, threshold: float, counter: str, most_workers: int) -> Keda:
         rule = QueueRule(cluster, counter)
