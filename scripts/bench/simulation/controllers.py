@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from bench.simulation.cluster import Cluster
@@ -87,8 +88,7 @@ class Keda:
 
     Args:
         cluster: What it scales.
-        rule: The recorded query.
-        threshold: Of the query, a pod.
+        triggers: Recorded queries and their thresholds, a pod; the one that wants most pods counts.
         minimum: minReplicaCount.
         maximum: maxReplicaCount.
         behavior: How fast it may change them.
@@ -97,24 +97,29 @@ class Keda:
     def __init__(
         self,
         cluster: Cluster,
-        rule: QueueRule,
+        triggers: Sequence[tuple[QueueRule, float]],
         *,
-        threshold: float,
         minimum: int,
         maximum: int,
         behavior: Behavior | None = None,
     ) -> None:
-        self._cluster, self._rule, self._threshold = cluster, rule, threshold
+        self._cluster, self._triggers = cluster, triggers
         self._limiter = Limiter(behavior or Behavior(), minimum, maximum)
 
     def step(self, now: float) -> None:
         """Scrape, evaluate, decide, each if it is time."""
-        self._rule.step(now)
-        if now % SYNC_SECONDS != SYNC_OFFSET_SECONDS or self._rule.value is None:
+        for rule, _ in self._triggers:
+            rule.step(now)
+        if now % SYNC_SECONDS != SYNC_OFFSET_SECONDS:
             return
         replicas = self._cluster.replicas
-        wanted = replicas_by_external(self._rule.value, replicas, self._threshold)
-        self._cluster.scale(self._limiter.limit(now, replicas, wanted), now)
+        wanted = [
+            replicas_by_external(rule.value, replicas, threshold)
+            for rule, threshold in self._triggers
+            if rule.value is not None
+        ]
+        if wanted:
+            self._cluster.scale(self._limiter.limit(now, replicas, max(wanted)), now)
 
 
 class Both:

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.simulation.outcome import Outcome
-from bench.simulation.scenarios import HPA, IN_FLIGHT, KEDA, KPA, WORKERS
+from bench.simulation.scenarios import HPA, KEDA, KPA, WORKERS
 from bench.simulation.service import Service
 
-_COLOURS = {KPA: "#7b3294", HPA: "#1f77b4", KEDA: "#d95f02", IN_FLIGHT: "#e6ab02", WORKERS: "#1b9e77"}
+_COLOURS = {KPA: "#7b3294", HPA: "#1f77b4", KEDA: "#d95f02", WORKERS: "#1b9e77"}
 _OTHER = "#666666"
 _MEAN_MINUTES = 5
 _LEAST_SHARE = 5e-4

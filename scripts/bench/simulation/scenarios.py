@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from bench.simulation.cluster import Cluster
 from bench.simulation.controllers import Both, Controller, CpuHpa, Keda
@@ -26,10 +26,28 @@ SHIPPED = Behavior(
 )
 """spec.behavior of the hpa and keda components of configs/kubernetes."""
 
-KPA, HPA, KEDA, WORKERS = "KPA", "HPA on CPU", "KEDA on queue depth", "KEDA and worker autoscaler"
-IN_FLIGHT = "KEDA on requests in flight"
+KPA, HPA, KEDA, WORKERS = "KPA", "HPA on CPU", "KEDA", "KEDA and worker autoscaler"
 
-QUEUE, FLIGHT = "queue_seconds", "latency_seconds"
+
+@dataclass(frozen=True, slots=True)
+class Triggers:
+    """Thresholds of the recorded queue depth and requests in flight, a pod; None: no such trigger."""
+
+    queue: float | None
+    in_flight: float | None
+
+    def __str__(self) -> str:
+        named = (("queue", self.queue), ("in flight", self.in_flight))
+        return ", ".join(f"{name} {threshold:g}" for name, threshold in named if threshold is not None)
+
+    def rules(self, cluster: Cluster) -> list[tuple[QueueRule, float]]:
+        """Return the queries with their thresholds."""
+        counters = (("queue_seconds", self.queue), ("latency_seconds", self.in_flight))
+        return [(QueueRule(cluster, counter), threshold) for counter, threshold in counters if threshold is not None]
+
+
+SHIPPED_TRIGGERS = Triggers(queue=2.0, in_flight=1.4)
+"""Of the keda component of configs/kubernetes, for pods of two workers."""
 
 Parts = tuple[Cluster, Router, Controller]
 
@@ -42,23 +60,22 @@ class Scenarios:
 
     def shipped(self) -> list[Scenario]:
         """Return the four that are compared, as configs/kubernetes has them."""
-        return [self.kpa(3.0), self.hpa(0.7), self.keda(2.0), self.workers(2.0)]
+        return [self.kpa(3.0), self.hpa(0.7), self.keda(SHIPPED_TRIGGERS), self.workers(SHIPPED_TRIGGERS)]
 
     def others(self) -> list[Scenario]:
-        """Return other settings of these, KEDA on requests in flight, and ours where resizes are refused."""
+        """Return other settings of these, smaller pods for the HPA, and ours where resizes are refused."""
         kpas = [self.kpa(target) for target in (1.0, 1.4, 2.0)]
         hpas = [self.hpa(target) for target in (0.3, 0.4, 0.5)]
-        kedas = [self.keda(threshold) for threshold in (0.5, 8.0)]
-        flights = [self.keda(threshold, FLIGHT) for threshold in (0.7, 1.0, 1.4)]
-        ours = [self.workers(threshold, FLIGHT) for threshold in (1.0, 1.5, 3.0)]
+        queues = [Triggers(threshold, None) for threshold in (0.5, 2.0, 8.0)]
+        flights = [Triggers(2.0, threshold) for threshold in (0.7, 1.0)]
+        ours = [Triggers(2.0, None), *flights, Triggers(2.0, 3.0)]
         return [
             *kpas,
             *hpas,
             self.hpa(0.5, pod_workers=1),
-            *kedas,
-            *flights,
-            *ours,
-            self.workers(1.5, FLIGHT, refused=1.0),
+            *(self.keda(triggers) for triggers in (*queues, *flights)),
+            *(self.workers(triggers) for triggers in ours),
+            self.workers(SHIPPED_TRIGGERS, refused=1.0),
         ]
 
     def kpa(self, target: float) -> Scenario:
@@ -83,32 +100,31 @@ class Scenarios:
         size = "" if pod_workers == POD_WORKERS else f", pods of {pod_workers}"
         return Scenario(HPA, f"{target:.0%}{size}", make)
 
-    def keda(self, threshold: float, counter: str = QUEUE) -> Scenario:
-        """Return KEDA on the recorded queue depth, or on the recorded requests in flight."""
+    def keda(self, triggers: Triggers) -> Scenario:
+        """Return KEDA on the recorded queries."""
 
         def make() -> Parts:
             cluster = self._cluster()
-            return cluster, ServiceRouter(cluster, ROUTING_SEED), self._keda(cluster, threshold, counter, POD_WORKERS)
+            return cluster, ServiceRouter(cluster, ROUTING_SEED), _keda(cluster, triggers, POD_WORKERS)
 
-        return Scenario(KEDA if counter == QUEUE else IN_FLIGHT, f"threshold {threshold:g}", make)
+        return Scenario(KEDA, str(triggers), make)
 
-    def workers(self, threshold: float, counter: str = QUEUE, *, refused: float = 0.0) -> Scenario:
+    def workers(self, triggers: Triggers, *, refused: float = 0.0) -> Scenario:
         """Return KEDA for the pods and the worker autoscaler within them."""
         policy = WorkerPolicy(max_workers=MAX_POD_WORKERS, target_in_flight=1.0)
 
         def make() -> Parts:
             cluster = self._cluster()
-            keda = self._keda(cluster, threshold, counter, MAX_POD_WORKERS)
+            keda = _keda(cluster, triggers, MAX_POD_WORKERS)
             both = Both(keda, WorkerAutoscaler(cluster, policy, refused_share=refused))
             return cluster, ServiceRouter(cluster, ROUTING_SEED), both
 
-        name = "queue" if counter == QUEUE else "in flight"
         refusals = f", {refused:.0%} of resizes refused" if refused else ""
-        return Scenario(WORKERS, f"{name} {threshold:g}{refusals}", make)
+        return Scenario(WORKERS, f"{triggers}{refusals}", make)
 
     def _cluster(self, pod_workers: int = POD_WORKERS) -> Cluster:
         return Cluster(self._service, self._platform, pod_workers=pod_workers, num_pods=1)
 
-    def _keda(self, cluster: Cluster, threshold: float, counter: str, most_workers: int) -> Keda:
-        rule = QueueRule(cluster, counter)
-        return Keda(cluster, rule, threshold=threshold, minimum=1, maximum=MAX_CPUS // most_workers, behavior=SHIPPED)
+
+def _keda(cluster: Cluster, triggers: Triggers, most_workers: int) -> Keda:
+    return Keda(cluster, triggers.rules(cluster), minimum=1, maximum=MAX_CPUS // most_workers, behavior=SHIPPED)

@@ -74,6 +74,8 @@ class WorkerAutoscaler:
     def _look(self, pod: Pod, watched: _Watched, now: float) -> None:
         status = _status(pod, len(watched.loading), self._cluster.service.job_queue_size)
         seen = watched.window.add(Sample(now, status, self._counters(pod)))
+        if seen is None:  # the first look after something changed
+            return
         decision, state = decide(self._policy, watched.state, seen)
         if decision.change > 0 and self._is_refused():
             state = forget_change(state, watched.state)

@@ -162,7 +162,9 @@ def steady_pod(utilization: float) -> PodCpu:
 def test_pods_that_start_are_idle_to_the_hpa_and_those_without_a_sample_busy_when_it_is_about_fewer() -> None:
     starting = replace(steady_pod(1.0), started=980.0, is_ready=False, changed=980.0)
     pending = PodCpu(None, is_ready=False, changed=999.0, sampled=None, window_seconds=15.0, utilization=0.0)
-    assert replicas_by_cpu([steady_pod(1.0)] * 2 + [starting] * 2, 4, 0.5, now=1000.0) == 4
+    nine = [steady_pod(5.25 / 9)] * 9
+    assert replicas_by_cpu(nine, 9, 0.5, now=1000.0) == 11
+    assert replicas_by_cpu([*nine, starting], 10, 0.5, now=1000.0) == 10  # 1.05 of the target, with a tenth idle
     assert replicas_by_cpu([steady_pod(1.0)] * 2 + [pending], 3, 0.5, now=1000.0) == 4
     unsampled = replace(steady_pod(0.0), sampled=None)
     assert replicas_by_cpu([steady_pod(0.1)] * 3 + [unsampled], 4, 0.5, now=1000.0) == 3
@@ -214,7 +216,7 @@ def test_kpa_goes_to_zero_after_the_retention_period_and_the_next_request_waits_
     latencies = np.frombuffer(made[0].answers.finished) - np.frombuffer(made[0].answers.arrived)
     assert latencies[1] == pytest.approx(starts, abs=1.5)
     assert outcome.cpu_hours * 3600 < 2 * (60 + 100 + 20 + 200)
-    assert outcome.minutes["cpus"][4] == 0
+    assert [outcome.minutes["cpus"][minute] for minute in (0, 1, 4)] == [2, 2, 0]
 
 
 def test_the_activator_holds_what_no_pod_has_room_for_and_releases_it_as_batches_end() -> None:
