@@ -19,10 +19,14 @@ class Cluster:
         platform: What the cluster adds.
         pod_workers: Workers, and so CPUs, a new pod starts with.
         num_pods: How many there are, ready, at the beginning.
+        sidecar_cpus: CPUs that a pod reserves besides.
     """
 
-    def __init__(self, service: Service, platform: Platform, *, pod_workers: int, num_pods: int) -> None:
+    def __init__(
+        self, service: Service, platform: Platform, *, pod_workers: int, num_pods: int, sidecar_cpus: float = 0.0
+    ) -> None:
         self.service, self.platform, self.pod_workers = service, platform, pod_workers
+        self._sidecar_cpus = sidecar_cpus
         self.answers = Answers()
         self.pods: list[Pod] = []
         self._start_seconds = platform.pod_start_seconds(service)
@@ -64,7 +68,7 @@ class Cluster:
 
     def reserved_cpus(self) -> float:
         """Return the CPUs that pods hold, starting and ending ones too."""
-        return sum(pod.cpus for pod in self.pods)
+        return sum(pod.cpus + self._sidecar_cpus for pod in self.pods)
 
     def _is_gone(self, pod: Pod, now: float) -> bool:
         if pod.ended is None or now < pod.ended:

@@ -10,7 +10,6 @@ import time
 import urllib.request
 import zipfile
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -36,9 +35,10 @@ _LOAD_TIMEOUT_SECONDS = 120.0
 def measure(work_dir: Path, seconds: float) -> dict[str, Any]:
     """Return the model of a server, ready for json.dumps, with the machine and what it was made from.
 
-    A batch of n costs call + n * request seconds: the line through the medians of batches of 1 to 8 in two processes of one
-    thread at once, times what serving costs besides. That is the rate those would have in batches of 8 over the rate that
-    16 clients see through TorchServe with two workers, the load generator on the same CPUs included.
+    A batch of n costs call + n * request seconds: the line through the medians of batches of 1 to 8 in one process of one
+    thread, times what serving costs besides and what two workers cost one another. That is the rate that two such processes
+    would have in batches of 8, over the rate that 16 clients see through TorchServe with two workers, the load generator on
+    the same CPUs included.
     """
     model = make("resnet", work_dir, None)
     model.ours.prepare()
@@ -81,26 +81,17 @@ def _in_process(mar: Path, payloads: Path, work_dir: Path, seconds: float) -> Ma
     with zipfile.ZipFile(mar) as archive:
         archive.extractall(unpacked)
     environ = clean_env(PYTHONPATH=str(Path(__file__).resolve().parents[2])) | {WORKERS_ENV: "2", THREADS_ENV: "1"}
-    command: list[str | Path] = [sys.executable, "-m", "bench.simulation.timing", unpacked, payloads, str(seconds)]
-
-    def one(index: int) -> str:
-        return run(
-            [*command, str(index)],
-            log=work_dir / f"timing-{index}.log",
-            env=environ,
-            cwd=work_dir,
-            timeout_seconds=seconds + 120.0,
-        )
-
-    with ThreadPoolExecutor(WORKERS) as pool:
-        printed = list(pool.map(one, range(WORKERS)))
-    found: dict[int, list[float]] = {}
-    for line in (line for text in printed for line in text.splitlines() if line.startswith(PREFIX)):
-        for size, times in json.loads(line.removeprefix(PREFIX)).items():
-            found.setdefault(int(size), []).extend(times)
-    if not found:
-        raise BenchError(f"the measurement in process printed no times; see {work_dir / 'timing-0.log'}")
-    return found
+    printed = run(
+        [sys.executable, "-m", "bench.simulation.timing", unpacked, payloads, str(seconds)],
+        log=work_dir / "timing.log",
+        env=environ,
+        cwd=work_dir,
+        timeout_seconds=seconds + 120.0,
+    )
+    for line in printed.splitlines():
+        if line.startswith(PREFIX):
+            return {int(size): found for size, found in json.loads(line.removeprefix(PREFIX)).items()}
+    raise BenchError(f"the measurement in process printed no times; see {work_dir / 'timing.log'}")
 
 
 def _load_seconds(model_url: str) -> float:

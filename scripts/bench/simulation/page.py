@@ -8,7 +8,7 @@ from typing import Any
 
 from bench.report import table
 from bench.simulation.outcome import Outcome
-from bench.simulation.scenarios import MAX_CPUS, MAX_POD_WORKERS, POD_WORKERS
+from bench.simulation.scenarios import MAX_CPUS, MAX_POD_WORKERS, POD_WORKERS, QUEUE_PROXY_CPUS, SIDECAR_CPUS
 from bench.simulation.service import Platform, Service
 from bench.simulation.traffic import Traffic
 from bench.simulation.workers import INTERVAL_SECONDS, WINDOW_SECONDS
@@ -103,11 +103,12 @@ def _load_lines(given: Given) -> Sequence[str]:
         f"At night nothing but, every {traffic.night_gap_seconds / 60:g} minutes or so, some "
         f"{traffic.night_batch_seconds:g} s of {traffic.night_rate:g} requests/s.",
         f"**Service time, measured** (`--measure`; {machine['cpus_usable']} CPUs, {machine['cpu']}): {measured['model']}. "
-        f"Batches in two processes of one thread at once, by size, ms: {batch}. Through TorchServe with two workers, 16 "
-        f"clients: {rates} requests/s in three rounds, {measured['served_share_of_limit']:.0%} of what those two processes "
-        f"would do. So a batch of n takes {service.call_seconds * 1e3:.1f} + {service.request_seconds * 1e3:.1f} n ms, with "
-        f"a log-normal spread of {service.noise:.0%}; batches are of up to {service.batch_size}, and "
-        f"{service.job_queue_size} requests may wait in a pod.",
+        f"Batches in one process of one thread, by size, ms: {batch}. Through TorchServe with two workers, 16 clients: "
+        f"{rates} requests/s in three rounds, {measured['served_share_of_limit']:.0%} of twice that process: what serving "
+        "costs, and what two busy CPUs of that machine cost one another. So a batch of n takes "
+        f"{service.call_seconds * 1e3:.1f} + {service.request_seconds * 1e3:.1f} n ms, with a log-normal spread of "
+        f"{service.noise:.0%}; batches are of up to {service.batch_size}, and {service.job_queue_size} requests may wait in "
+        "a pod.",
         f"**Loading, measured**: one worker more serves after {service.worker_load_seconds:g} s; a server with two, "
         f"{service.server_start_seconds:g} s after its process began.",
     ]
@@ -123,7 +124,8 @@ def _cluster_lines(given: Given) -> Sequence[str]:
         f"it is empty. An in-place resize takes {platform.resize_seconds:g} s, granted unless the row says otherwise.",
         f"**Pods** of {POD_WORKERS} CPUs and as many workers, at most {MAX_CPUS} CPUs in all, at least one pod (KPA: none). "
         f"With the worker autoscaler a pod has 1 to {MAX_POD_WORKERS}; it looks every {INTERVAL_SECONDS} s at means of "
-        f"{WINDOW_SECONDS:g} s. No worker slows another.",
+        f"{WINDOW_SECONDS:g} s, and its sidecar reserves {SIDECAR_CPUS:g} CPUs a pod; Knative's, {QUEUE_PROXY_CPUS:g}. No "
+        "worker slows another.",
         "**Routing**: a Service takes a pod by chance for each request. Knative's activator takes pods in turn, passes over "
         "those that have `containerConcurrency`, and holds what none has room for.",
         "**Metrics**: scrapes and rules every 15 s, `rate` over 1 m, extrapolated as Prometheus does it; TorchServe's "

@@ -20,6 +20,15 @@ MAX_POD_WORKERS = 4
 MAX_CPUS = 24
 ROUTING_SEED = 3
 
+SIDECAR_CPUS = 0.1
+"""Of the worker autoscaler's container in each pod."""
+
+QUEUE_PROXY_CPUS = 0.025
+"""Of Knative's container in each pod, by default."""
+
+BATCH_TARGET, SINGLE_TARGET = 8.0, 1.0
+"""Requests in flight for a worker: a batch, as shipped; one, where batches gain nothing."""
+
 SHIPPED = Behavior(
     up=(Policy("Percent", 100, 30), Policy("Pods", 2, 30)),
     down=(Policy("Pods", 1, 60),),
@@ -68,14 +77,14 @@ class Scenarios:
         hpas = [self.hpa(target) for target in (0.3, 0.4, 0.5)]
         queues = [Triggers(threshold, None) for threshold in (0.5, 2.0, 8.0)]
         flights = [Triggers(2.0, threshold) for threshold in (0.7, 1.0)]
-        ours = [Triggers(2.0, None), *flights, Triggers(2.0, 3.0)]
+        ours = [*flights, SHIPPED_TRIGGERS, Triggers(2.0, 3.0), Triggers(2.0, None)]
         return [
             *kpas,
             *hpas,
             self.hpa(0.5, pod_workers=1),
             *(self.keda(triggers) for triggers in (*queues, *flights)),
-            *(self.workers(triggers) for triggers in ours),
-            self.workers(SHIPPED_TRIGGERS, refused=1.0),
+            *(self.workers(triggers, SINGLE_TARGET) for triggers in ours),
+            self.workers(SHIPPED_TRIGGERS, SINGLE_TARGET, refused=1.0),
         ]
 
     def kpa(self, target: float) -> Scenario:
@@ -83,7 +92,7 @@ class Scenarios:
         settings = replace(KpaSettings(), target=target, max_scale=MAX_CPUS // POD_WORKERS)
 
         def make() -> Parts:
-            cluster = self._cluster()
+            cluster = self._cluster(sidecar_cpus=QUEUE_PROXY_CPUS)
             activator = Activator(cluster, settings.container_concurrency)
             return cluster, activator, Kpa(settings, cluster, activator)
 
@@ -109,21 +118,21 @@ class Scenarios:
 
         return Scenario(KEDA, str(triggers), make)
 
-    def workers(self, triggers: Triggers, *, refused: float = 0.0) -> Scenario:
+    def workers(self, triggers: Triggers, target: float = BATCH_TARGET, *, refused: float = 0.0) -> Scenario:
         """Return KEDA for the pods and the worker autoscaler within them."""
-        policy = WorkerPolicy(max_workers=MAX_POD_WORKERS, target_in_flight=1.0)
+        policy = WorkerPolicy(max_workers=MAX_POD_WORKERS, target_in_flight=target)
 
         def make() -> Parts:
-            cluster = self._cluster()
+            cluster = self._cluster(sidecar_cpus=SIDECAR_CPUS)
             keda = _keda(cluster, triggers, MAX_POD_WORKERS)
             both = Both(keda, WorkerAutoscaler(cluster, policy, refused_share=refused))
             return cluster, ServiceRouter(cluster, ROUTING_SEED), both
 
         refusals = f", {refused:.0%} of resizes refused" if refused else ""
-        return Scenario(WORKERS, f"{triggers}{refusals}", make)
+        return Scenario(WORKERS, f"{triggers}; worker {target:g}{refusals}", make)
 
-    def _cluster(self, pod_workers: int = POD_WORKERS) -> Cluster:
-        return Cluster(self._service, self._platform, pod_workers=pod_workers, num_pods=1)
+    def _cluster(self, pod_workers: int = POD_WORKERS, sidecar_cpus: float = 0.0) -> Cluster:
+        return Cluster(self._service, self._platform, pod_workers=pod_workers, num_pods=1, sidecar_cpus=sidecar_cpus)
 
 
 def _keda(cluster: Cluster, triggers: Triggers, most_workers: int) -> Keda:

@@ -1,8 +1,7 @@
 """What a batch costs a worker of one thread, in process: one of the two measurements the simulated server is made of.
 
-    python -m bench.simulation.timing MODEL_DIR PAYLOADS SECONDS INDEX
+    python -m bench.simulation.timing MODEL_DIR PAYLOADS SECONDS
 
-is one of as many such processes as there are workers, at once, because CPUs that share a core slow one another down. It
 prints a line of JSON: for each batch size the times of its calls, in seconds, taken in turns.
 """
 
@@ -27,9 +26,8 @@ PREFIX = "times "
 
 def main(arguments: Sequence[str]) -> int:
     """Measure and print."""
-    model_dir, payloads, seconds, index = Path(arguments[0]), Path(arguments[1]), float(arguments[2]), int(arguments[3])
-    cpus = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, {cpus[index % len(cpus)]})
+    model_dir, payloads, seconds = Path(arguments[0]), Path(arguments[1]), float(arguments[2])
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     handler = load_archive(model_dir)
     bodies = itertools.cycle([payload.body for payload in read_payloads(payloads)])
     times: dict[int, list[float]] = {size: [] for size in BATCH_SIZES}
