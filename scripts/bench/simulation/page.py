@@ -22,7 +22,7 @@ HEAD = (
     "autoscaler",
     "setting",
     "SLO missed %",
-    "of it 503 %",
+    "503 %",
     "p50 ms",
     "p99 ms",
     "CPU-hours",
