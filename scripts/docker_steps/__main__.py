@@ -24,7 +24,7 @@ USER = "10001:10001"
 MODEL = "minilm"
 COMPILERS = ("cc", "gcc", "g++", "c++", "clang", "make", "ld", "as")
 
-VERBS = ("doctor",)
+VERBS = ("autoscale", "ready", "drain", "doctor")
 """What else the server's image is used for, as `configs/kubernetes` has it."""
 
 _START_SECONDS = 180.0
