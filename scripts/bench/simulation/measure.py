@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from bench.load import Load
-from bench.models import make
+from bench.models import Model, make
 from bench.process import BenchError, run
 from bench.report import machine
 from bench.server import clean_env
@@ -27,7 +27,7 @@ from ts_handlers.cpu import THREADS_ENV, WORKERS_ENV
 
 WORKERS = 2
 CLIENTS = 16
-LOAD_ROUNDS = 3
+ROUNDS = 3
 
 _LOAD_TIMEOUT_SECONDS = 120.0
 
@@ -45,14 +45,7 @@ def measure(work_dir: Path, seconds: float) -> dict[str, Any]:
     times = _in_process(model.ours.mar, model.payloads, work_dir, seconds)
     medians = {size: statistics.median(found) for size, found in times.items()}
     request, call = np.polyfit(list(medians), list(medians.values()), 1)
-    load = Load(model.payloads, CLIENTS, warmup_seconds=5.0, folder=work_dir)
-    starts, loads, rates = [], [], []
-    for _ in range(LOAD_ROUNDS):
-        with model.ours.serve(WORKERS) as served:
-            starts.append(served.start_seconds or 0.0)
-            rates.append(load.run(served.url, seconds / LOAD_ROUNDS).requests_per_second)
-        with model.ours.serve(1) as served:
-            loads.append(_load_seconds(f"{served.management_url}/models/{model.ours.model}"))
+    starts, loads, rates = _served(model, Load(model.payloads, CLIENTS, 5.0, work_dir), seconds / ROUNDS)
     batch = max(medians)
     share_of_limit = statistics.median(rates) * (max(call, 0.0) + batch * request) / batch / WORKERS
     spread = [float(np.std(np.log(found))) for found in times.values()]
@@ -73,6 +66,18 @@ def measure(work_dir: Path, seconds: float) -> dict[str, Any]:
         "server_start_seconds": [round(value, 2) for value in starts],
         "service": asdict(service),
     }
+
+
+def _served(model: Model, load: Load, seconds: float) -> tuple[list[float], list[float], list[float]]:
+    """Return what servers took to start, what they took to load one worker more, and the rates they had."""
+    starts, loads, rates = [], [], []
+    for _ in range(ROUNDS):
+        with model.ours.serve(WORKERS) as served:
+            starts.append(served.start_seconds or 0.0)
+            rates.append(load.run(served.url, seconds).requests_per_second)
+        with model.ours.serve(1) as served:
+            loads.append(_load_seconds(f"{served.management_url}/models/{model.ours.model}"))
+    return starts, loads, rates
 
 
 def _in_process(mar: Path, payloads: Path, work_dir: Path, seconds: float) -> Mapping[int, Sequence[float]]:
