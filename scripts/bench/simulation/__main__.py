@@ -19,9 +19,10 @@ from bench.simulation.plot import draw
 from bench.simulation.run import simulate
 from bench.simulation.scenarios import Scenarios
 from bench.simulation.service import MEASURED, Platform, read_measured
-from bench.simulation.traffic import DAY_SECONDS, HOUR_SECONDS, Traffic
+from bench.simulation.traffic import HOUR_SECONDS, Traffic
 
 DEFAULT_SLO_MS = 1000.0
+DAY_HOURS = 24
 
 _PAGE = Path(__file__).parents[3] / "docs" / "kubernetes.md"
 _PLOT_NAME = "autoscaling-simulation.svg"
@@ -29,7 +30,12 @@ _PLOT_NAME = "autoscaling-simulation.svg"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the comparison; 2 for what the caller must put right."""
-    args = _parser().parse_args(argv)
+    parser = _parser()
+    args = parser.parse_args(argv)
+    if not 1 <= args.hours <= DAY_HOURS:
+        parser.error(f"--hours is {args.hours}; give 1 to {DAY_HOURS}")
+    if args.write_docs and args.hours < DAY_HOURS:
+        parser.error(f"the docs are of a whole day, and --hours is {args.hours}; leave it out with --write-docs")
     return run_benchmark("autoscaling", lambda: _measure(args) if args.measure else _compare(args))
 
 
@@ -37,7 +43,9 @@ def _parser() -> argparse.ArgumentParser:
     platform = Platform()
     parser = argparse.ArgumentParser(prog="scripts/bench/autoscaling", description=__doc__)
     parser.add_argument("--sweep", action="store_true", help="other settings, too, not only those that are shipped")
-    parser.add_argument("--hours", type=int, default=24, help="of the day, from midnight on (default: %(default)s)")
+    parser.add_argument(
+        "--hours", type=int, default=DAY_HOURS, help="of the day, from midnight on (default: %(default)s)"
+    )
     parser.add_argument("--seed", type=int, default=Traffic().seed, help="of the traffic (default: %(default)s)")
     parser.add_argument(
         "--slo-ms", type=float, default=DEFAULT_SLO_MS, help="latency of the SLO (default: %(default)s)"
@@ -66,7 +74,7 @@ def _compare(args: argparse.Namespace) -> int:
     traffic = Traffic(seed=args.seed)
     platform = replace(Platform(), schedule_seconds=args.schedule_seconds, resize_seconds=args.resize_seconds)
     service, measured = read_measured()
-    seconds = min(DAY_SECONDS, args.hours * HOUR_SECONDS)
+    seconds = args.hours * HOUR_SECONDS
     arrivals = traffic.arrivals(seconds)
     scenarios = Scenarios(service, platform)
     shipped, others = scenarios.shipped(), scenarios.others() if args.sweep else []

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "scripts"))
 
+from bench.simulation.__main__ import main
 from bench.simulation.cluster import Cluster
 from bench.simulation.hpa import Behavior, Limiter, PodCpu, Policy, replicas_by_cpu, replicas_by_external
 from bench.simulation.kpa import Kpa, KpaDecision, KpaSettings
@@ -317,3 +318,11 @@ def test_the_section_says_what_was_measured_and_what_was_not(burst: np.ndarray) 
     assert "stated and not measured" in text
     page = (Path(__file__).parents[3] / "docs" / "kubernetes.md").read_text(encoding="utf-8")
     assert page.count(BEGIN) == page.count(END) == 1
+
+
+@pytest.mark.parametrize("options", [["--hours", "25"], ["--hours", "9", "--write-docs"]])
+def test_the_docs_are_of_a_whole_day(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as raised:
+        main(options)
+    assert raised.value.code == 2
+    assert f"--hours is {options[1]}" in capsys.readouterr().err
