@@ -64,8 +64,8 @@ def check(builder: Image, server: Image, model: Path, work_dir: Path) -> None:
         os.chown(folder, *map(int, USER.split(":")))
     build = Jail(
         builder.root,
-        binds={"/work/model": model},
-        writable={"/work/store": store},
+        binds={"/build/model": model},
+        writable={"/build/store": store},
         scratch=("/tmp",),  # noqa: S108
         is_read_only=True,
     )
