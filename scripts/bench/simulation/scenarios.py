@@ -58,6 +58,9 @@ class Triggers:
 SHIPPED_TRIGGERS = Triggers(queue=2.0, in_flight=1.4)
 """Of the keda component of configs/kubernetes, for pods of two workers."""
 
+GROWN_TRIGGERS = Triggers(queue=4.0, in_flight=2.8)
+"""What `configure --kubernetes --max-cpus 4` writes: for what such pods have grown to."""
+
 Parts = tuple[Cluster, Router, Controller]
 
 
@@ -83,6 +86,7 @@ class Scenarios:
             *hpas,
             self.hpa(0.5, pod_workers=1),
             *(self.keda(triggers) for triggers in (*queues, *flights)),
+            self.workers(GROWN_TRIGGERS),
             *(self.workers(triggers, SINGLE_TARGET) for triggers in ours),
             self.workers(SHIPPED_TRIGGERS, SINGLE_TARGET, refused=1.0),
         ]
