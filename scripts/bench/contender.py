@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -29,11 +30,15 @@ class Served:
         url: Where to POST a prediction.
         metrics_url: Where its metrics are; None on the stock side.
         pid: The process the others descend from; None on the stock side.
+        management_url: Where its management API is; None on the stock side.
+        start_seconds: From the start of its process until every worker was ready; None on the stock side.
     """
 
     url: str
     metrics_url: str | None = None
     pid: int | None = None
+    management_url: str | None = None
+    start_seconds: float | None = None
 
 
 class Contender(Protocol):
@@ -95,9 +100,16 @@ class Ours:
         if metrics is None:
             raise BenchError(f"{server.config.path} turns the metrics off; leave them on, they are read here")
         try:
+            started = time.monotonic()
             server.start()
             server.wait_ready(START_SECONDS)
-            yield Served(f"{server.inference_url}/predictions/{self.model}", f"{metrics.url}/metrics", server.pid)
+            yield Served(
+                url=f"{server.inference_url}/predictions/{self.model}",
+                metrics_url=f"{metrics.url}/metrics",
+                pid=server.pid,
+                management_url=server.config.management.url,
+                start_seconds=time.monotonic() - started,
+            )
         finally:
             server.stop()
 

@@ -6,8 +6,8 @@ import importlib.metadata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from bench.page import write_between
 from bench.precision.measured import Measured
-from bench.process import BenchError
 from bench.report import table
 from ts_handlers.build.gate import Limits
 from ts_handlers.build.trial import Trial
@@ -27,11 +27,7 @@ def write_page(path: Path, measured: str) -> None:
     Raises:
         BenchError: The page has not one of each marker.
     """
-    text = path.read_text(encoding="utf-8") if path.exists() else _EMPTY_PAGE
-    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        raise BenchError(f"{path} needs one line {BEGIN} and, after it, one line {END}; put them back")
-    before, rest = text.split(BEGIN)
-    path.write_text(f"{before}{BEGIN}\n\n{measured.strip()}\n\n{END}{rest.split(END)[1]}", encoding="utf-8")
+    write_between(path, BEGIN, END, measured, empty_page=_EMPTY_PAGE)
 
 
 def page_text(models: Sequence[Measured], command: str, machine: str, plots: Mapping[str, str]) -> str:
