@@ -72,11 +72,11 @@ class Scenarios:
 
     def shipped(self) -> list[Scenario]:
         """Return the four that are compared, as configs/kubernetes has them."""
-        return [self.kpa(3.0), self.hpa(0.7), self.keda(SHIPPED_TRIGGERS), self.workers(SHIPPED_TRIGGERS)]
+        return [self.kpa(1.0), self.hpa(0.7), self.keda(SHIPPED_TRIGGERS), self.workers(SHIPPED_TRIGGERS)]
 
     def others(self) -> list[Scenario]:
         """Return other settings of these, smaller pods for the HPA, and ours where resizes are refused."""
-        kpas = [self.kpa(target) for target in (1.0, 1.4, 2.0)]
+        kpas = [self.kpa(target) for target in (1.4, 2.0, 3.0)]
         hpas = [self.hpa(target) for target in (0.3, 0.4, 0.5)]
         queues = [Triggers(threshold, None) for threshold in (0.5, 2.0, 8.0)]
         flights = [Triggers(2.0, threshold) for threshold in (0.7, 1.0)]

@@ -146,7 +146,7 @@ def _kserve_reasons(workload: Workload) -> tuple[str, ...]:
     if workload.autoscaler == "keda":
         return ()
     return (
-        "scaleTarget: requests in a pod, waiting and computed, where one waits as long as it is computed (Erlang's C "
+        "scaleTarget: as many requests in a pod as workers are busy where one waits as long as it is computed (Erlang's C "
         "formula, Little's law).",
         "containerConcurrency: two batches for each worker, and not above job_queue_size "
         f"({workload.plan.job_queue_size}): TorchServe never has to refuse.",

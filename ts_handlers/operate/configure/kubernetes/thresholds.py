@@ -28,7 +28,7 @@ class Thresholds:
         utilization_percent: CPU use of a pod, for an HPA.
         queue_depth: Requests that wait in a pod for each model, on average, for KEDA: as many as its workers.
         in_flight: Requests in a pod for each model, waiting ones among them, for KEDA: as many as workers are wanted busy.
-        concurrency: Requests in a pod, waiting and computed, for Knative's KPA.
+        concurrency: Requests in a pod of all models, for Knative's KPA: as many as workers are wanted busy.
         concurrency_limit: Requests a pod takes at most; no queue of a model overflows below it.
     """
 
@@ -43,8 +43,9 @@ def thresholds_of(plan: Plan, most_workers: Mapping[str, int] | None = None) -> 
     """Return the thresholds for pods with this plan; where a pod grows first, for what it has grown to.
 
     By Little's law the requests that wait are rate x waiting time; where that time is one service time they are as many as
-    the busy workers, c x utilization, and with those that are computed twice as many. KPA counts requests as they come and
-    goes by that. What KEDA reads is a rate over a minute, of requests that were answered: it starts at half as many.
+    the busy workers, c x utilization. A pod that has as many requests as that, waiting ones among them, is on its way there:
+    pods take their time to come, and what KEDA reads is a rate over a minute. Twice as many, where the pod is at its
+    limit, made KPA add and remove pods in turns (docs/kubernetes.md, Autoscaling compared).
     """
     slots: dict[str, int] = {}
     for model in plan.models:
@@ -54,7 +55,7 @@ def thresholds_of(plan: Plan, most_workers: Mapping[str, int] | None = None) -> 
     utilizations = {name: utilization_of(count) for name, count in slots.items()}
     busy = {name: count * utilizations[name] for name, count in slots.items()}
     batches = sum(2 * model.min_workers * model.batch_size for model in plan.models)
-    concurrency = min(math.ceil(2 * sum(busy.values())), plan.job_queue_size)
+    concurrency = min(max(1, round(sum(busy.values()))), plan.job_queue_size)
     return Thresholds(
         utilization_percent=math.floor(100 * min(utilizations.values())),
         queue_depth=slots,
