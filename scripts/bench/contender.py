@@ -28,6 +28,7 @@ class Served:
 
     Attributes:
         url: Where to POST a prediction.
+        pid: The process the others descend from.
         metrics_url: Where its metrics are; None on the stock side.
         pid: The process the others descend from; None on the stock side.
         management_url: Where its management API is; None on the stock side.
@@ -35,8 +36,8 @@ class Served:
     """
 
     url: str
+    pid: int
     metrics_url: str | None = None
-    pid: int | None = None
     management_url: str | None = None
     start_seconds: float | None = None
 
@@ -115,17 +116,20 @@ class Ours:
 
 
 class Stock:
-    """A stock handler with batches of 8 and OMP_NUM_THREADS as given; None: unset, as TorchServe ships.
+    """A stock handler with OMP_NUM_THREADS as given; None: unset, as TorchServe ships.
 
     Args:
         make_side: Makes the side for one choice of settings.
         omp_num_threads: Threads of each worker's pool.
+        batch_size: Most requests of a batch.
     """
 
     side = "stock"
 
-    def __init__(self, make_side: Callable[[StockSettings], StockSide], omp_num_threads: int | None) -> None:
-        self._make_side, self._omp_num_threads = make_side, omp_num_threads
+    def __init__(
+        self, make_side: Callable[[StockSettings], StockSide], omp_num_threads: int | None, batch_size: int = BATCH_SIZE
+    ) -> None:
+        self._make_side, self._omp_num_threads, self._batch_size = make_side, omp_num_threads, batch_size
 
     def prepare(self) -> None:
         """Make nothing yet: the number of workers stands in the archive, so each number has one of its own."""
@@ -133,7 +137,7 @@ class Stock:
     @contextmanager
     def serve(self, workers: int | None) -> Iterator[Served]:
         """Archive and serve."""
-        side = self._make_side(StockSettings(workers or 1, BATCH_SIZE, self._omp_num_threads))
+        side = self._make_side(StockSettings(workers or 1, self._batch_size, self._omp_num_threads))
         side.prepare()
         with Server(side.launch()) as server:
-            yield Served(server.url)
+            yield Served(server.url, server.pid)

@@ -21,12 +21,12 @@ _NUM_SHAPES = 24
 _NOISE = 6.0
 
 
-def make_pictures(folder: Path, count: int = NUM_PICTURES) -> Path:
-    """Write `count` pictures into `folder`, unless they are there, and return it."""
+def make_pictures(folder: Path, count: int = NUM_PICTURES, *, sizes: Sequence[Sequence[int]] = SIZES) -> Path:
+    """Write `count` pictures of these sizes in turn into `folder`, unless they are there, and return it."""
     if len(list(folder.glob("*.jpg"))) != count:
         folder.mkdir(parents=True, exist_ok=True)
         for number in range(count):
-            size = SIZES[number % len(SIZES)]
+            size = sizes[number % len(sizes)]
             (folder / f"{number:03}.jpg").write_bytes(make_jpeg(size, seed=SEED + number))
     return folder
 

@@ -93,6 +93,11 @@ class Child:
         self._process.wait()
 
     @property
+    def pid(self) -> int:
+        """Process id."""
+        return self._started().pid
+
+    @property
     def exit_code(self) -> int | None:
         """Exit code, None while it runs."""
         return self._started().poll()

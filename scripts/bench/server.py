@@ -92,6 +92,11 @@ class Server:
         """Where to POST a prediction."""
         return f"{self._launch.inference.url}{self._path}"
 
+    @property
+    def pid(self) -> int:
+        """The process the others descend from."""
+        return self._child.pid
+
     def cpu_seconds(self) -> float:
         """CPU its processes have used so far."""
         return self._child.cpu_seconds()
