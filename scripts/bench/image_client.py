@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -30,24 +31,26 @@ class Sent:
     labels: Mapping[int, str]
 
 
-def send_images(url: str, bodies: Sequence[bytes], num_images: int, clients: int) -> Sent:
-    """Post so many images, the bodies in turn."""
+def send_images(
+    url: str, bodies: Sequence[bytes], num_images: int, clients: int, ended: threading.Event | None = None
+) -> Sent:
+    """Post so many images, the bodies in turn; or fewer, if `ended` is set before."""
     labels: dict[int, str] = {}
     numbers = count()  # next() of it is atomic
+    ended = ended or threading.Event()
+    taken = iter(lambda: num_images if ended.is_set() else next(numbers), num_images)
     started = time.perf_counter()
     with ThreadPoolExecutor(clients) as pool:
-        errors = list(pool.map(lambda _: _client(url, bodies, num_images, numbers, labels), range(clients)))
+        errors = list(pool.map(lambda _: _client(url, bodies, taken, labels), range(clients)))
     return Sent(time.perf_counter() - started, sum(errors), labels)
 
 
-def _client(url: str, bodies: Sequence[bytes], num_images: int, numbers: Iterator[int], labels: dict[int, str]) -> int:
-    """Post images until all are sent; return how many failed."""
+def _client(url: str, bodies: Sequence[bytes], numbers: Iterator[int], labels: dict[int, str]) -> int:
+    """Post an image for each number; return how many failed."""
     parts = urlsplit(url)
     num_errors = 0
     with closing(http.client.HTTPConnection(str(parts.hostname), parts.port, timeout=TIMEOUT_S)) as connection:
         for number in numbers:
-            if number >= num_images:
-                break
             index = number % len(bodies)
             label = _best_label(connection, parts.path, bodies[index])
             if label is None:

@@ -35,7 +35,7 @@ _LENIENT = ("--tolerance", "0.5")
 _UNJUDGED = ("--min-mean-cosine", "0", "--min-cosine", "0")
 _NUM_CALIBRATION = 20
 """Pictures that INT8 is calibrated on: four of five of them, and compared on the others."""
-_PRECISIONS: Mapping[str, Sequence[str]] = {
+PRECISIONS: Mapping[str, Sequence[str]] = {
     "fp32": ("--precision", "fp32"),
     "bf16": ("--precision", "bf16", "--backend", "torch", *_LENIENT),
     "int8": ("--precision", "int8", "--quantizer", "static-percentile", *_LENIENT, *_UNJUDGED),
@@ -203,7 +203,7 @@ class OurModel:
         print(f"building {self._precision} from {files.weights}", flush=True)
         command: list[str | Path] = [*TS_HANDLERS, "build", files.weights, "--model-file", files.model_file]
         command += ["--labels", files.labels, "--preprocessor", files.preprocessor, "--output", store]
-        command += ["--task", "image-classification", "--name", self.ours.model, *_PRECISIONS[self._precision]]
+        command += ["--task", "image-classification", "--name", self.ours.model, *PRECISIONS[self._precision]]
         if self._precision == "int8":
             command += ["--calibration", self._calibration(store)]
         run(command, log=store / "build.log", env=clean_env(), cwd=store, timeout_seconds=_BUILD_SECONDS)
@@ -232,7 +232,7 @@ def make_settings(venv: Venv, files: ResNet, pictures: Path, work_dir: Path, num
     ):
         contender = Stock(side, chosen.omp_num_threads, chosen.batch_size)
         settings.append(ServerSetting(f"stock-{chosen}", STOCK, contender, chosen.workers))
-    for precision in _PRECISIONS:
+    for precision in PRECISIONS:
         ours = OurModel(files, pictures, precision, work_dir / f"ours-{files.weights.parent.name}-{precision}").ours
         settings.append(ServerSetting(f"ours-{precision}", OURS, ours, archive=ours.mar))
     return {setting.name: setting for setting in settings}
