@@ -39,6 +39,7 @@ from ts_handlers.payload import (
     encode_response,
     parse_request,
 )
+from ts_handlers.pipeline import Pipeline, can_interleave
 from ts_handlers.row import Row, open_rows
 from ts_handlers.runtime import ModelFiles, Session, open_session
 from ts_handlers.served import ServedModel
@@ -63,6 +64,7 @@ class InferenceHandler(BaseHandler):
         instance_type: What the bytes of a request are: UTF-8 text, or images.
         output_config: Dataclass of `handler.output`.
         sequence_outputs: Model outputs with the sequence as their second axis; they are returned without padding.
+        interleaves: Whether examples are transformed while the model computes on others, where that gains something.
         config: The archive's `handler:` section.
         model_dir: The unpacked archive.
         session: The loaded model.
@@ -73,6 +75,7 @@ class InferenceHandler(BaseHandler):
     instance_type: ClassVar[InstanceType] = "text"
     output_config: ClassVar[type] = OutputConfig
     sequence_outputs: ClassVar[Collection[str]] = ()
+    interleaves: ClassVar[bool] = False
 
     config: HandlerConfig
     model_dir: Path
@@ -156,6 +159,7 @@ class InferenceHandler(BaseHandler):
             self.config.bucketing, self.pad_values, self.sequence_outputs, pads_images=self.pads_images
         )
         self._transforms = Transforms(*self.request_limit)
+        self._pipeline = Pipeline(self._transforms, self._calls)
         self.session = self.open_session(served.files)
         self._metrics = metrics.WorkerMetrics(context.metrics, MetricTypes)
         if served.owns_process:
@@ -192,20 +196,24 @@ class InferenceHandler(BaseHandler):
 
     @timed  # type: ignore[untyped-decorator]  # TorchServe has no types
     def preprocess(self, data: list[dict[str, Any]]) -> list[Row]:
-        """Decode and transform each row; a row that fails keeps its error."""
+        """Decode and transform each row; a row that fails keeps its error. Some are transformed while the model runs."""
         rows = [Row() for _ in data]
         with self._metrics.timed(metrics.DECODE_SECONDS):
             for index, row in enumerate(rows):
                 with row.errors_kept():
                     self._decode_row(row, data[index], index)
-        with self._metrics.timed(metrics.TRANSFORM_SECONDS):
-            self._transforms.run(list(open_rows(rows)), self.transform, self.num_parallel_transforms)
+        if not (self.interleaves and can_interleave(self.session, rows, self.num_parallel_transforms)):
+            with self._metrics.timed(metrics.TRANSFORM_SECONDS):
+                self._transforms.run(list(open_rows(rows)), self.transform, self.num_parallel_transforms)
         return rows
 
     @timed  # type: ignore[untyped-decorator]
     def inference(self, data: list[Row], *args: Any, **kwargs: Any) -> list[Row]:
         """Run the model on the inputs of all rows together, in as few and as little padded calls as pays."""
         del args, kwargs
+        if not all(row.is_transformed for row in open_rows(data)):
+            self._run_interleaved(data)
+            return data
         places = [(row, inputs) for row in data if row.is_open for inputs in row.inputs]
         flat = [item for _, inputs in places for item in inputs]
         plans = self._calls.plan(self.session, flat)
@@ -258,6 +266,12 @@ class InferenceHandler(BaseHandler):
         row.examples = [
             row.call(number, self.decode, instance) for number, instance in enumerate(row.request.instances)
         ]
+
+    def _run_interleaved(self, rows: Sequence[Row]) -> None:
+        done = self._pipeline.run(rows, self.transform, self.session, self.num_parallel_transforms)
+        self._metrics.observe(metrics.TRANSFORM_SECONDS, round(done.transform_s, 6))
+        self._metrics.observe(metrics.RUN_SECONDS, round(done.run_s, 6))
+        self._metrics.observe(metrics.PADDED_TOKENS, round(done.padding, 4))
 
     def _warm_up(self, inputs: Sequence[ModelInput], plan: BatchPlan) -> None:
         for num_parallel in {1, self.session.max_parallel}:

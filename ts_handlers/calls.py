@@ -43,9 +43,21 @@ class ModelCalls:
 
     def plan(self, session: Session, inputs: Sequence[ModelInput]) -> list[BatchPlan]:
         """Decide which sequences share a call."""
+        num_parallel = _num_parallel(session, inputs)
+        return self.plan_within(inputs, calls_side_by_side(len(inputs), self._most, num_parallel))
+
+    def max_in_call(self, session: Session, num_inputs: int) -> int:
+        """Return the most inputs of a call, where inputs are made while the model computes.
+
+        A call that leaves the CPU alone has half of them: while it is made, the other half is.
+        """
+        if session.frees_cpu:
+            return max(1, min(self._most, -(-num_inputs // 2)))
+        return calls_side_by_side(num_inputs, self._most, session.max_parallel)
+
+    def plan_within(self, inputs: Sequence[ModelInput], max_batch_size: int) -> list[BatchPlan]:
+        """Decide which sequences share a call, at most so many."""
         bucketing = self._bucketing
-        most = min((bucketing.max_batch_size, *bucketing.group_sizes[-1:]))
-        max_batch_size = calls_side_by_side(len(inputs), most, _num_parallel(session, inputs))
         if inputs and inputs[0].size is not None:
             return plan_images(
                 [item.size or (0, 0) for item in inputs],
@@ -63,6 +75,10 @@ class ModelCalls:
             group_sizes=bucketing.group_sizes,
         )
 
+    @property
+    def _most(self) -> int:
+        return min((self._bucketing.max_batch_size, *self._bucketing.group_sizes[-1:]))
+
     def run(
         self, session: Session, inputs: Sequence[ModelInput], plans: Sequence[BatchPlan]
     ) -> list[Outputs | Exception]:
@@ -71,22 +87,28 @@ class ModelCalls:
         num_parallel = _num_parallel(session, inputs)
 
         def call(plan: BatchPlan) -> None:
-            """Where a call fails, run its sequences one by one, so that only the guilty one fails."""
-            try:
-                results = self.run_call(session, inputs, plan, num_parallel)
-            except Exception as error:  # noqa: BLE001  # engines raise what they like
-                if len(plan.indices) > 1:
-                    for index in plan.indices:
-                        call(_alone(inputs[index], index, plan))
-                else:
-                    outcomes[plan.indices[0]] = error
-                return
-            for index, result in zip(plan.indices, results, strict=True):
-                outcomes[index] = result
+            for index, outcome in zip(plan.indices, self.run_plan(session, inputs, plan, num_parallel), strict=True):
+                outcomes[index] = outcome
 
         longest_first = sorted(plans, key=lambda plan: plan.num_padded_tokens, reverse=True)
         self._parallel.for_each(call, longest_first, num_parallel)
         return outcomes
+
+    def run_plan(
+        self, session: Session, inputs: Sequence[ModelInput], plan: BatchPlan, num_parallel: int
+    ) -> Sequence[Outputs | Exception]:
+        """Make one call; where it fails, run its sequences one by one, so that only the guilty one fails.
+
+        Returns:
+            The outputs of its sequences, or what failed, in the plan's order.
+        """
+        try:
+            return self.run_call(session, inputs, plan, num_parallel)
+        except Exception as error:  # noqa: BLE001  # engines raise what they like
+            if len(plan.indices) == 1:
+                return [error]
+        alone = [_alone(inputs[index], index, plan) for index in plan.indices]
+        return [outcome for part in alone for outcome in self.run_plan(session, inputs, part, num_parallel)]
 
     def run_call(
         self, session: Session, inputs: Sequence[ModelInput], plan: BatchPlan, num_parallel: int = 1

@@ -42,6 +42,11 @@ class Row:
         """Whether there is work left to do on it."""
         return self.error is None and self.response is None
 
+    @property
+    def is_transformed(self) -> bool:
+        """Whether each example was transformed."""
+        return len(self.inputs) == len(self.examples)
+
     @contextmanager
     def errors_kept(self) -> Iterator[None]:
         """Keep what fails in this row with this row."""

@@ -33,17 +33,17 @@ class Transforms:
                     self._run_row(row, transform)
             return
 
-        def run_example(place: tuple[Row, int]) -> None:
-            row, index = place
-            if row.is_open:
-                with row.errors_kept():
-                    row.inputs[index] = list(row.call(index, transform, row.examples[index]))
-                    self._check(sum(item.length for inputs in row.inputs for item in inputs))
-
         for row in rows:
             row.inputs = [[] for _ in row.examples]
         places = [(row, index) for row in rows for index in range(len(row.examples))]
-        self._pool.for_each(run_example, places, min(num_parallel, len(places)))
+        self._pool.for_each(lambda place: self.run_one(transform, *place), places, min(num_parallel, len(places)))
+
+    def run_one(self, transform: Transform, row: Row, index: int) -> None:
+        """Fill the inputs of one example, unless its row has failed; `inputs` has a list for each."""
+        if row.is_open:
+            with row.errors_kept():
+                row.inputs[index] = list(row.call(index, transform, row.examples[index]))
+                self._check(sum(item.length for inputs in row.inputs for item in inputs))
 
     def _run_row(self, row: Row, transform: Transform) -> None:
         length = 0

@@ -55,6 +55,7 @@ class ImageHandler(InferenceHandler):
     """
 
     instance_type = "image"
+    interleaves = True
     options: ClassVar[Sequence[str]] = ()
     preprocessing: Preprocessing
 

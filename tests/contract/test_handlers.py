@@ -273,7 +273,7 @@ def test_only_the_guilty_row_fails_when_the_model_does(kind: str, make: Make, ca
     poisoned = handler.transform(handler.decode(payload(kind, poison)))[0].length
 
     class Poisoned:
-        max_parallel = session.max_parallel
+        max_parallel, frees_cpu = session.max_parallel, False
 
         def run(self, arrays: dict[str, Any], *, num_parallel: int = 1) -> Any:
             if (arrays["attention_mask"].sum(axis=1) == poisoned).any():
@@ -302,7 +302,7 @@ def test_a_row_there_is_no_memory_for_is_507_and_its_neighbours_are_answered(kin
     limit = handler.transform(handler.decode(payload(kind, "word " * 50)))[0].length
 
     class Small:
-        max_parallel = session.max_parallel
+        max_parallel, frees_cpu = session.max_parallel, False
 
         def run(self, arrays: dict[str, Any], *, num_parallel: int = 1) -> Any:
             if arrays["input_ids"].shape[1] >= limit:

@@ -254,7 +254,7 @@ def test_only_the_guilty_row_fails_when_the_model_does(kind: str, make: Make, ca
     words = "secret pixels"
 
     class Poisoned:
-        max_parallel = session.max_parallel
+        max_parallel, frees_cpu = session.max_parallel, False
 
         def run(self, arrays: dict[str, Any], *, num_parallel: int = 1) -> Any:
             values = arrays["pixel_values"]

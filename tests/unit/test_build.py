@@ -208,6 +208,7 @@ def test_a_model_that_returns_no_numbers_fails_the_check(model_dirs: ModelDirs) 
 
     class Broken:
         max_parallel = 1
+        frees_cpu = False
 
         def run(self, arrays: Any, *, num_parallel: int = 1) -> Any:
             del num_parallel

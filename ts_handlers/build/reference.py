@@ -44,6 +44,7 @@ class SourceSession:
     """The checkpoint's own module in fp32; a `runtime.Session`."""
 
     max_parallel = 1
+    frees_cpu = False
 
     def __init__(self, source: ModelSource) -> None:
         self._source = source

@@ -28,6 +28,7 @@ class IpexSession:
     """A PyTorch module that the extension has optimized."""
 
     max_parallel = 1  # torch spreads a call over its threads, and each calling thread would start as many
+    frees_cpu = False
 
     def __init__(self, config: RuntimeConfig, files: ModelFiles) -> None:
         if config.precision not in _DTYPES:

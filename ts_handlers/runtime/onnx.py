@@ -87,6 +87,11 @@ class OnnxSession:
         """As many calls as threads; one where there is no second session for them."""
         return 1 if self._single_threaded is None else self._share.threads
 
+    @property
+    def frees_cpu(self) -> bool:
+        """Whether it computes on a GPU."""
+        return not _GPU_PROVIDERS.isdisjoint(self.providers)
+
     def run(self, arrays: Mapping[str, Array], *, num_parallel: int = 1) -> dict[str, Array]:
         """Run one batch; the graph decides which arrays are fed and as what type."""
         try:

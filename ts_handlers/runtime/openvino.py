@@ -60,6 +60,7 @@ class OpenVinoSession:
     """
 
     max_parallel = 1  # a call is spread over all threads; for calls side by side every graph would be needed twice
+    frees_cpu = False
 
     def __init__(self, config: RuntimeConfig, files: ModelFiles, share: CpuShare, shapes: Sequence[Shape] = ()) -> None:
         self._config, self._threads, self._shapes = config, share.threads, shapes

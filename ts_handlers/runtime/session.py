@@ -22,6 +22,10 @@ class Session(Protocol):
     def max_parallel(self) -> int:
         """Calls of `run` that may be made at the same time, from threads of their own; 1 where each has all threads."""
 
+    @property
+    def frees_cpu(self) -> bool:
+        """Whether the model computes elsewhere, so that the worker's threads can do something else meanwhile."""
+
     def run(self, arrays: Mapping[str, Array], *, num_parallel: int = 1) -> dict[str, Array]:
         """Run one batch.
 

@@ -36,6 +36,11 @@ class TorchSession:
         else:
             self._program, self._form = open_module(config, files, device), config.precision
 
+    @property
+    def frees_cpu(self) -> bool:
+        """Whether it computes on a GPU."""
+        return self._program.device.type != "cpu"
+
     def run(self, arrays: Mapping[str, Array], *, num_parallel: int = 1) -> dict[str, Array]:
         """Run one batch; the model decides which arrays are fed."""
         del num_parallel

@@ -25,6 +25,7 @@ class Engine:
     """Returns what a function makes of the first id of each sequence."""
 
     max_parallel = 1
+    frees_cpu = False
 
     def __init__(self, logits: Callable[[int], list[float]], log: list[str] | None = None, name: str = "") -> None:
         self._logits, self._log, self._name = logits, log, name

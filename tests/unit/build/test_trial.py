@@ -31,6 +31,7 @@ class FakeSession:
     """Returns what a function makes of the first id of each sequence, until it has been run so many times."""
 
     max_parallel = 1
+    frees_cpu = False
 
     def __init__(self, logits: Logits, runs_left: float = float("inf")) -> None:
         self._logits, self._runs_left = logits, runs_left

@@ -49,6 +49,7 @@ class GraphSession:
     """A graph that torch interprets, as a `runtime.Session`; rounds as INT8 does, in fp32."""
 
     max_parallel = 1
+    frees_cpu = False
 
     def __init__(self, graph: torch.nn.Module, input_names: tuple[str, ...]) -> None:
         self._graph, self._input_names = graph, input_names
