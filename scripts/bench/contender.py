@@ -30,7 +30,6 @@ class Served:
         url: Where to POST a prediction.
         pid: The process the others descend from.
         metrics_url: Where its metrics are; None on the stock side.
-        pid: The process the others descend from; None on the stock side.
         management_url: Where its management API is; None on the stock side.
         start_seconds: From the start of its process until every worker was ready; None on the stock side.
     """

@@ -106,7 +106,7 @@ def test_a_model_file_must_define_one_module(source: str, message: str, tmp_path
 
 
 def test_what_the_backend_cannot_load(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="runs a module in fp32 or bf16"):
+    with pytest.raises(ConfigError, match="runs a module in fp32, bf16, fp16"):
         open_session(RuntimeConfig(backend="torch", precision="int8"), ModelFiles(tmp_path), SHARE)
     with pytest.raises(ConfigError, match="neither a model file nor a config.json"):
         open_session(RuntimeConfig(backend="torch"), ModelFiles(tmp_path), SHARE)

@@ -20,7 +20,7 @@ from ts_handlers.calls import ModelCalls
 from ts_handlers.errors import OperatorError, first_line
 from ts_handlers.runtime import Session
 
-TOLERANCES = {"fp32": 1e-3, "bf16": 0.1, "int8": 0.25}
+TOLERANCES = {"fp32": 1e-3, "bf16": 0.1, "fp16": 0.02, "int8": 0.25}
 """Largest relative error of a build by its precision. Cosine 0.99 is a relative error of about 0.14."""
 
 JUDGED_TOLERANCE = 1.0

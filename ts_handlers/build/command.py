@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--precision",
         default="fp32",
-        choices=("fp32", "bf16", "int8", "auto"),
+        choices=("fp32", "bf16", "fp16", "int8", "auto"),
         help="auto: the fastest that passes the gate, measured here (default: %(default)s)",
     )
     parser.add_argument(

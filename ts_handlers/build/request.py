@@ -23,7 +23,7 @@ class BuildRequest:
         name: Model name.
         version: Model version.
         output: Folder for the results.
-        precision: fp32, bf16, int8, or `auto`: the fastest that passes the gate.
+        precision: fp32, bf16, fp16, int8, or `auto`: the fastest that passes the gate.
         backend: Engine; `auto`, with precision `auto`: any that is installed.
         quantizer: How int8 is made; None: the backend's first method.
         form: Of a backend that runs models in several; None: its first, or with `auto` any.

@@ -19,7 +19,7 @@ from ts_handlers.runtime.torch_script import is_script, open_script
 
 logger = logging.getLogger(__name__)
 
-_AUTOCAST = {"fp32": None, "bf16": torch.bfloat16}
+_AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class TorchSession:
@@ -57,16 +57,18 @@ class TorchSession:
 def open_module(config: RuntimeConfig, files: ModelFiles, device: torch.device) -> Program:
     """Load an eager module.
 
-    bf16 is autocast's: matrix products in bf16; normalizations, softmax and the residual stream in fp32.
+    bf16 and fp16 are autocast's: matrix products in them; normalizations, softmax and the residual stream in fp32.
 
     Raises:
         ConfigError: A precision that eager modules do not have, or a module that cannot be loaded.
     """
     if config.precision not in _AUTOCAST:
         raise ConfigError(
-            f"handler.runtime.precision is {config.precision}; the torch backend runs a module in {' or '.join(_AUTOCAST)}, "
+            f"handler.runtime.precision is {config.precision}; the torch backend runs a module in {', '.join(_AUTOCAST)}, "
             "and other precisions as a package (.pt2)"
         )
+    if config.precision == "fp16" and device.type == "cpu":
+        logger.warning("fp16 is for GPUs: on the CPU it is right, and slow; build bf16 or int8 for this machine")
     module = load_module(config, files)
     autocast = _AUTOCAST[config.precision]
     if autocast is not None:

@@ -63,7 +63,10 @@ class Program:
         return arrays
 
     def _tensor(self, array: Array) -> torch.Tensor:
-        tensor = torch.from_numpy(array).to(self.device)
+        tensor = torch.from_numpy(array)
+        if self.device.type == "cuda":  # copied by the GPU from pages that stay, which torch keeps for the next call
+            tensor = tensor.pin_memory()
+        tensor = tensor.to(self.device, non_blocking=True)
         return tensor.contiguous(memory_format=self.memory_format) if tensor.ndim == 4 else tensor
 
     def _named(self, outputs: Any) -> dict[str, torch.Tensor]:

@@ -9,6 +9,7 @@ from ts_handlers.build.methods import (
     ipex_eager,
     onnx_blocks,
     onnx_dynamic,
+    onnx_fp16,
     onnx_fp32,
     onnx_mixed,
     onnx_smooth,
@@ -23,6 +24,7 @@ from ts_handlers.errors import OperatorError
 
 METHODS: tuple[Method, ...] = (
     *onnx_fp32.METHODS,
+    *onnx_fp16.METHODS,
     *onnx_dynamic.METHODS,
     *onnx_static.METHODS,
     *onnx_smooth.METHODS,

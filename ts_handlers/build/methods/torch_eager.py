@@ -1,4 +1,4 @@
-"""Eager PyTorch: the checkpoint itself, in fp32 or bf16."""
+"""Eager PyTorch: the checkpoint itself, in fp32 or bf16, or in fp16 for GPUs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ts_handlers.build.image_source import ImageSource
 from ts_handlers.build.steps import step
 from ts_handlers.errors import OperatorError
 
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def make(material: Material, folder: Path, *, precision: str) -> Engine:
@@ -46,6 +46,14 @@ def _copy(source: ImageSource, folder: Path, precision: str) -> Engine:
 
 
 METHODS = tuple(
-    Method("torch", precision, None, partial(make, precision=precision), form="eager", takes_images=True)
+    Method(
+        "torch",
+        precision,
+        None,
+        partial(make, precision=precision),
+        form="eager",
+        takes_images=True,
+        is_automatic=precision != "fp16",  # what is tried is timed here, on the CPU
+    )
     for precision in _DTYPES
 )
