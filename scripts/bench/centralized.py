@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 
 from bench.image_plot import draw_images
@@ -68,10 +69,10 @@ def _run(args: argparse.Namespace) -> int:
     if args.prepare_only:
         return 0
     blocks = _read(args.json)
-    work = Work(sorted(_pictures(args, work_dir).iterdir()), args.images, args.clients)
-    first = 1 + max((block.round for block in blocks), default=0)
-    for number in range(first, first + args.rounds):
-        for setting in chosen:
+    if chosen:
+        work = Work(sorted(_pictures(args, work_dir).iterdir()), args.images, args.clients)
+        first = 1 + max((block.round for block in blocks), default=0)
+        for number, setting in product(range(first, first + args.rounds), chosen):
             blocks.append(_block(setting, work, number))
             _write(args.json, facts, blocks)
     return _show(args, blocks, list(settings))
