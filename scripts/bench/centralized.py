@@ -64,18 +64,22 @@ def _run(args: argparse.Namespace) -> int:
     work_dir, facts = make_work_dir(args), machine()
     settings = _settings(args, work_dir)
     chosen = _choose(settings, args)
-    for setting in chosen:
-        setting.prepare()
+    work = _prepare(chosen, args, work_dir) if chosen else None
     if args.prepare_only:
         return 0
     blocks = _read(args.json)
-    if chosen:
-        work = Work(sorted(_pictures(args, work_dir).iterdir()), args.images, args.clients)
+    if work is not None:
         first = 1 + max((block.round for block in blocks), default=0)
         for number, setting in product(range(first, first + args.rounds), chosen):
             blocks.append(_block(setting, work, number))
             _write(args.json, facts, blocks)
     return _show(args, blocks, list(settings))
+
+
+def _prepare(chosen: Sequence[Setting], args: argparse.Namespace, work_dir: Path) -> Work:
+    for setting in chosen:
+        setting.prepare()
+    return Work(sorted(_pictures(args, work_dir).iterdir()), args.images, args.clients)
 
 
 def _settings(args: argparse.Namespace, work_dir: Path) -> dict[str, Setting]:
