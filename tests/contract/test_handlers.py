@@ -117,7 +117,7 @@ COSTLY = tuple(
 def is_made_here(engine: Method) -> bool:
     """Say whether compiled code can be made: it needs a compiler, and a CPU that has bf16 or VNNI for itself."""
     here = target_cpu("native")
-    fits = {"fp32": True, "bf16": here.has_bf16, "int8": here.has_vnni}[engine.precision]
+    fits = {"bf16": here.has_bf16, "int8": here.has_vnni}.get(engine.precision, True)
     return engine.form != "compiled" or (fits and shutil.which("g++") is not None)
 
 
