@@ -65,7 +65,7 @@ def test_an_archive_is_replaced_only_by_force(
         (["--set", "output.top_k"], "write KEY=VALUE"),
         (["--set", "a=[1"], "the value is no YAML"),
         (["--set", "a=1", "--set", "a.b=2"], "a is a value already"),
-        (["--backend", "ipex"], "--backend ipex has no int8; it has fp32 and bf16"),
+        (["--backend", "ipex"], "--backend ipex has no int8; it has fp32, bf16"),
         (["--handler", "gone.py"], "gone.py is no Python file"),
         (["--samples", "gone.txt"], "gone.txt cannot be read"),
         (["--sample-request", "gone.json"], "--sample-request gone.json cannot be read"),

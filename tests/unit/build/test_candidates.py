@@ -48,7 +48,7 @@ def test_what_is_named_is_the_only_one() -> None:
 
 
 def test_a_combination_that_is_not_there_is_said_with_what_is() -> None:
-    with pytest.raises(OperatorError, match="--backend onnx has no bf16; it has fp32 and int8"):
+    with pytest.raises(OperatorError, match="--backend onnx has no bf16; it has fp32, fp16, int8"):
         candidates(request_for("bf16"))
     with pytest.raises(OperatorError, match="has no --quantizer nncf; it has .*dynamic"):
         candidates(request_for("int8", quantizer="nncf"))

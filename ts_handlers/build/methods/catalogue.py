@@ -50,7 +50,7 @@ def find_method(backend: str, precision: str, quantizer: str | None, form: str |
     found = [method for method in of_backend if method.precision == precision]
     if not found:
         have = dict.fromkeys(method.precision for method in of_backend)
-        raise OperatorError(f"--backend {backend} has no {precision}; it has {' and '.join(have)}")
+        raise OperatorError(f"--backend {backend} has no {precision}; it has {', '.join(have)}")
     if form is not None:
         forms = " and ".join(dict.fromkeys(method.form for method in found if method.form)) or "none"
         found = [method for method in found if method.form == form]
