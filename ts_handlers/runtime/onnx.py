@@ -22,12 +22,12 @@ from ts_handlers.telemetry import disable_telemetry
 disable_telemetry()
 try:
     import onnxruntime as ort
+
+    from ts_handlers.runtime.onnx_binding import BoundCalls  # it imports onnxruntime, too
 except ImportError as error:
     raise RuntimeUnavailableError(
         f"onnxruntime cannot be imported ({error}); install ts_handlers[cpu] or ts_handlers[gpu]"
     ) from error
-
-from ts_handlers.runtime.onnx_binding import BoundCalls  # it imports onnxruntime, too
 
 logger = logging.getLogger(__name__)
 
