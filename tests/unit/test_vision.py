@@ -14,6 +14,7 @@ from onnx import TensorProto, helper
 
 from tests.pictures import encode, scene
 from ts_handlers import ImageClassificationHandler, ImageSegmentationHandler, ObjectDetectionHandler
+from ts_handlers.cpu import limit_threads
 from ts_handlers.errors import ConfigError
 from ts_handlers.testing import load_handler, predict
 
@@ -70,6 +71,25 @@ def test_pictures_as_bytes(archive: Path) -> None:
     write_graph(archive, nodes, {"pixel_values": ["n", 3, "h", "w"]}, {"logits": ["n", 3]}, TensorProto.UINT8)
     handler = load(ImageClassificationHandler, archive, output={"problem_type": "regression"})
     assert set(predict(handler, encode(GREY, "PNG"))[0].json().values()) == {100}
+
+
+def test_images_decoded_while_the_model_computes_are_answered_as_others_are(archive: Path) -> None:
+    mean_of_channels(archive, "NCHW")
+    rows: list[Any] = [encode(scene(16, 24, seed), "PNG") for seed in range(9)]
+    rows[4] = rows[4][:-40]
+    answers = []
+    for threads in (1, 2):
+        handler = load(ImageClassificationHandler, archive, cpu={"threads": threads})
+        assert handler.session.max_parallel == threads
+        answers.append([(response.status, response.json()) for response in predict(handler, *rows)])
+        metrics = handler.context.metrics
+        for stage in ("decode", "transform", "run", "format"):
+            assert len(metrics.values(f"ts_handlers_{stage}_seconds")) == 1, stage
+        assert metrics.values("ts_handlers_padded_token_ratio") == [0]
+        assert bool(handler._pipeline._threads._pool) is (threads == 2)
+    limit_threads(1)
+    assert [status for status, _ in answers[1]] == [200] * 4 + [400] + [200] * 4
+    assert answers[0] == answers[1]
 
 
 class Detector(torch.nn.Module):
