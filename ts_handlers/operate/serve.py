@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 from ts_handlers.cpu import POOL_ENV, WORKERS_ENV, cpu_budget, cpu_share
 from ts_handlers.cpu.share import threads_from_environ
@@ -21,6 +20,7 @@ from ts_handlers.operate.java import find_java
 from ts_handlers.operate.ports import check_free, remove_dead_sockets, worker_socket, worker_socket_folder
 from ts_handlers.operate.readiness import KEY_FILE_NAME, ManagementClient, WorkerFailedError, WorkerWatch, wait_ready
 from ts_handlers.operate.server_config import ServerConfig, read_server_config
+from ts_handlers.operate.stop_signals import StopRequested, ignore_stop_signals, stop_on_signals
 
 HELP = "run TorchServe in the foreground on a configured folder"
 
@@ -29,16 +29,6 @@ READY = "ready"
 
 STOP_GRACE_S = 20.0
 """How long Java may take to end; Kubernetes kills a container 30 s after it asked."""
-
-_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-class _StopRequested(BaseException):
-    """A signal asks the server to end; like KeyboardInterrupt it passes every handler of errors."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,11 +140,11 @@ def _serve(
 ) -> int:
     client = ManagementClient(config.management, folder.key_file if config.is_token_required else None)
     watch = WorkerWatch(client, folder.logs / "model_log.log", folder.logs / "ts_log.log")
-    with _stop_on_signals():
+    with stop_on_signals():
         try:
             with Frontend(command, working_folder=folder.path, environ=environ) as frontend:
                 return _attend(frontend, config, folder, watch, stop_grace_s)
-        except _StopRequested:  # it came before the frontend was attended
+        except StopRequested:  # it came before the frontend was attended
             return 0
 
 
@@ -170,11 +160,11 @@ def _attend(
     except WorkerFailedError:
         _stop(frontend, signal.SIGTERM, stop_grace_s)
         raise
-    except _StopRequested as stop:
+    except StopRequested as stop:
         print(f"stopping ({signal.Signals(stop.number).name})", flush=True)
         _stop(frontend, stop.number, stop_grace_s)
         return 0
-    _ignore_signals()
+    ignore_stop_signals()
     return code
 
 
@@ -182,33 +172,9 @@ def _stop(frontend: Frontend, number: int, grace_s: float) -> None:
     """End the frontend; a second signal kills it at once."""
     try:
         frontend.stop(number, grace_s)
-    except _StopRequested:
-        _ignore_signals()
+    except StopRequested:
+        ignore_stop_signals()
         frontend.kill()
-
-
-@contextmanager
-def _stop_on_signals() -> Iterator[None]:
-    """Turn the signals that mean "end" into an exception; one that is ignored (nohup) stays ignored."""
-
-    def request(number: int, _frame: FrameType | None) -> None:
-        raise _StopRequested(number)
-
-    before = {number: signal.getsignal(number) for number in _STOP_SIGNALS}
-    try:
-        for number, handler in before.items():
-            if handler is not signal.SIG_IGN:
-                signal.signal(number, request)
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _ignore_signals() -> None:
-    """Clean up undisturbed: it takes a moment only, and what ended the server is known."""
-    for number in _STOP_SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
 
 
 def _print_addresses(config: ServerConfig, folder: RunFolder) -> None:

@@ -10,24 +10,14 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 
 from ts_handlers.operate.autoscale.settings import Settings, read_settings
+from ts_handlers.operate.stop_signals import StopRequested, ignore_stop_signals, stop_on_signals
 from ts_handlers.optional import import_optional
 
 HELP = "scale workers, and the pod they run in, to the traffic"
 
-_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
 logger = logging.getLogger("ts_handlers.autoscale")
-
-
-class _StopRequested(BaseException):
-    """A signal asks to end; it passes every handler of errors, and ends every wait."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,10 +31,11 @@ def run(args: argparse.Namespace) -> int:
     """Scale until a signal comes; workers stay as they are then."""
     settings = read_settings(args.config)
     import_optional("prometheus_client", "metrics are read and served with prometheus_client", extra="operate")
-    with _logging(verbose=args.verbose), _stop_on_signals():
+    with _logging(verbose=args.verbose), stop_on_signals():
         try:
             _scale(settings, is_dry_run=args.dry_run)
-        except _StopRequested as stop:
+        except StopRequested as stop:
+            ignore_stop_signals()
             logger.info("stopped (%s); the workers stay as they are", signal.Signals(stop.number).name)
     return 0
 
@@ -93,23 +84,3 @@ def _logging(*, verbose: bool) -> Iterator[None]:
     finally:
         logger.removeHandler(handler)
         logger.propagate = True
-
-
-@contextlib.contextmanager
-def _stop_on_signals() -> Iterator[None]:
-    """Turn the signals that mean "end" into an exception, once; one that is ignored (nohup) stays ignored."""
-
-    def request(number: int, _frame: FrameType | None) -> None:
-        for each in _STOP_SIGNALS:
-            signal.signal(each, signal.SIG_IGN)
-        raise _StopRequested(number)
-
-    before = {number: signal.getsignal(number) for number in _STOP_SIGNALS}
-    try:
-        for number, handler in before.items():
-            if handler is not signal.SIG_IGN:
-                signal.signal(number, request)
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
