@@ -67,6 +67,7 @@ class InferenceHandler(BaseHandler):
         interleaves: Whether examples are transformed while the model computes on others, where that gains something.
         config: The archive's `handler:` section.
         model_dir: The unpacked archive.
+        calls: Makes the model calls.
         session: The loaded model.
         share: The worker's share of the CPUs.
     """
@@ -79,6 +80,7 @@ class InferenceHandler(BaseHandler):
 
     config: HandlerConfig
     model_dir: Path
+    calls: ModelCalls
     session: Session
     share: CpuShare
 
@@ -115,7 +117,7 @@ class InferenceHandler(BaseHandler):
 
     def open_session(self, files: ModelFiles) -> Session:
         """Load the model."""
-        return open_session(self.config.runtime, files, self.share, self._calls.shapes)
+        return open_session(self.config.runtime, files, self.share, self.calls.shapes)
 
     def warmup_input(self, length: int) -> ModelInput | None:
         """Return an input of this length to warm up with; None: no warm-up."""
@@ -155,17 +157,19 @@ class InferenceHandler(BaseHandler):
         self.prepare()
         check_boundaries(self.config.bucketing.boundaries, self.max_length)
         check_group_sizes(self.config.bucketing.group_sizes)
-        self._calls = ModelCalls(
+        self.calls = ModelCalls(
             self.config.bucketing, self.pad_values, self.sequence_outputs, pads_images=self.pads_images
         )
         self._transforms = Transforms(*self.request_limit)
-        self._pipeline = Pipeline(self._transforms, self._calls)
+        self._pipeline = Pipeline(self._transforms, self.calls)
         self.session = self.open_session(served.files)
         self._metrics = metrics.WorkerMetrics(context.metrics, MetricTypes)
         if served.owns_process:
             metrics.OneWrite(metric_lines, lambda: self._metrics.is_sampled)
             metrics.silence_batches(logging.getLogger())
         warmed = startup.warm_up(self.config, self.max_length, self.warmup_input, self._warm_up)
+        if self.config.warmup.enabled:
+            self.calls.measure_overhead(self.session, self.warmup_input, self.max_length)
         name = self.task or type(self).__name__
         place = self._placement.describe()
         logger.info(
@@ -216,9 +220,9 @@ class InferenceHandler(BaseHandler):
             return data
         places = [(row, inputs) for row in data if row.is_open for inputs in row.inputs]
         flat = [item for _, inputs in places for item in inputs]
-        plans = self._calls.plan(self.session, flat)
+        plans = self.calls.plan(self.session, flat)
         with self._metrics.timed(metrics.RUN_SECONDS):
-            outcomes = iter(self._calls.run(self.session, flat, plans))
+            outcomes = iter(self.calls.run(self.session, flat, plans))
         self._metrics.observe(metrics.PADDED_TOKENS, round(padding_ratio(flat, plans), 4))
         for row, inputs in places:
             row.outputs.append([row.take(next(outcomes)) for _ in inputs])
@@ -275,7 +279,7 @@ class InferenceHandler(BaseHandler):
 
     def _warm_up(self, inputs: Sequence[ModelInput], plan: BatchPlan) -> None:
         for num_parallel in {1, self.session.max_parallel}:
-            self._calls.run_call(self.session, inputs, plan, num_parallel)
+            self.calls.run_call(self.session, inputs, plan, num_parallel)
 
     def _format_row(self, row: Row) -> None:
         if row.request is None:
@@ -327,7 +331,7 @@ class InferenceHandler(BaseHandler):
     def _describe_calls(self) -> str:
         if self.instance_type == "image":
             return startup.describe_image_calls(self.config.bucketing, pads_images=self.pads_images)
-        return startup.describe_sequence_calls(self.config.bucketing)
+        return startup.describe_sequence_calls(self.config.bucketing, self.calls.overhead_tokens)
 
     def describe_handle(self) -> dict[str, Any]:
         """Answer TorchServe's describe request (`GET /models/NAME?customized=true`)."""

@@ -125,7 +125,7 @@ class BucketingConfig:
         max_padded_pixels: Most pixels of images in one call, the same way.
         boundaries: Lengths to pad to, ascending; empty: each call is padded to its own longest sequence.
         call_overhead_tokens: Fixed cost of one call, in the time of so many tokens; sequences are grouped where padding
-            costs less than another call.
+            costs less than another call. By default each worker measures it when it starts.
         call_overhead_pixels: The same for images, in pixels. Without any, only images of one size share a call: padding
             shows in a model's answer, a little, even under a mask.
         group_sizes: Numbers of sequences that calls are filled up to by repeating the last one, ascending; for engines with
@@ -136,7 +136,7 @@ class BucketingConfig:
     max_padded_tokens: int = setting(2048, minimum=1)
     max_padded_pixels: int = setting(4_194_304, minimum=1)
     boundaries: tuple[int, ...] = setting((), minimum=1)
-    call_overhead_tokens: float = setting(8.0, minimum=0)
+    call_overhead_tokens: float | None = setting(None, minimum=0)
     call_overhead_pixels: float = setting(0.0, minimum=0)
     group_sizes: tuple[int, ...] = setting((), minimum=1)
 

@@ -28,7 +28,6 @@ from bench.attribution import InProcessBlock
 from bench.process import BenchError
 from bench.server import clean_env
 from ts_handlers.batch import pad_batch
-from ts_handlers.bucketing import plan_batches
 from ts_handlers.cpu import THREADS_ENV, WORKERS_ENV
 from ts_handlers.operate.load.payloads import read_payloads
 from ts_handlers.testing import load_handler
@@ -141,16 +140,9 @@ class Loop:
         return list(self._handler.transform(self._handler.decode(instance)))
 
     def _run(self, inputs: Sequence[Any]) -> None:
-        bucketing = self._handler.config.bucketing
-        plans = plan_batches(
-            [item.length for item in inputs],
-            max_batch_size=bucketing.max_batch_size,
-            max_padded_tokens=bucketing.max_padded_tokens,
-            boundaries=bucketing.boundaries,
-            call_overhead_tokens=bucketing.call_overhead_tokens,
-        )
-        for plan in plans:
-            self._handler.session.run(pad_batch(inputs, plan, self._handler.pad_values).arrays)
+        calls, session = self._handler.calls, self._handler.session
+        for plan in calls.plan(session, inputs):
+            session.run(pad_batch(inputs, plan, self._handler.pad_values).arrays)
 
 
 def load_archive(model_dir: Path) -> Any:

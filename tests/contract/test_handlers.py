@@ -235,7 +235,7 @@ def test_pairs_are_for_classification_only(kind: str, make: Make) -> None:
 def test_int8_answers_stay_close_whatever_shares_their_call(kind: str, make: Make, texts: list[str]) -> None:
     handler = make(kind, find_method("onnx", "int8", None))
     inputs = [handler.transform(handler.decode(payload(kind, text)))[0] for text in texts if len(text) < 100]
-    calls, session = handler._calls, handler.session
+    calls, session = handler.calls, handler.session
     plans = calls.plan(session, inputs)
     together = [outputs for plan in plans for outputs in calls.run_call(session, inputs, plan)]
     order = [index for plan in plans for index in plan.indices]

@@ -241,7 +241,7 @@ class CountingHandler(InferenceHandler):
 
 def _session():
     import types
-    return types.SimpleNamespace(run=lambda arrays: {}, describe=lambda: "nothing")
+    return types.SimpleNamespace(run=lambda arrays: {}, describe=lambda: "nothing", max_parallel=1, frees_cpu=False)
 
 
 SESSION = _session()

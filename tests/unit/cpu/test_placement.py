@@ -124,7 +124,7 @@ def test_the_same_while_more_come_and_one_is_killed_and_another_stays_away(start
     shown = [worker.told() for worker in everyone]
     assert {each["workers"] for each in shown} == {4}
     if len(CPUS) == 2:
-        assert cpus_of(*shown) == [[CPUS[0]], [CPUS[1]], [CPUS[0]], [CPUS[1]]]
+        assert cpus_of(*shown) == [CPUS] * 4
     more[0].process.kill()
     more[0].process.wait()
     again = start(absence_s=5)
