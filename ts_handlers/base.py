@@ -168,8 +168,6 @@ class InferenceHandler(BaseHandler):
             metrics.OneWrite(metric_lines, lambda: self._metrics.is_sampled)
             metrics.silence_batches(logging.getLogger())
         warmed = startup.warm_up(self.config, self.max_length, self.warmup_input, self._warm_up)
-        if self.config.warmup.enabled:
-            self.calls.measure_overhead(self.session, self.warmup_input, self.max_length)
         name = self.task or type(self).__name__
         place = self._placement.describe()
         logger.info(
@@ -331,7 +329,7 @@ class InferenceHandler(BaseHandler):
     def _describe_calls(self) -> str:
         if self.instance_type == "image":
             return startup.describe_image_calls(self.config.bucketing, pads_images=self.pads_images)
-        return startup.describe_sequence_calls(self.config.bucketing, self.calls.overhead_tokens)
+        return startup.describe_sequence_calls(self.config.bucketing)
 
     def describe_handle(self) -> dict[str, Any]:
         """Answer TorchServe's describe request (`GET /models/NAME?customized=true`)."""

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
-from ts_handlers import call_cost
 from ts_handlers.batch import Array, ModelInput, pad_batch, split_rows
 from ts_handlers.bucketing import BatchPlan, calls_side_by_side, fixed_shapes, plan_batches, plan_images
 from ts_handlers.config import BucketingConfig
@@ -22,9 +20,6 @@ class ModelCalls:
         pad_values: Fill of each model input where it is padded.
         sequence_outputs: Outputs with the sequence as their second axis.
         pads_images: Whether images of different sizes may share a call, padded.
-
-    Attributes:
-        overhead_tokens: Fixed cost of one call, in the time of so many tokens.
     """
 
     def __init__(
@@ -39,36 +34,12 @@ class ModelCalls:
         self._bucketing = bucketing
         self._pad_values, self._sequence_outputs = pad_values, sequence_outputs
         self._parallel = ParallelCalls()
-        configured = bucketing.call_overhead_tokens
-        self.overhead_tokens = call_cost.DEFAULT_TOKENS if configured is None else configured
 
     @property
     def shapes(self) -> list[Shape]:
         """Shapes that occur again and again, because calls are padded and filled to them."""
         bucketing = self._bucketing
         return fixed_shapes(bucketing.boundaries, bucketing.group_sizes, bucketing.max_padded_tokens)
-
-    def measure_overhead(
-        self, session: Session, make_input: Callable[[int], ModelInput | None], max_length: int | None
-    ) -> None:
-        """Measure `overhead_tokens`, where there are calls to group.
-
-        Args:
-            session: The model, warmed up.
-            make_input: Makes a sequence of a length; returns None where the handler has none, or an image.
-            max_length: Longest sequence the model takes, in tokens; None: no limit.
-        """
-        shape = call_cost.measured_shape(self._bucketing, max_length)
-        item = None if shape is None else make_input(shape[1])
-        if shape is None or item is None or item.size is not None:
-            return
-
-        def run(num_rows: int) -> None:
-            plan = BatchPlan(tuple(range(num_rows)), item.length)
-            self.run_call(session, [item] * num_rows, plan, session.max_parallel)
-
-        clock = time.perf_counter if session.frees_cpu else time.process_time
-        self.overhead_tokens = call_cost.measure_overhead(run, *shape, clock)
 
     def plan(self, session: Session, inputs: Sequence[ModelInput]) -> list[BatchPlan]:
         """Decide which sequences share a call."""
@@ -100,7 +71,7 @@ class ModelCalls:
             max_batch_size=max_batch_size,
             max_padded_tokens=bucketing.max_padded_tokens,
             boundaries=bucketing.boundaries,
-            call_overhead_tokens=self.overhead_tokens,
+            call_overhead_tokens=bucketing.call_overhead_tokens,
             group_sizes=bucketing.group_sizes,
         )
 

@@ -125,7 +125,7 @@ class BucketingConfig:
         max_padded_pixels: Most pixels of images in one call, the same way.
         boundaries: Lengths to pad to, ascending; empty: each call is padded to its own longest sequence.
         call_overhead_tokens: Fixed cost of one call, in the time of so many tokens; sequences are grouped where padding
-            costs less than another call. By default each worker measures it when it starts.
+            costs less than another call. Where it is not configured, `load_config` takes what was measured for the engine.
         call_overhead_pixels: The same for images, in pixels. Without any, only images of one size share a call: padding
             shows in a model's answer, a little, even under a mask.
         group_sizes: Numbers of sequences that calls are filled up to by repeating the last one, ascending; for engines with
@@ -136,7 +136,7 @@ class BucketingConfig:
     max_padded_tokens: int = setting(2048, minimum=1)
     max_padded_pixels: int = setting(4_194_304, minimum=1)
     boundaries: tuple[int, ...] = setting((), minimum=1)
-    call_overhead_tokens: float | None = setting(None, minimum=0)
+    call_overhead_tokens: float = setting(12.0, minimum=0)
     call_overhead_pixels: float = setting(0.0, minimum=0)
     group_sizes: tuple[int, ...] = setting((), minimum=1)
 
@@ -219,7 +219,22 @@ def load_config(model_config: Mapping[str, Any] | None, output_config: type = Ou
         raise ConfigError(f"{ROOT} is {_show(section)}; it must be a mapping of settings")
     output: Any = from_mapping(output_config, section.get("output", {}), f"{ROOT}.output")
     rest = {key: value for key, value in section.items() if key != "output"}
-    return dataclasses.replace(from_mapping(HandlerConfig, rest, ROOT), output=output)
+    config = from_mapping(HandlerConfig, rest, ROOT)
+    bucketing = config.bucketing
+    if "call_overhead_tokens" not in rest.get("bucketing", {}):
+        bucketing = dataclasses.replace(bucketing, call_overhead_tokens=call_overhead_tokens(config.runtime))
+    return dataclasses.replace(config, output=output, bucketing=bucketing)
+
+
+def call_overhead_tokens(runtime: RuntimeConfig) -> float:
+    """Return what a call costs beside its tokens, in tokens, by the engine.
+
+    A call of n sequences of L tokens is taken to cost a + b n L; the overhead is a / b. docs/performance.md has the figures.
+    Workers do not measure it: those that start together disturb one another too much.
+    """
+    if runtime.backend != "onnx":
+        return 16.0
+    return 4.0 if runtime.precision == "int8" else 12.0
 
 
 def from_mapping(cls: type[T], values: Any, path: str) -> T:

@@ -121,12 +121,10 @@ def decisions(name: str, config: HandlerConfig, calls: str, runtime: str, place:
     )
 
 
-def describe_sequence_calls(bucketing: BucketingConfig, overhead_tokens: float) -> str:
-    """Say what bounds a call of sequences, and what it costs beside them."""
+def describe_sequence_calls(bucketing: BucketingConfig) -> str:
+    """Say what bounds a call of sequences."""
     buckets = f"padded to {list(bucketing.boundaries)}" if bucketing.boundaries else "padded to the longest"
-    return (
-        f"sequences and {bucketing.max_padded_tokens} tokens, {buckets}, a call counted as {overhead_tokens:.1f} tokens"
-    )
+    return f"sequences and {bucketing.max_padded_tokens} tokens, {buckets}"
 
 
 def describe_image_calls(bucketing: BucketingConfig, *, pads_images: bool) -> str:

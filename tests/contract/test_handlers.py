@@ -239,12 +239,12 @@ def test_int8_answers_stay_close_whatever_shares_their_call(kind: str, make: Mak
     plans = calls.plan(session, inputs)
     together = [outputs for plan in plans for outputs in calls.run_call(session, inputs, plan)]
     order = [index for plan in plans for index in plan.indices]
-    for index, outputs in zip(order, together, strict=True):
-        alone = calls.run_call(session, [inputs[index]], BatchPlan((0,), inputs[index].length))[0]
-        for name, array in outputs.items():
-            assert array.shape == alone[name].shape
-            error = np.linalg.norm(array - alone[name]) / np.linalg.norm(alone[name])
-            assert error < 0.5, (kind, name, index)
+    alone = [calls.run_call(session, [inputs[index]], BatchPlan((0,), inputs[index].length))[0] for index in order]
+    for name in alone[0]:
+        usual = np.median([np.linalg.norm(outputs[name]) for outputs in alone])  # a few logits are next to nothing
+        for index, one, other in zip(order, together, alone, strict=True):
+            assert one[name].shape == other[name].shape
+            assert np.linalg.norm(one[name] - other[name]) / usual < 0.5, (kind, name, index)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -40,6 +40,21 @@ def test_every_section_is_read() -> None:
 
 
 @pytest.mark.parametrize(
+    ("section", "tokens"),
+    [
+        ({"runtime": {"backend": "onnx", "precision": "int8"}}, 4.0),
+        ({"runtime": {"backend": "onnx", "precision": "fp32"}}, 12.0),
+        ({"runtime": {"backend": "torch", "precision": "bf16"}, "bucketing": {"max_batch_size": 4}}, 16.0),
+        ({"runtime": {"backend": "onnx", "precision": "int8"}, "bucketing": {"call_overhead_tokens": 0}}, 0.0),
+    ],
+)
+def test_a_call_costs_what_was_measured_for_the_engine_unless_configured(
+    section: dict[str, Any], tokens: float
+) -> None:
+    assert load_config({"handler": section}).bucketing.call_overhead_tokens == tokens
+
+
+@pytest.mark.parametrize(
     ("section", "message"),
     [
         (

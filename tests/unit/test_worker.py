@@ -60,7 +60,7 @@ def test_one_line_says_what_was_decided(model_dirs: ModelDirs, caplog: pytest.Lo
     config = {
         "minWorkers": 2,
         "maxWorkers": 2,
-        "handler": {"bucketing": {"boundaries": [16, 64], "call_overhead_tokens": 8}, "tokenizer": {"pad_token_id": 1}},
+        "handler": {"bucketing": {"boundaries": [16, 64]}, "tokenizer": {"pad_token_id": 1}},
     }
     handler = load_handler(ts_handlers.TextClassificationHandler, folder, config, serialized_file="model.onnx")
     lines = [record.getMessage() for record in caplog.records if record.name == "ts_handlers.base"]
@@ -72,7 +72,7 @@ def test_one_line_says_what_was_decided(model_dirs: ModelDirs, caplog: pytest.Lo
         "2 workers, minWorkers of this model",
     ):
         assert part in lines[0]
-    assert "padded to [16, 64], a call counted as 8.0 tokens; warmed up 1x16 8x16 1x64 8x64 in" in lines[0]
+    assert "padded to [16, 64]; warmed up 1x16 8x16 1x64 8x64 in" in lines[0]
     assert handler.initialized
 
 
