@@ -65,17 +65,23 @@ def pad_batch(inputs: Sequence[ModelInput], plan: BatchPlan, pad_values: Mapping
         raise InferenceError("transform returned inputs with different names; each must have the same arrays")
     if plan.padded_size is not None:
         return _pad_images(chosen, plan, plan.padded_size, pad_values)
-    arrays = {}
-    for name, first in chosen[0].arrays.items():
-        shape = (plan.num_rows, plan.padded_length, *first.shape[1:])
-        array = np.full(shape, pad_values.get(name, 0), dtype=first.dtype)
-        for row, item in enumerate(chosen):
+    for name in chosen[0].arrays:
+        for item in chosen:
             if len(item.arrays[name]) != item.length:
                 raise InferenceError(f"transform says {item.length} tokens, and {name} has {len(item.arrays[name])}")
-            array[row, : item.length] = item.arrays[name]
-        array[len(chosen) :] = array[len(chosen) - 1]
-        arrays[name] = array
+    arrays = {name: _padded_sequences(name, chosen, plan, pad_values.get(name, 0)) for name in chosen[0].arrays}
     return PaddedBatch(arrays, tuple(item.length for item in chosen), plan.padded_length, plan.num_rows)
+
+
+def _padded_sequences(name: str, chosen: Sequence[ModelInput], plan: BatchPlan, fill: int) -> Array:
+    first = chosen[0].arrays[name]
+    if plan.num_rows == 1 and len(first) == plan.padded_length:
+        return first[None]
+    array = np.full((plan.num_rows, plan.padded_length, *first.shape[1:]), fill, dtype=first.dtype)
+    for row, item in enumerate(chosen):
+        array[row, : item.length] = item.arrays[name]
+    array[len(chosen) :] = array[len(chosen) - 1]
+    return array
 
 
 def _pad_images(

@@ -54,7 +54,7 @@ CATALOGUE: tuple[MetricSpec, ...] = (
 )
 
 
-SAMPLED_EVERY_S = 0.1
+SAMPLED_EVERY_S = 0.25
 """Least time between two batches whose times and ratios are emitted, of one worker."""
 
 
@@ -62,7 +62,7 @@ class WorkerMetrics:
     """Emits the catalogue through TorchServe's metrics cache, which prints a line that the frontend counts.
 
     A line costs CPU time of the worker, which writes it, and of the frontend, which reads it: with eight workers on two CPUs
-    a tenth of a small model's rate. So histograms, which say as much by a sample, take at most ten batches a second;
+    a tenth of a small model's rate. So histograms, which say as much by a sample, take at most four batches a second;
     counters count everything.
 
     Args:

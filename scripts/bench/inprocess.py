@@ -34,7 +34,7 @@ from ts_handlers.testing import load_handler
 
 MODES = ("one", "groups")
 GROUP = 16
-"""As many as the clients of the benchmark have in flight: more could not wait for a server at a time."""
+"""As many for each of two processes as the 32 clients of the benchmark have in flight: more could not wait at a time."""
 
 READY = "ready"
 

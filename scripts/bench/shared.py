@@ -19,9 +19,9 @@ EXIT_INTERRUPTED = 130
 WORK_DIR = Path(tempfile.gettempdir()) / "ts-handlers-bench"
 
 
-def add_load_options(parser: argparse.ArgumentParser, *, warmup_seconds: float, rounds: int) -> None:
+def add_load_options(parser: argparse.ArgumentParser, *, warmup_seconds: float, rounds: int, clients: int = 16) -> None:
     """Declare how much load there is, with the defaults that differ."""
-    parser.add_argument("--clients", type=int, default=16, help="closed-loop clients (default: %(default)s)")
+    parser.add_argument("--clients", type=int, default=clients, help="closed-loop clients (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=20.0, help="measured part of a block (default: %(default)s)")
     parser.add_argument(
         "--warmup-seconds", type=float, default=warmup_seconds, help="load before it (default: %(default)s)"

@@ -105,7 +105,7 @@ class OnnxSession:
         session = self._session if num_parallel < 2 or self._single_threaded is None else self._single_threaded
         outputs = session.run(self._output_names, feed) if self._bound is None else self._bound.run(feed)
         return {
-            name: array.astype(np.float32, copy=False) if np.issubdtype(array.dtype, np.floating) else array
+            name: array.astype(np.float32, copy=False) if array.dtype.kind == "f" else array
             for name, array in zip(self._output_names, outputs, strict=True)
         }
 
