@@ -39,8 +39,8 @@ def _parser() -> argparse.ArgumentParser:
         epilog="The limit in process is as many processes as there are CPUs, one thread each on a CPU of its own: the "
         "archive's decode and transform, padding and the model's run, nothing else; one payload a call, and sorted groups; "
         "the better counts. Through TorchServe it is `configure` and `serve` as they are, with the load on the same CPUs; "
-        "only its blocks have a warm-up, in which Java compiles. There are as many clients as fill two batches for each of two "
-        "workers: one that is computed, and one that waits, for a server that waits for requests is not at its limit.",
+        "only its blocks have a warm-up, in which Java compiles. There are as many clients as fill two batches for each of "
+        "two workers: one that is computed, and one that waits, for a server that waits for requests is not at its limit.",
     )
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--precision", default="int8", help="of minilm (default: %(default)s)")
