@@ -12,17 +12,13 @@ from pathlib import Path
 from bench.image_plot import draw_images
 from bench.image_run import ImageBlock, block_from_json, blocks_json, images_table, rows, verdicts
 from bench.image_sides import Setting, Work, make_settings
-from bench.pictures import make_pictures
+from bench.pictures import make_large_pictures, make_pictures
 from bench.process import BenchError
 from bench.report import machine
 from bench.resnet import make_resnet, resnet_venv
 from bench.shared import add_place_options, make_work_dir, run_benchmark
 from ts_handlers.cpu import cpu_budget
 
-LARGE = (4000, 3000)
-"""Width and height of a picture of 12 megapixels."""
-
-NUM_LARGE = 8
 EXIT_MISSED = 1
 
 _LARGE_SETTINGS = ("stock-w1b8t0", "stock-w2b8t1", "ours-fp32")
@@ -100,7 +96,7 @@ def _choose(settings: Mapping[str, Setting], args: argparse.Namespace) -> list[S
 
 def _pictures(args: argparse.Namespace, work_dir: Path) -> Path:
     if args.large:
-        return make_pictures(work_dir / "pictures-large", NUM_LARGE, sizes=(LARGE, LARGE[::-1]))
+        return make_large_pictures(work_dir)
     return make_pictures(work_dir / "pictures")
 
 

@@ -60,12 +60,15 @@ class Ours:
         model: Name it is served by.
         folder: Where archive, configuration and logs go.
         archive: Writes MODEL.mar into the folder it is given.
+        batch_size: Most requests of a batch.
     """
 
     side = "ours"
 
-    def __init__(self, model: str, *, folder: Path, archive: Callable[[Path], None]) -> None:
-        self.model = model
+    def __init__(
+        self, model: str, *, folder: Path, archive: Callable[[Path], None], batch_size: int = BATCH_SIZE
+    ) -> None:
+        self.model, self._batch_size = model, batch_size
         self.folder = folder
         self.store = folder / "store"
         self._archive = archive
@@ -85,7 +88,7 @@ class Ours:
     def serve(self, workers: int | None) -> Iterator[Served]:
         """Serve with what `configure` decides; only ports, token checks and, if given, workers are the benchmark's."""
         run_dir = fresh_folder(self.folder / "run")
-        options = ["--batch-size", str(BATCH_SIZE), "--disable-token-authorization", *free_port_options()]
+        options = ["--batch-size", str(self._batch_size), "--disable-token-authorization", *free_port_options()]
         if workers is not None:
             options += ["--workers", str(workers)]
         run(

@@ -15,6 +15,10 @@ NUM_PICTURES = 64
 SIZES = ((500, 375), (375, 500), (500, 333), (480, 360))
 """Width and height in pixels: those of most pictures of ImageNet's validation set."""
 
+LARGE = (4000, 3000)
+"""Of a phone's camera, and how many of them there are: their making takes a second each."""
+NUM_LARGE = 8
+
 JPEG_QUALITY = 90
 
 _NUM_SHAPES = 24
@@ -29,6 +33,11 @@ def make_pictures(folder: Path, count: int = NUM_PICTURES, *, sizes: Sequence[Se
             size = sizes[number % len(sizes)]
             (folder / f"{number:03}.jpg").write_bytes(make_jpeg(size, seed=SEED + number))
     return folder
+
+
+def make_large_pictures(work_dir: Path) -> Path:
+    """Write pictures of 12 megapixels into a folder in `work_dir`, unless they are there, and return it."""
+    return make_pictures(work_dir / "pictures-large", NUM_LARGE, sizes=(LARGE, LARGE[::-1]))
 
 
 def make_jpeg(size: Sequence[int], *, seed: int) -> bytes:
