@@ -20,13 +20,16 @@ if TYPE_CHECKING:
 NOT_STARTED = "NotStarted"
 """Error name of a request that no client was free for within its timeout."""
 
+_UNASKED = ("Accept", "Accept-Encoding")
+"""Headers that aiohttp would add: a server need not compress, and TorchServe hands every header on to its workers."""
+
 _TIMEOUT = "TimeoutError"
 _EXCERPT_BYTES = 300
 _STREAMED_FROM_BYTES = 2**20
 
 
 def open_session(headers: Mapping[str, str], *, verify_tls: bool) -> ClientSession:
-    """Open a session that keeps its connections and adds nothing of its own (no cookies, no proxies).
+    """Open a session that keeps its connections and adds little of its own: no cookies, no proxies, a User-Agent.
 
     Raises:
         RuntimeUnavailableError: aiohttp is not installed.
@@ -36,6 +39,7 @@ def open_session(headers: Mapping[str, str], *, verify_tls: bool) -> ClientSessi
         connector=aiohttp.TCPConnector(limit=0, ssl=verify_tls),
         cookie_jar=aiohttp.DummyCookieJar(),
         headers=headers,
+        skip_auto_headers=_UNASKED,
     )
     return session
 

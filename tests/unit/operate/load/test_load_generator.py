@@ -47,12 +47,13 @@ def test_a_closed_loop_keeps_so_many_in_flight() -> None:
 
 
 def test_connections_are_kept_bodies_taken_in_turn_and_headers_sent() -> None:
-    peers, bodies, headers = set(), [], set()
+    peers, bodies, headers, names = set(), [], set(), set()
 
     async def recording(request: web.Request) -> web.Response:
         assert request.transport is not None
         peers.add(request.transport.get_extra_info("peername"))
         headers.add((request.headers["Content-Type"], request.headers["X-Team"]))
+        names.update(request.headers)
         bodies.append(await request.text())
         return web.Response()
 
@@ -60,6 +61,9 @@ def test_connections_are_kept_bodies_taken_in_turn_and_headers_sent() -> None:
 
     assert len(peers) == 1
     assert headers == {("text/plain; charset=utf-8", "a")}
+    assert names == {"Host", "Content-Type", "Content-Length", "X-Team", "User-Agent"}, (
+        "every header costs a worker time"
+    )
     assert bodies[:6] == ["one", "one", "two", "three", "one", "two"]  # the first of all only asks who is there
 
 
