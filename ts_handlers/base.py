@@ -146,6 +146,7 @@ class InferenceHandler(BaseHandler):
         self.model_dir = served.files.model_dir
         self.config = load_config(context.model_yaml_config, self.output_config)
         self._check_task()
+        startup.check_communication(context.model_yaml_config or {}, self.handle)
         self._placement = startup.take_place(
             self.config.cpu,
             f"{served.name} {served.version}",

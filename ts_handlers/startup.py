@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import os
 import time
@@ -15,6 +16,7 @@ from ts_handlers.config import BucketingConfig, CpuConfig, HandlerConfig
 from ts_handlers.cpu import WORKERS_ENV, cpu_budget
 from ts_handlers.cpu.placement import Declared, Placement
 from ts_handlers.cpu.share import threads_from_environ, workers_from_environ
+from ts_handlers.errors import ConfigError
 
 DEFAULT_LENGTHS = (16, 64, 512)
 """Lengths to warm up with where there are neither lengths nor boundaries; cut to what the model takes."""
@@ -69,6 +71,19 @@ def expect_workers(model_config: Mapping[str, Any], environ: Mapping[str, str] =
     by_default = max(1, math.floor(cpu_budget().cpus))
     source = f"assumed one a CPU: neither {WORKERS_ENV} nor minWorkers is set"
     return Declared(by_default, source, is_of_model=True)
+
+
+def check_communication(model_config: Mapping[str, Any], handle: Callable[..., Any]) -> None:
+    """Refuse asyncCommunication for a handler that it cannot await: TorchServe would answer no request.
+
+    Raises:
+        ConfigError: model-config.yaml asks for it, and `handle` is no coroutine function.
+    """
+    if model_config.get("asyncCommunication") and not inspect.iscoroutinefunction(handle):
+        raise ConfigError(
+            "asyncCommunication is true in model-config.yaml, and this handler answers batches one by one; remove it. "
+            "Images are decoded while the model computes without it"
+        )
 
 
 def declared_workers(model_config: Mapping[str, Any]) -> int | None:

@@ -95,7 +95,8 @@ def test_a_worker_follows_what_changes_between_two_batches(
         assert handler.session._session.get_session_options().intra_op_num_threads == threads + 1  # type: ignore[attr-defined]
     finally:
         limit_threads(threads)
-    assert sum("now" in record.getMessage() for record in caplog.records) == 1
+    ours = [record.getMessage() for record in caplog.records if record.name.startswith("ts_handlers")]
+    assert sum("now" in message for message in ours) == 1
 
 
 def test_calls_side_by_side_answer_as_calls_one_by_one_do(model_dirs: ModelDirs, texts: list[str]) -> None:
@@ -123,6 +124,14 @@ def test_calls_side_by_side_answer_as_calls_one_by_one_do(model_dirs: ModelDirs,
 def test_who_says_how_many_workers(environ: dict[str, str], config: dict[str, Any], expected: tuple[int, bool]) -> None:
     declared = expect_workers(config, environ)
     assert (declared.num_workers, declared.is_of_model) == expected
+
+
+def test_a_handler_that_cannot_be_awaited_refuses_asynchronous_communication(model_dirs: ModelDirs) -> None:
+    folder = model_dirs.get("tiny-distilbert")
+    with pytest.raises(ConfigError, match=r"asyncCommunication is true in model-config\.yaml.*remove it"):
+        load_handler(
+            ts_handlers.TextClassificationHandler, folder, {"asyncCommunication": True}, serialized_file="model.onnx"
+        )
 
 
 def test_an_archive_of_another_task_is_refused(model_dirs: ModelDirs) -> None:

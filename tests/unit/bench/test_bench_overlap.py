@@ -52,7 +52,7 @@ class Texts(SideBySide, ts_handlers.TextClassificationHandler):
 
 def test_requests_that_come_one_by_one_are_answered_in_batches(model_dirs: ModelDirs) -> None:
     folder, bodies = model_dirs.get("tiny-distilbert"), [b"one", b"\xff", *[b"a longer text"] * 9]
-    handler: Any = load_handler(Texts, folder, {}, serialized_file="model.onnx")
+    handler: Any = load_handler(Texts, folder, {"asyncCommunication": True}, serialized_file="model.onnx")
     expected = predict(
         load_handler(ts_handlers.TextClassificationHandler, folder, {}, serialized_file="model.onnx"), *bodies
     )

@@ -47,7 +47,8 @@ def test_a_closed_loop_keeps_so_many_in_flight() -> None:
 
 
 def test_connections_are_kept_bodies_taken_in_turn_and_headers_sent() -> None:
-    peers, bodies, headers, names = set(), [], set(), set()
+    peers, bodies, headers = set(), [], set()
+    names: set[str] = set()
 
     async def recording(request: web.Request) -> web.Response:
         assert request.transport is not None
