@@ -69,8 +69,8 @@ class CpuConfig:
 
     Attributes:
         threads: Threads of every pool; by default floor(budget / workers), at least 1. TS_HANDLERS_THREADS goes before it.
-        placement: `auto` gives each worker CPUs of its own, unless something else has bound it; `none` leaves that to the
-            kernel.
+        placement: `auto` gives each worker CPUs of its own, or where there are fewer CPUs than workers those of a node in
+            common, unless something else has bound it; `none` leaves that to the kernel.
     """
 
     threads: int | None = setting(None, minimum=1)
