@@ -12,7 +12,7 @@ from ts_handlers.build.engine import Material
 from ts_handlers.build.gate import Quality, Reference
 from ts_handlers.build.reference import make_reference
 from ts_handlers.calls import ModelCalls
-from ts_handlers.config import BucketingConfig, load_config
+from ts_handlers.config import load_config
 from ts_handlers.cpu import CpuBudget, cpu_share
 from ts_handlers.errors import OperatorError
 from ts_handlers.runtime import ModelFiles, Session, open_session
@@ -69,8 +69,9 @@ class HeldOut:
 
     @cached_property
     def _calls(self) -> ModelCalls:
-        source = self._material.source
-        return ModelCalls(BucketingConfig(), {"input_ids": self.pad_token_id}, source.sequence_outputs)
+        """As a worker with the INT8 model makes them: what shares a call is quantized together."""
+        bucketing = load_config({"handler": {"runtime": {"backend": "onnx", "precision": "int8"}}}).bucketing
+        return ModelCalls(bucketing, {"input_ids": self.pad_token_id}, self._material.source.sequence_outputs)
 
     def _reference_on(self, inputs: list[ModelInput]) -> Reference:
         fp32 = open_on_one_thread(self._material.fused, {"backend": "onnx", "precision": "fp32"})
