@@ -2,9 +2,9 @@
 
 TorchServe hands such a worker every request at once and awaits `handle` for each. It needs batchSize 1: with two requests in
 a batch the frontend's thread of the worker ends (ConcurrentModificationException in AsyncBatchAggregator.getRequest, 0.12).
-So batches are made here. Not for production: the frontend's queue is always empty, so that nothing is refused with 503 and
-no scaling sees load; no response has to come within responseTimeout; requests that were answered stay in its memory; and
-a batch that fails as a whole ends the worker's connection.
+So batches are made here. Not for production, as the frontend's source reads: its queue is always empty, so that nothing is
+refused with 503 and no scaling sees load; no response has to come within responseTimeout; and requests that were answered
+stay in its memory. A batch that fails as a whole ends the worker's connection.
 """
 
 from __future__ import annotations
