@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +14,11 @@ import torch
 from onnx import TensorProto, helper
 
 from tests.pictures import encode, scene
+from tests.unit.build.image_forms import FORMS, load, make_onnx, make_script, request_for, tiny
 from ts_handlers.build import check, inputs
 from ts_handlers.build.choose import Opener
 from ts_handlers.build.engine import Engine, Material
-from ts_handlers.build.image_samples import ImageDataset, max_samples, sample_pictures
+from ts_handlers.build.image_samples import ImageDataset
 from ts_handlers.build.image_source import ImageSource
 from ts_handlers.build.methods.catalogue import find_method
 from ts_handlers.build.request import BuildRequest
@@ -30,119 +30,6 @@ if TYPE_CHECKING:
     from tests.model_dirs import ModelDirs
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, of the exporter used here
-
-PREPROCESSOR = {
-    "size": {"height": 16, "width": 24},
-    "image_mean": [0.5, 0.5, 0.5],
-    "image_std": [0.5, 0.5, 0.5],
-}
-LABELS = ("red", "green", "blue", "red")
-
-MODEL_FILE = """
-import torch
-
-
-class Tiny(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.conv = torch.nn.Conv2d(3, 8, 3, stride=2)
-        self.head = torch.nn.Linear(8, 4)
-
-    def forward(self, x):
-        return self.head(self.conv(x).relu().mean((2, 3)) * 4)
-"""
-
-
-@pytest.fixture
-def given(tmp_path: Path) -> Path:
-    """A folder with labels and preprocessing."""
-    folder = tmp_path / "given"
-    folder.mkdir()
-    (folder / "preprocessor_config.json").write_text(json.dumps(PREPROCESSOR))
-    (folder / "labels.txt").write_text("\n".join(LABELS) + "\n")
-    (folder / "model.py").write_text(MODEL_FILE)
-    return folder
-
-
-def tiny() -> torch.nn.Module:
-    torch.manual_seed(3)
-    names: dict[str, Any] = {}
-    exec(MODEL_FILE, names)  # noqa: S102  # our own text, above
-    module: torch.nn.Module = names["Tiny"]()
-    return module.eval()
-
-
-def write_onnx(path: Path, module: torch.nn.Module, shape: tuple[int, ...], **options: Any) -> Path:
-    torch.onnx.export(module, (torch.rand(shape),), str(path), dynamo=False, opset_version=17, **options)
-    return path
-
-
-class Nhwc(torch.nn.Module):
-    def __init__(self, module: torch.nn.Module, *, softmax: bool = False) -> None:
-        super().__init__()
-        self.module, self.softmax = module, softmax
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self.module(x.permute(0, 3, 1, 2))
-        return torch.softmax(logits, -1) if self.softmax else logits
-
-
-def make_state_dict(folder: Path) -> Path:
-    torch.save(tiny().state_dict(), folder / "tiny.pt")
-    return folder / "tiny.pt"
-
-
-def make_script(folder: Path) -> Path:
-    script: Any = torch.jit.trace(tiny(), torch.rand(2, 3, 16, 24))  # type: ignore[no-untyped-call]
-    script.save(str(folder / "tiny_script.pt"))
-    return folder / "tiny_script.pt"
-
-
-def make_exported(folder: Path) -> Path:
-    batch = torch.export.Dim("batch", min=1, max=64)
-    program = torch.export.export(tiny(), (torch.rand(2, 3, 16, 24),), dynamic_shapes={"x": {0: batch}})
-    torch.export.save(program, folder / "tiny.pt2")
-    return folder / "tiny.pt2"
-
-
-def make_onnx(folder: Path) -> Path:
-    return write_onnx(folder / "tiny.onnx", tiny(), (2, 3, 16, 24), input_names=["x"], dynamic_axes={"x": {0: "n"}})
-
-
-def make_nhwc(folder: Path) -> Path:
-    axes = {"x": {0: "n"}}
-    return write_onnx(
-        folder / "nhwc.onnx", Nhwc(tiny(), softmax=True), (2, 16, 24, 3), input_names=["x"], dynamic_axes=axes
-    )
-
-
-def make_fixed(folder: Path) -> Path:
-    return write_onnx(folder / "fixed.onnx", tiny(), (1, 3, 16, 24))
-
-
-FORMS: dict[str, Callable[[Path], Path]] = {
-    "state_dict": make_state_dict,
-    "script": make_script,
-    "exported": make_exported,
-    "onnx": make_onnx,
-    "nhwc": make_nhwc,
-    "fixed": make_fixed,
-}
-
-
-def request_for(source: Path, given: Path, task: str = "image-classification", **changes: Any) -> BuildRequest:
-    settings = {"labels": given / "labels.txt", "precision": "fp32", "backend": "onnx", **changes}
-    if source.name == "tiny.pt":
-        settings.setdefault("model_file", given / "model.py")
-    return BuildRequest(str(source), task, "m", "1.0", given / "out", **settings)
-
-
-def load(source: Path, given: Path, task: str = "image-classification", **changes: Any) -> ImageSource:
-    work = given / "work"
-    work.mkdir(exist_ok=True)
-    found = inputs.load(request_for(source, given, task, **changes), work)
-    assert isinstance(found, ImageSource)
-    return found
 
 
 def build(source: ImageSource, request: BuildRequest, work: Path) -> tuple[Engine, Any]:
@@ -333,54 +220,6 @@ def test_a_folders_own_outputs_are_found_by_name(model_dirs: ModelDirs, given: P
     assert again.input_names == ("pixel_values", "pixel_mask")
     assert again.pads_images
     assert again.max_batch_size is None
-
-
-def test_datasets_of_images(given: Path) -> None:
-    pictures = given / "pictures"
-    (pictures / "more").mkdir(parents=True)
-    for index in range(6):
-        folder = pictures / "more" if index > 3 else pictures
-        (folder / f"{index}.png").write_bytes(encode(scene(20, 30, index), "PNG"))
-    (pictures / "notes.txt").write_text("no image")
-    source = load(make_script(given), given)
-    dataset = ImageDataset(source, pictures)
-    assert len(dataset) == 6
-    assert [item.arrays["pixel_values"].shape for item in dataset] == [(3, 16, 24)] * 6
-    assert [item.source for item in dataset] == [(20, 30)] * 6
-    kept, judged = dataset.split()
-    assert (len(kept), len(judged)) == (4, 2)
-    assert {sample.text for sample in kept.samples()}.isdisjoint(sample.text for sample in judged.samples())
-    assert len(dataset.digest) == 64
-    assert len(ImageDataset(source, pictures, limit=3)) == 3
-    assert len(dataset.spread(2)) == 2
-    lines = given / "labelled.tsv"
-    lines.write_text("green\tpictures/0.png\n2\tpictures/1.png\nred (3)\tpictures/more/4.png\n")
-    assert ImageDataset(source, lines).labels == (1, 2, 3)
-    assert ImageDataset(source, lines, limit=2).labels == (1, 2)
-    with pytest.raises(OperatorError, match="has no label"):
-        _ = dataset.labels
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [("red\tgone.png\n", "names gone.png, and there is no"), ("", "has no image; give a folder of them")],
-)
-def test_files_of_images_that_cannot_be_read(text: str, message: str, given: Path) -> None:
-    (given / "lines.tsv").write_text(text)
-    source = load(make_script(given), given)
-    with pytest.raises(OperatorError, match=message):
-        len(ImageDataset(source, given / "lines.tsv"))
-    with pytest.raises(OperatorError, match=r"gone cannot be read"):
-        len(ImageDataset(source, given / "gone"))
-    (given / "broken.png").write_bytes(b"x")
-    (given / "lines.tsv").write_text("broken.png\n")
-    with pytest.raises(OperatorError, match="cannot be read as an image"):
-        list(ImageDataset(source, given / "lines.tsv"))
-
-
-def test_samples_are_bounded_by_their_pixels(given: Path) -> None:
-    assert max_samples(load(make_script(given), given)) == 2**26 // (16 * 24)
-    assert len({picture.shape for picture in sample_pictures()}) == 5
 
 
 def test_preprocessing_is_compared_with_transformers_own(model_dirs: ModelDirs, given: Path, tmp_path: Path) -> None:
