@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import shutil
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +11,11 @@ import numpy as np
 import pytest
 
 import ts_handlers
+from tests.contract.engines import ENGINES, ENGINES_BY_KIND
 from tests.model_dirs import KINDS, TASK_OF, TINY_KINDS, serialized_file
 from ts_handlers.bucketing import BatchPlan
 from ts_handlers.build.engine import Method
-from ts_handlers.build.methods.catalogue import METHODS, find_method, missing_packages
-from ts_handlers.build.target import NATIVE, target_cpu
+from ts_handlers.build.methods.catalogue import find_method
 from ts_handlers.cpu import CpuShare
 from ts_handlers.tasks import TASKS
 from ts_handlers.testing import Raw, load_handler, predict
@@ -24,17 +23,6 @@ from ts_handlers.testing import Raw, load_handler, predict
 if TYPE_CHECKING:
     from tests.model_dirs import ModelDirs
 
-HERE = target_cpu(NATIVE)
-
-
-def runs_here(method: Method) -> bool:
-    """Say whether this machine has what a method needs: its packages, and a CPU that it makes engines for."""
-    needs_bf16 = method.precision == "bf16" and (method.backend == "openvino" or method.form == "compiled")
-    needs_vnni = method.quantizer in ("torchao", "inc")
-    return not missing_packages(method) and (HERE.has_bf16 or not needs_bf16) and (HERE.has_vnni or not needs_vnni)
-
-
-ENGINES = tuple(filter(runs_here, METHODS))
 CLOSE = 1e-4
 """How far the padding and the neighbours of a sequence may move its numbers."""
 
@@ -104,33 +92,6 @@ def check_order(handler: Any, rows: list[Any]) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_answers_are_the_same_alone_shuffled_and_together(kind: str, make: Make, texts: list[str]) -> None:
     check_order(make(kind), [payload(kind, text) for text in texts])
-
-
-COSTLY = tuple(
-    # a compiler takes 15 s for a package, NNCF and the choice of shapes 5 s for a graph: once each, for one model
-    engine
-    for engine in ENGINES
-    if engine.form == "compiled" or (engine.backend, engine.precision) in {("openvino", "bf16"), ("openvino", "int8")}
-)
-
-
-def is_made_here(engine: Method) -> bool:
-    """Say whether compiled code can be made: it needs a compiler, and a CPU that has bf16 or VNNI for itself."""
-    here = target_cpu("native")
-    fits = {"bf16": here.has_bf16, "int8": here.has_vnni}.get(engine.precision, True)
-    return engine.form != "compiled" or (fits and shutil.which("g++") is not None)
-
-
-ENGINES_BY_KIND = tuple(
-    pytest.param(
-        *(kind, engine),
-        id=f"{kind}-{engine.name.replace(' ', '-')}",
-        marks=pytest.mark.slow if engine.form == "compiled" and engine.precision != "fp32" else (),
-    )
-    for kind in TINY_KINDS
-    for engine in ENGINES
-    if (engine not in COSTLY or kind == TINY_KINDS[0]) and is_made_here(engine)
-)
 
 
 @pytest.mark.parametrize(("kind", "engine"), ENGINES_BY_KIND)
