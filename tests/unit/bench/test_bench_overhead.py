@@ -175,7 +175,7 @@ def test_threads_of_one_kind_share_a_name(name: str, group: str) -> None:
 
 
 BUSY = """
-import sys, threading, time
+import os, sys, threading, time
 def work():
     until = time.process_time() + 0.3
     while time.process_time() < until:
@@ -183,6 +183,8 @@ def work():
 thread = threading.Thread(target=work)
 thread.start()
 thread.join()
+while len(os.listdir("/proc/self/task")) > 1:  # join returns while the kernel's thread is still on its way out
+    time.sleep(0.01)
 print("done", flush=True)
 sys.stdin.read()
 """
