@@ -20,6 +20,7 @@ try:
         BmpImagePlugin,
         GifImagePlugin,
         Image,
+        ImageFile,
         MpoImagePlugin,
         PngImagePlugin,
         TiffImagePlugin,
@@ -96,6 +97,11 @@ class Picture:
     width: int
 
     @property
+    def is_reduced(self) -> bool:
+        """Whether it was decoded at a reduced scale."""
+        return self.image.size != (self.width, self.height)
+
+    @property
     def pixels(self) -> Pixels:
         """`(height, width, 3)` uint8, of the decoded scale."""
         return np.asarray(self.image)
@@ -160,11 +166,12 @@ def decode_image(encoded: EncodedImage, wanted: tuple[int, int] | None = None) -
         UnsupportedMediaTypeError: 415, its pixels are of a type that has no RGB.
     """
 
-    def decode(image: Image.Image) -> Image.Image:
+    def decode(image: ImageFile.ImageFile) -> Image.Image:
         orientation = _orientation(image)
         if wanted is not None and image.format in ("JPEG", "MPO"):
             height, width = (DRAFT_FACTOR * side for side in wanted)
             image.draft(None, (height, width) if orientation in _SIDEWAYS else (width, height))
+        image.decodermaxblock = len(encoded.content)  # in one go: Pillow copies what is left of each 64 KiB
         image.load()
         rgb = to_rgb(image)
         return rgb.transpose(_TRANSPOSES[orientation]) if orientation in _TRANSPOSES else rgb
@@ -244,7 +251,7 @@ def _guess(content: bytes) -> str:
     return "of no image format that is known here"
 
 
-def _read(content: bytes, formats: tuple[str, ...], use: Callable[[Image.Image], Image.Image]) -> Image.Image:
+def _read(content: bytes, formats: tuple[str, ...], use: Callable[[ImageFile.ImageFile], Image.Image]) -> Image.Image:
     """Open an image and use it; whatever its decoder raises becomes an answer for the client."""
     try:
         return use(Image.open(io.BytesIO(content), formats=formats))

@@ -87,11 +87,11 @@ class Preprocessing:
 
 def preprocess(picture: Picture, settings: Preprocessing) -> NDArray[np.float32]:
     """Return a picture as model input, `(3, height, width) float32`."""
-    height, width = settings.resized(picture.height, picture.width)
-    image = picture.image
-    if image.size != (width, height):
-        image = image.resize((width, height), Image.Resampling(settings.resample))
-    pixels = np.asarray(image)
+    size = settings.resized(picture.height, picture.width)
+    if picture.is_reduced and settings.crop is not None:
+        pixels = _resize_middle(picture.image, size, settings.crop, settings)
+    else:
+        pixels = _resize(picture.image, size, settings)
     if settings.crop is not None:
         pixels = center_crop(pixels, settings.crop, rounds=settings.rounds_crop)
     channels = pixels.transpose(2, 0, 1)
@@ -108,9 +108,35 @@ def center_crop(pixels: NDArray[Any], size: Size, *, rounds: bool = False) -> ND
     if max(margins) > 0:
         border = [(max(0, margin) // 2, (max(0, margin) + 1) // 2) for margin in margins]
         pixels = np.pad(pixels, [*border, (0, 0)])
-    surplus = [given - wanted for wanted, given in zip(size, pixels.shape, strict=False)]
-    top, left = (round(length / 2) if rounds else length // 2 for length in surplus)
+    height, width = pixels.shape[:2]
+    top, left = _margin(height, size[0], rounds=rounds), _margin(width, size[1], rounds=rounds)
     return pixels[top : top + size[0], left : left + size[1]]
+
+
+def _resize(image: Image.Image, size: Size, settings: Preprocessing) -> NDArray[np.uint8]:
+    height, width = size
+    if image.size != (width, height):
+        image = image.resize((width, height), Image.Resampling(settings.resample))
+    return np.asarray(image)
+
+
+def _resize_middle(image: Image.Image, size: Size, crop: Size, settings: Preprocessing) -> NDArray[np.uint8]:
+    """Return the part of `_resize` that `crop` keeps, without the rest, a third of a usual picture.
+
+    Pillow keeps the box in single precision: a value halfway between two of the 256 levels may be rounded to the other.
+    """
+    height, width = size
+    rows, columns = min(crop[0], height), min(crop[1], width)
+    top, left = _margin(height, rows, rounds=settings.rounds_crop), _margin(width, columns, rounds=settings.rounds_crop)
+    down, across = image.height / height, image.width / width
+    box = (left * across, top * down, (left + columns) * across, (top + rows) * down)
+    return np.asarray(image.resize((columns, rows), Image.Resampling(settings.resample), box=box))
+
+
+def _margin(length: int, kept: int, *, rounds: bool) -> int:
+    """Return how much of `length` is before its middle part of length `kept`; 0 where all of it is kept."""
+    surplus = max(0, length - kept)
+    return round(surplus / 2) if rounds else surplus // 2
 
 
 def _shortest_edge(height: int, width: int, edge: int) -> Size:

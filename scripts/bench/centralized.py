@@ -16,6 +16,7 @@ from bench.pictures import make_large_pictures, make_pictures
 from bench.process import BenchError
 from bench.report import machine
 from bench.resnet import make_resnet, resnet_venv
+from bench.resnet_model import BLOCKS_OF
 from bench.shared import add_place_options, make_work_dir, run_benchmark
 from ts_handlers.cpu import cpu_budget
 
@@ -47,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
         "--clients", type=int, default=16, metavar="N", help="requests in flight (default: %(default)s)"
     )
     parser.add_argument(
-        "--layers", type=int, choices=(50, 152), default=152, help="of the ResNet (default: %(default)s)"
+        "--layers", type=int, choices=tuple(BLOCKS_OF), default=152, help="of the ResNet (default: %(default)s)"
     )
     parser.add_argument("--large", action="store_true", help="pictures of 12 megapixels, as phones make them")
     parser.add_argument("--prepare-only", action="store_true", help="make what is needed, and measure nothing")

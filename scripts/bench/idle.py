@@ -22,6 +22,7 @@ from bench.process import BenchError
 from bench.prometheus import Sample, parse_samples, total
 from bench.report import machine, table
 from bench.resnet import make_resnet, resnet_venv
+from bench.resnet_model import BLOCKS_OF
 from bench.shared import add_load_options, add_place_options, make_work_dir, run_benchmark, write_json
 
 MAX_IDLE = 0.10
@@ -47,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
         "and writes messages and waits for the frontend and, on the same CPUs, for the load generator.",
     )
     parser.add_argument(
-        "--layers", type=int, choices=(50, 152), default=152, help="of the ResNet (default: %(default)s)"
+        "--layers", type=int, choices=tuple(BLOCKS_OF), default=152, help="of the ResNet (default: %(default)s)"
     )
     parser.add_argument("--precisions", nargs="+", choices=list(PRECISIONS), default=["int8", "fp32"])
     add_load_options(parser, warmup_seconds=6.0, rounds=2)

@@ -19,6 +19,7 @@ from bench.models import make
 from bench.pictures import make_large_pictures, make_pictures
 from bench.report import machine, table
 from bench.resnet import make_resnet, resnet_venv
+from bench.resnet_model import BLOCKS_OF
 from bench.shared import add_load_options, add_place_options, make_work_dir, run_benchmark, write_json
 
 WAYS: Mapping[str, tuple[str, str, int]] = {
@@ -61,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
         help="precisions of ResNet-152, and minilm in INT8 (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
-        "--layers", type=int, choices=(50, 152), default=152, help="of the ResNet (default: %(default)s)"
+        "--layers", type=int, choices=tuple(BLOCKS_OF), default=152, help="of the ResNet (default: %(default)s)"
     )
     parser.add_argument("--large", action="store_true", help="pictures of 12 megapixels, as phones make them")
     add_load_options(parser, warmup_seconds=6.0, rounds=2)

@@ -1,4 +1,4 @@
-"""ResNet-50 or -152 for all sides: the same seeded weights as a state dict and as ONNX, and the stock environment."""
+"""ResNet-26, -50 or -152 for all sides: the same seeded weights as a state dict and as ONNX, and the stock environment."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def resnet_venv(work_dir: Path) -> Venv:
 
 
 def make_resnet(venv: Venv, work_dir: Path, pictures: Path, num_layers: int = 50) -> ResNet:
-    """Write the files of a ResNet of 50 or 152 layers into `work_dir`, unless they are there."""
+    """Write the files of a ResNet of 26, 50 or 152 layers into `work_dir`, unless they are there."""
     folder = work_dir / f"resnet{num_layers}"
     if not (folder / "resnet.onnx").is_file():
         print(f"making the model {folder}", flush=True)

@@ -1,13 +1,14 @@
 """The model file of every side: a ResNet of bottlenecks, in one class, as TorchServe wants it, and without torchvision.
 
-He et al., Deep Residual Learning for Image Recognition (2015), with the stride in the 3 x 3 convolution, as torchvision's.
+He et al., Deep Residual Learning for Image Recognition (2015), and a smaller one of 26 layers, with the stride in the 3 x 3
+convolution, as torchvision's.
 """
 
 import torch
 from torch import nn
 
 NUM_LAYERS = 50
-BLOCKS_OF = {50: (3, 4, 6, 3), 152: (3, 8, 36, 3)}
+BLOCKS_OF = {26: (2, 2, 2, 2), 50: (3, 4, 6, 3), 152: (3, 8, 36, 3)}
 NUM_LABELS = 1000
 EXPANSION = 4
 

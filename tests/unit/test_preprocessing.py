@@ -10,7 +10,7 @@ from PIL import Image
 
 from tests.pictures import scene
 from ts_handlers.errors import ConfigError
-from ts_handlers.images import picture_from_pixels
+from ts_handlers.images import Picture, picture_from_pixels
 from ts_handlers.preprocessing import Preprocessing, Resize, center_crop, preprocess
 from ts_handlers.preprocessor_config import parse_preprocessing, read_preprocessing
 
@@ -110,6 +110,24 @@ def test_center_crop(height: int, width: int, rounds: bool) -> None:
     cropped = center_crop(pixels, (6, 8), rounds=rounds)
     assert cropped.shape == (6, 8, 1)
     assert (cropped > 0).sum() == min(height, 6) * min(width, 8)
+
+
+@pytest.mark.parametrize("size", [(600, 801), (801, 600), (640, 640)])
+@pytest.mark.parametrize(("edge", "crop"), [(96, (64, 81)), (64, (64, 64)), (60, (64, 48)), (40, (64, 64))])
+@pytest.mark.parametrize("rounds", [False, True])
+def test_only_the_middle_of_a_reduced_picture_is_resized(
+    size: tuple[int, int], edge: int, crop: tuple[int, int], rounds: bool
+) -> None:
+    settings = Preprocessing(Resize("shortest_edge", edge), crop=crop, rounds_crop=rounds, scale=(1, 1, 1))
+    height, width = size
+    reduced = Picture(Image.fromarray(scene((height + 1) // 2, (width + 1) // 2)), height, width)
+    rows, columns = settings.resized(height, width)
+    whole = np.asarray(reduced.image.resize((columns, rows), Image.Resampling.BILINEAR))
+    expected = center_crop(whole, crop, rounds=rounds).transpose(2, 0, 1)
+    values = preprocess(reduced, settings)
+    assert values.shape == (3, *crop)
+    np.testing.assert_allclose(values, expected, atol=1)
+    assert (values != expected).mean() < 0.05
 
 
 def test_blue_first() -> None:
