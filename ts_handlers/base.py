@@ -203,8 +203,7 @@ class InferenceHandler(BaseHandler):
         rows = [Row() for _ in data]
         with self._metrics.timed(metrics.DECODE_SECONDS):
             for index, row in enumerate(rows):
-                with row.errors_kept():
-                    self._decode_row(row, data[index], index)
+                row.attempt(self._decode_row, row, data[index], index)
         if not (self.interleaves and can_interleave(self.session, rows, self.num_parallel_transforms)):
             with self._metrics.timed(metrics.TRANSFORM_SECONDS):
                 self._transforms.run(list(open_rows(rows)), self.transform, self.num_parallel_transforms)
@@ -232,8 +231,7 @@ class InferenceHandler(BaseHandler):
         """Format each row in the protocol of its request, set its status, and count what was rejected."""
         with self._metrics.timed(metrics.FORMAT_SECONDS):
             for row in open_rows(data):
-                with row.errors_kept():
-                    self._format_row(row)
+                row.attempt(self._format_row, row)
         self._metrics.observe(metrics.BATCH_FILL, round(len(data) / self._served.batch_size, 4))
         return [self._finish_row(row, index) for index, row in enumerate(data)]
 

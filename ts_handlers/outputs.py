@@ -96,10 +96,9 @@ def score_labels(
     scores = apply_function(logits, function)
     require_finite(scores)
     ranked = np.argsort(-scores, kind="stable")[:top_k]
+    values = scores.tolist()
     return {
-        labels[index]: score
-        for index, score in zip(ranked.tolist(), scores[ranked].tolist(), strict=True)
-        if threshold is None or score >= threshold
+        labels[index]: values[index] for index in ranked.tolist() if threshold is None or values[index] >= threshold
     }
 
 

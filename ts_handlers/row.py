@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -47,11 +46,10 @@ class Row:
         """Whether each example was transformed."""
         return len(self.inputs) == len(self.examples)
 
-    @contextmanager
-    def errors_kept(self) -> Iterator[None]:
-        """Keep what fails in this row with this row."""
+    def attempt(self, step: Callable[..., object], *arguments: Any) -> None:
+        """Take a step of this row; what fails in it ends this row and no other."""
         try:
-            yield
+            step(*arguments)
         except Exception as error:  # noqa: BLE001  # a hook's bug must not fail the other rows
             self.error = row_error(logger, "a handler hook", error)
 

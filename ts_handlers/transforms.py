@@ -29,8 +29,7 @@ class Transforms:
         """Fill `inputs` of each row, `num_parallel` examples at a time."""
         if num_parallel < 2:
             for row in rows:
-                with row.errors_kept():
-                    self._run_row(row, transform)
+                row.attempt(self._run_row, row, transform)
             return
 
         for row in rows:
@@ -41,9 +40,11 @@ class Transforms:
     def run_one(self, transform: Transform, row: Row, index: int) -> None:
         """Fill the inputs of one example, unless its row has failed; `inputs` has a list for each."""
         if row.is_open:
-            with row.errors_kept():
-                row.inputs[index] = list(row.call(index, transform, row.examples[index]))
-                self._check(sum(item.length for inputs in row.inputs for item in inputs))
+            row.attempt(self._run_example, transform, row, index)
+
+    def _run_example(self, transform: Transform, row: Row, index: int) -> None:
+        row.inputs[index] = list(row.call(index, transform, row.examples[index]))
+        self._check(sum(item.length for inputs in row.inputs for item in inputs))
 
     def _run_row(self, row: Row, transform: Transform) -> None:
         length = 0
