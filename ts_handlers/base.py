@@ -17,11 +17,13 @@ from typing import Any, ClassVar
 from ts.handler_utils.timer import timed
 from ts.metrics.caching_metric import logger as metric_lines
 from ts.metrics.metric_type_enum import MetricTypes
+from ts.protocol import otf_message_handler
 
 from ts_handlers import hold, metrics, startup
 from ts_handlers.batch import Array, ModelInput
 from ts_handlers.bucketing import BatchPlan, check_boundaries, check_group_sizes
 from ts_handlers.calls import ModelCalls, padding_ratio
+from ts_handlers.codec import buffer_reads
 from ts_handlers.config import HandlerConfig, OutputConfig, load_config
 from ts_handlers.cpu import CpuShare, change_threads, limit_threads
 from ts_handlers.errors import (
@@ -168,6 +170,7 @@ class InferenceHandler(BaseHandler):
         if served.owns_process:
             metrics.OneWrite(metric_lines, lambda: self._metrics.is_sampled)
             metrics.silence_batches(logging.getLogger())
+            buffer_reads(otf_message_handler)
         warmed = startup.warm_up(self.config, self.max_length, self.warmup_input, self._warm_up)
         name = self.task or type(self).__name__
         place = self._placement.describe()
