@@ -6,8 +6,10 @@ import argparse
 import sys
 import urllib.request
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
 
 from bench.attribution import STAGES, Round, ServedBlock
 from bench.contender import BATCH_SIZE, Served
@@ -20,7 +22,23 @@ from bench.prometheus import Sample, parse_samples, total
 from bench.report import machine
 from bench.schedstat import CpuTime, process_names, read_cpu_time
 from bench.shared import add_load_options, add_place_options, make_work_dir, run_benchmark, write_json
+from bench.wrk import WrkLoad, find_wrk
 from ts_handlers.cpu import cpu_budget
+from ts_handlers.operate.load.result import LoadResult
+
+
+class Generator(Protocol):
+    """What loads a server."""
+
+    def run(self, url: str, seconds: float) -> LoadResult:
+        """Load a URL and return what was measured."""
+
+
+GENERATORS: Mapping[str, Callable[[Path, int, Path], Generator]] = {
+    "bench": lambda payloads, clients, folder: Load(payloads, clients, 0.0, folder),
+    "wrk": WrkLoad,
+}
+"""By name: what makes one of payloads, clients and a folder."""
 
 _JAVA = "java"
 _METRICS_TIMEOUT_SECONDS = 10.0
@@ -40,10 +58,13 @@ def _parser() -> argparse.ArgumentParser:
         "archive's decode and transform, padding and the model's run, nothing else; one payload a call, and sorted groups; "
         "the better counts. Through TorchServe it is `configure` and `serve` as they are, with the load on the same CPUs; "
         "only its blocks have a warm-up, in which Java compiles. There are as many clients as fill two batches for each of "
-        "two workers: one that is computed, and one that waits, for a server that waits for requests is not at its limit.",
+        "two workers: one that is computed, and one that waits, for a server that waits for requests is not at its limit. "
+        "With more than one generator a round has a block of TorchServe for each.",
     )
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--precision", default="int8", help="of minilm (default: %(default)s)")
+    parser.add_argument("--generators", nargs="+", choices=GENERATORS, default=["bench"],
+                        help="what loads the server: `ts-handlers bench`, wrk if installed (default: bench)")  # fmt: skip
     add_load_options(parser, warmup_seconds=10.0, rounds=3, clients=32)
     add_place_options(parser)
     return parser
@@ -52,15 +73,23 @@ def _parser() -> argparse.ArgumentParser:
 def _run(args: argparse.Namespace) -> int:
     facts, num_cpus, work_dir = machine(), cpu_budget().cpus, make_work_dir(args)
     plan = Plan(args.rounds, args.seconds, args.warmup_seconds, max(1, int(num_cpus)))
-    rounds: dict[str, list[Round]] = {}
+    if "wrk" in args.generators:
+        find_wrk()  # before the models are built
+    rounds: dict[tuple[str, str], list[Round]] = {}
     for name in args.models:
         model = make(name, work_dir, None, args.precision)
-        rounds[name] = _measure(model, Load(model.payloads, args.clients, 0.0, work_dir), plan)
-    for name, measured in rounds.items():
-        print(f"\n{overhead_text(name, measured, num_cpus)}")
-    models = {name: overhead_json(measured, num_cpus) for name, measured in rounds.items()}
+        generators = {
+            generator: GENERATORS[generator](model.payloads, args.clients, work_dir) for generator in args.generators
+        }
+        rounds |= {(name, generator): measured for generator, measured in _measure(model, generators, plan).items()}
+    for (name, generator), measured in rounds.items():
+        print(f"\n{overhead_text(f'{name}, loaded by {generator}', measured, num_cpus)}")
+    models = [
+        {"model": name, "generator": generator} | overhead_json(measured, num_cpus)
+        for (name, generator), measured in rounds.items()
+    ]
     write_json(args, {"machine": facts, "cpus": num_cpus, "models": models})
-    return 1 if any(block.served.num_errors for measured in rounds.values() for block in measured) else 0
+    return 1 if any(item.served.num_errors for measured in rounds.values() for item in measured) else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +109,14 @@ class Plan:
     num_processes: int
 
 
-def _measure(model: Model, load: Load, plan: Plan) -> list[Round]:
+def _measure(model: Model, generators: Mapping[str, Generator], plan: Plan) -> dict[str, list[Round]]:
     """Start processes and server once, then let them work in turns."""
     model.ours.prepare()
     model_dir = model.ours.folder / "unpacked"
     with zipfile.ZipFile(model.ours.mar) as archive:
         archive.extractall(model_dir)
     log = model.ours.folder / "inprocess.log"
-    measured = []
+    measured: dict[str, list[Round]] = {name: [] for name in generators}
     print(f"{model.name}: starting the server, and {plan.num_processes} processes without one", flush=True)
     with (
         InProcess(model_dir, model.payloads, plan.num_processes, log=log) as processes,
@@ -99,10 +128,14 @@ def _measure(model: Model, load: Load, plan: Plan) -> list[Round]:
             for mode in MODES:
                 print(f"{label}, in process, {mode}: {plan.seconds:g} s ...", flush=True)
                 in_process.append(processes.block(mode, plan.seconds))
-            print(f"{label}, TorchServe: {plan.warmup_seconds:g} s warm-up, {plan.seconds:g} s ...", flush=True)
-            load.run(served.url, plan.warmup_seconds)
-            measured.append(Round(tuple(in_process), served_block(served, load, plan.seconds)))
-            print(f"{label}: {measured[-1].ratio:.0%} of the limit", flush=True)
+            for name, generator in generators.items():
+                print(
+                    f"{label}, TorchServe, {name}: {plan.warmup_seconds:g} s warm-up, {plan.seconds:g} s ...",
+                    flush=True,
+                )
+                generator.run(served.url, plan.warmup_seconds)
+                measured[name].append(Round(tuple(in_process), served_block(served, generator, plan.seconds)))
+                print(f"{label}, {name}: {measured[name][-1].ratio:.0%} of the limit", flush=True)
     return measured
 
 
@@ -129,7 +162,7 @@ class _Reading:
         return cls(samples, read_cpu_time(java), read_cpu_time(workers))
 
 
-def served_block(served: Served, load: Load, seconds: float) -> ServedBlock:
+def served_block(served: Served, load: Generator, seconds: float) -> ServedBlock:
     """Load the server and read what it used meanwhile; it counts the requests over the same time."""
     before = _Reading.of(served)
     result = load.run(served.url, seconds)
