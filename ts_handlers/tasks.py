@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from ts_handlers.config import setting
+from ts_handlers.settings import setting
 
 
 @dataclass(frozen=True, slots=True)

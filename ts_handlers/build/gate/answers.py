@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from ts_handlers.batch import Array, ModelInput
-from ts_handlers.config import from_mapping
 from ts_handlers.errors import OperatorError
 from ts_handlers.outputs import default_function, l2_normalize, pool, sigmoid, softmax
+from ts_handlers.settings import from_mapping
 from ts_handlers.tasks import TASKS
 
 _UNDECIDED = ("feature-extraction", "image-segmentation", "object-detection")

@@ -14,10 +14,11 @@ from ts_handlers.build.engine import Material
 from ts_handlers.build.openvino.memory import call_arrays, mib_per_graph
 from ts_handlers.build.samples import MAX_LENGTH
 from ts_handlers.build.shapes import GROUP_SIZES, STEP, CallCosts, ShapeLimits, Shapes, choose_shapes
-from ts_handlers.config import BucketingConfig, RuntimeConfig, from_mapping
+from ts_handlers.config import BucketingConfig, RuntimeConfig
 from ts_handlers.cpu import CpuBudget, cpu_share
 from ts_handlers.runtime import ModelFiles
 from ts_handlers.runtime.openvino import OpenVinoSession
+from ts_handlers.settings import from_mapping
 
 DEFAULT = Shapes((16, 32, 64, 128), (1, 4), 0.0)
 """Without calibration texts nobody knows the lengths; a text as long as a tweet is padded by a third."""

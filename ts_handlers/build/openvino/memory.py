@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 
 from ts_handlers.batch import Array
-from ts_handlers.config import RuntimeConfig, from_mapping
+from ts_handlers.config import RuntimeConfig
 from ts_handlers.cpu import CpuBudget, cpu_share
 from ts_handlers.errors import OperatorError
 from ts_handlers.runtime import ModelFiles, Shape
 from ts_handlers.runtime.openvino import OpenVinoSession, private_bytes
+from ts_handlers.settings import from_mapping
 
 TIMEOUT_S = 600
 

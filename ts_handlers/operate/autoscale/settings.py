@@ -10,9 +10,9 @@ from typing import Any
 
 import yaml
 
-from ts_handlers.config import from_mapping, setting
 from ts_handlers.errors import ConfigError
 from ts_handlers.operate.autoscale.decide import Policy
+from ts_handlers.settings import from_mapping, setting
 
 SERVICE_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 
