@@ -93,7 +93,10 @@ def _convert_scalar(hint: Any, value: Any, path: str) -> Any:
     if hint is Any:
         return value
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError as error:
+            raise ConfigError(f"{path} is too large a number; it must be a finite one") from error
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
         raise ConfigError(f"{path} is {shown(value)}; it must be of type {hint.__name__}")
     if isinstance(value, float) and not math.isfinite(value):

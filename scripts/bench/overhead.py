@@ -133,7 +133,8 @@ def _measure(model: Model, generators: Mapping[str, Generator], plan: Plan) -> d
                     f"{label}, TorchServe, {name}: {plan.warmup_seconds:g} s warm-up, {plan.seconds:g} s ...",
                     flush=True,
                 )
-                generator.run(served.url, plan.warmup_seconds)
+                if plan.warmup_seconds:
+                    generator.run(served.url, plan.warmup_seconds)
                 measured[name].append(Round(tuple(in_process), served_block(served, generator, plan.seconds)))
                 print(f"{label}, {name}: {measured[name][-1].ratio:.0%} of the limit", flush=True)
     return measured

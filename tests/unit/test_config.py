@@ -69,6 +69,7 @@ def test_a_call_costs_what_was_measured_for_the_engine_unless_configured(
         ({"cpu": 4}, r"handler\.cpu is 4 \(int\); it must be a mapping"),
         ({"bucketing": False}, r"handler\.bucketing is False \(bool\); it must be a mapping"),
         ({"output": False}, r"handler\.output is False \(bool\); it must be a mapping"),
+        ({"bucketing": {"call_overhead_tokens": 10**400}}, "call_overhead_tokens is too large a number"),
         ({"bucketing": {"call_overhead_tokens": float("inf")}}, r"is inf \(float\); it must be a finite number"),
         ({"profile": 1}, r"handler\.profile is 1 \(int\); it must be of type bool"),
         (

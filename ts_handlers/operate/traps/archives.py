@@ -71,7 +71,7 @@ def check_archives(subject: Subject) -> Iterator[Finding]:
             yield from _yaml(model.archive)
             yield from _overruled(model)
         yield from _requirements(subject, model)
-        yield from _imports(subject, model.archive.path.name)
+        yield from _handler(subject, model.archive.path.name)
 
 
 def _yaml(archive: Archive) -> Iterator[Finding]:
@@ -94,6 +94,8 @@ def _yaml(archive: Archive) -> Iterator[Finding]:
                 "TorchServe takes whole numbers only and goes on as if it were not there",
                 "write a whole number, without quotes",
             )
+        elif key in _INTEGERS and value <= 0:
+            yield _too_small(archive, key, value)
     minimum, maximum = archive.setting("minWorkers"), archive.setting("maxWorkers")
     if minimum and (maximum or 0) < minimum:
         yield Finding(
@@ -103,6 +105,18 @@ def _yaml(archive: Archive) -> Iterator[Finding]:
             "minWorkers is ignored unless maxWorkers is as large",
             "write maxWorkers, or leave both to config.properties",
         )
+
+
+def _too_small(archive: Archive, key: str, value: int) -> Finding:
+    if archive.setting(key) is not None:
+        why = f"TorchServe makes {archive.setting(key)} of it"
+    elif key == "maxBatchDelay":
+        why = (
+            "TorchServe goes on as if it were not there, and waits 100 ms unless config.properties says another number"
+        )
+    else:
+        why = "TorchServe goes on as if it were not there"
+    return Finding("warning", archive.path.name, f"{key}: {value} in its model-config.yaml", why, "write 1 or more")
 
 
 def _is_java_integer(value: object) -> bool:
@@ -143,7 +157,7 @@ def _requirements(subject: Subject, model: LoadedModel) -> Iterator[Finding]:
         )
 
 
-def _imports(subject: Subject, file: str) -> Iterator[Finding]:
+def _handler(subject: Subject, file: str) -> Iterator[Finding]:
     contents = subject.store.contents[file]
     module = contents.handler_module
     if module in _WORKER_MODULES:
@@ -153,6 +167,16 @@ def _imports(subject: Subject, file: str) -> Iterator[Finding]:
             f"its handler is {contents.handler}",
             f"a worker imports TorchServe's own {module} instead, and the model is not loaded",
             "give the handler's file another name, and build it again",
+        )
+    classes = contents.handler_classes
+    if classes is not None and len(classes) != 1:
+        yield Finding(
+            "problem",
+            file,
+            f"its {module}.py defines {' and '.join(classes) or 'no class'}",
+            "TorchServe wants a handler file that defines exactly one class, or a function handle: a class that is imported "
+            "is none, and the model is not loaded",
+            "define one class there, such as `class Handler(TheImported): ...`, and move others to another file",
         )
     for package in _HIDDEN_PACKAGES:
         if f"{package}.py" in contents.members:

@@ -43,6 +43,13 @@ def check_launcher(subject: Subject) -> Iterator[Finding]:
             "it divides the CPUs for each model alone, so that they share the first ones and leave others idle",
             "write false: ts_handlers pin themselves",
         )
+    yield Finding(
+        "hint",
+        "cpu_launcher_enable",
+        "true",
+        "a change of the number of workers ends and starts all of the model's workers, not only the one more or less",
+        "keep the number of workers, or write false: ts_handlers pin themselves, and the others go on",
+    )
     budget = subject.machine.budget
     if budget.quota is not None and budget.quota < len(budget.affinity):
         yield Finding(

@@ -20,6 +20,9 @@ from ts_handlers.operate.traps.contents import read_contents
         (YAML + "minWorkers: 2\n", "warning", "mini-1.0.mar", "ignored unless maxWorkers is as large"),
         (YAML + "batch_size: 8\n", "warning", "mini-1.0.mar", "write batchSize"),
         (YAML + "batchSize: '8'\n", "warning", "mini-1.0.mar", "whole numbers only"),
+        (YAML + "maxBatchDelay: 0\n", "warning", "mini-1.0.mar", "waits 100 ms unless config.properties"),
+        (YAML + "batchSize: 0\n", "warning", "mini-1.0.mar", "TorchServe makes 1 of it"),
+        (YAML + "jobQueueSize: -1\n", "warning", "mini-1.0.mar", "as if it were not there"),
         (YAML + "jobQueueSize: 2\n", "warning", "job_queue_size", "2, with batches of 8"),
         ("handler: {}\n", "warning", "models: mini 1.0", "startupTimeout 300: the archive's"),
         (YAML.replace("  task", "  cpu: {threads: 4}\n  task"), "warning", "mini-1.0.mar", "more than 2 CPUs"),
@@ -91,3 +94,49 @@ def test_a_member_that_hides_an_installed_package(site: Site, package: str) -> N
 def test_an_archive_that_goes_while_it_is_read(tmp_path: Path) -> None:
     with pytest.raises(OperatorError, match="changed while it was read"):
         read_contents(tmp_path / "gone.mar")
+
+
+TWO = "class A:\n    pass\n\nclass B:\n    pass\n"
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        (TWO, "echo.py defines A and B"),
+        ("from ts_handlers import TextClassificationHandler\n", "echo.py defines no class"),
+        (TWO + "def other(data, context): ...\n", "echo.py defines A and B"),
+    ],
+)
+def test_a_handler_file_that_does_not_define_one_class(site: Site, source: str, words: str) -> None:
+    write_handler(site.store / "mini-1.0.mar", "echo.py", **{"echo.py": source})
+    expect(site, "problem", "mini-1.0.mar", words)
+
+
+@pytest.mark.parametrize(
+    ("handler", "source"),
+    [
+        ("echo.py", "class A: pass\nclass A: pass\n"),
+        ("echo.py", "class A:\n    class Inner: pass\n\ndef make():\n    class Local: pass\n"),
+        ("echo.py", TWO + "def handle(data, context): ...\n"),
+        ("echo.py", TWO + "handle = A()\n"),
+        ("echo.py", "from others import serve as handle\n"),
+        ("echo.py", "from others import *\n"),
+        ("echo.py", "try:\n    import a\nexcept ImportError:\n    class A: pass\nelse:\n    class B: pass\n"),
+        ("echo.py", "if True:\n    class A: pass\n"),
+        ("echo.py:serve", TWO + "def serve(data, context): ...\n"),
+        ("echo.py", "class A: pass\nclass B: pass\nthis is no Python\n"),
+        ("text_classifier", ""),
+    ],
+)
+def test_a_handler_file_that_is_right_or_cannot_be_told(site: Site, handler: str, source: str) -> None:
+    write_handler(site.store / "mini-1.0.mar", handler, **({"echo.py": source} if source else {}))
+    assert not [found for found in site.findings() if "define" in found.describe()]
+
+
+def test_an_archive_with_a_damaged_handler_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "mini-1.0.mar"
+    write_handler(path, "echo.py", **{"echo.py": "class A: pass\n"})
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"class A: pass", b"class B: pass"))
+    with pytest.raises(OperatorError, match=r"is damaged.*CRC"):
+        read_contents(path)

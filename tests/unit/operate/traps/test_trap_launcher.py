@@ -34,6 +34,11 @@ def test_a_launcher_without_a_list_of_cores(site: Site) -> None:
     expect(site, "hint", ARGS, "no --core-list")
 
 
+def test_a_launcher_restarts_all_workers_when_their_number_changes(site: Site) -> None:
+    site.values.update(LAUNCHER)
+    expect(site, "hint", "cpu_launcher_enable", "ends and starts all")
+
+
 def test_arguments_of_a_launcher_that_is_off(site: Site) -> None:
     site.values[ARGS] = "--rank 1"
     expect(site, "hint", ARGS, "nobody reads it")
