@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import sys
@@ -26,9 +27,23 @@ def limit_threads(threads: int) -> None:
 def change_threads(threads: int) -> None:
     """Give the pools of a running worker another number: OpenMP, MKL, BLAS and torch's intra-op pool.
 
-    Torch's inter-op pool keeps what it started with, and so does the tokenizers' pool once it exists.
+    Torch's inter-op pool keeps what it started with, which is logged once, and so does the tokenizers' pool once it exists.
     """
     _limit_pools(threads)
+    if "torch" in sys.modules:
+        import torch
+
+        if torch.get_num_interop_threads() != threads:
+            _log_interop_stays(torch.get_num_interop_threads())
+
+
+@functools.cache  # once a process: torch's number never changes again
+def _log_interop_stays(kept: int) -> None:
+    logger.info(
+        "ts_handlers: torch keeps %d inter-op threads whatever the CPUs; its operators and every other pool follow. Restart "
+        "the worker to change them",
+        kept,
+    )
 
 
 def _limit_pools(threads: int) -> None:

@@ -7,13 +7,14 @@ import sys
 import pytest
 
 PROBE = """
-import json, os, sys
+import json, logging, os, sys
 import numpy, torch
+logging.basicConfig(level=logging.INFO)
 from ts_handlers.cpu import change_threads, limit_threads
 limit_threads(int(sys.argv[1]))
-if sys.argv[2:]:
+for threads in sys.argv[2:]:
     torch.randn(600, 600) @ torch.randn(600, 600)
-    change_threads(int(sys.argv[2]))
+    change_threads(int(threads))
 from threadpoolctl import threadpool_info
 torch.randn(600, 600) @ torch.randn(600, 600)
 numpy.ones((600, 600)) @ numpy.ones((600, 600))
@@ -40,8 +41,9 @@ def test_limits_hold_in_a_fresh_process(threads: int) -> None:
 
 def test_a_running_process_takes_another_number() -> None:
     result = subprocess.run(
-        [sys.executable, "-c", PROBE, "1", "2"], capture_output=True, text=True, check=True, timeout=120
+        [sys.executable, "-c", PROBE, "1", "3", "2"], capture_output=True, text=True, check=True, timeout=120
     )
     seen = json.loads(result.stdout)
     assert (seen["intra"], seen["inter"]) == (2, 1)
     assert set(seen["pools"]) == {2}
+    assert result.stderr.count("torch keeps 1 inter-op threads") == 1

@@ -130,7 +130,7 @@ def test_whichever_process_is_killed_the_others_go_too_and_the_next_server_start
 def test_a_model_that_cannot_be_loaded_is_reported_and_not_waited_for(
     configured: Callable[..., BackgroundServer],
 ) -> None:
-    server = configured("import nowhere_to_be_found\n")
+    server = configured("import nowhere_to_be_found\n\nclass Handler: pass\n")
     start = time.monotonic()
 
     with pytest.raises(WorkerFailedError, match=r"died 2 times while loading: .*nowhere_to_be_found") as caught, server:
