@@ -44,7 +44,7 @@ class ModelCalls:
     def plan(self, session: Session, inputs: Sequence[ModelInput]) -> list[BatchPlan]:
         """Decide which sequences share a call."""
         num_parallel = _num_parallel(session, inputs)
-        return self.plan_within(inputs, calls_side_by_side(len(inputs), self._most, num_parallel))
+        return self.plan_within(inputs, calls_side_by_side(len(inputs), self.max_batch_size, num_parallel))
 
     def max_in_call(self, session: Session, num_inputs: int) -> int:
         """Return the most inputs of a call, where inputs are made while the model computes.
@@ -52,8 +52,8 @@ class ModelCalls:
         A call that leaves the CPU alone has half of them: while it is made, the other half is.
         """
         if session.frees_cpu:
-            return max(1, min(self._most, -(-num_inputs // 2)))
-        return calls_side_by_side(num_inputs, self._most, session.max_parallel)
+            return max(1, min(self.max_batch_size, -(-num_inputs // 2)))
+        return calls_side_by_side(num_inputs, self.max_batch_size, session.max_parallel)
 
     def plan_within(self, inputs: Sequence[ModelInput], max_batch_size: int) -> list[BatchPlan]:
         """Decide which sequences share a call, at most so many."""
@@ -76,7 +76,8 @@ class ModelCalls:
         )
 
     @property
-    def _most(self) -> int:
+    def max_batch_size(self) -> int:
+        """Most inputs of a call."""
         return min((self._bucketing.max_batch_size, *self._bucketing.group_sizes[-1:]))
 
     def run(

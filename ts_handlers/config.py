@@ -75,15 +75,25 @@ class TokenizerConfig:
         file: The tokenizers library's file.
         max_length: Most tokens of a sequence, special tokens included.
         truncation: Whether longer texts are cut; else they are answered with 413.
+        truncation_side: Side on which they are cut.
+        split_special_tokens: Whether special tokens' names in a text are read as text.
         pad_token_id: Id that fills padded positions.
         unk_token_id: Id of unknown tokens.
+        input_names: Arrays that are made of a text: those that the model was trained with, of the three.
     """
 
     file: str = "tokenizer.json"
     max_length: int | None = setting(None, minimum=1)
     truncation: bool = False
+    truncation_side: Literal["left", "right"] | None = None
+    split_special_tokens: bool | None = None
     pad_token_id: int | None = setting(None, minimum=0)
     unk_token_id: int | None = setting(None, minimum=0)
+    input_names: tuple[Literal["input_ids", "attention_mask", "token_type_ids"], ...] = (
+        "input_ids",
+        "attention_mask",
+        "token_type_ids",
+    )
 
 
 @dataclass(frozen=True, slots=True)

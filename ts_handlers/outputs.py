@@ -12,7 +12,7 @@ from ts_handlers.errors import InferenceError
 
 Floats = NDArray[np.floating[Any]]
 ScoreFunction = Literal["softmax", "sigmoid", "none"]
-Pooling = Literal["mean", "cls", "max"]
+Pooling = Literal["mean", "mean_sqrt_len_tokens", "weightedmean", "cls", "lasttoken", "max"]
 
 _MIN_TOKEN_COUNT = 1e-9
 """Smallest divisor of a mean, from sentence-transformers: a sequence without tokens pools to zeros."""
@@ -115,26 +115,50 @@ def require_labels(logits: Floats, labels: Sequence[str]) -> None:
         )
 
 
-def pool(last_hidden_state: Floats, attention_mask: NDArray[Any], mode: Pooling) -> Floats:
+def pool(last_hidden_state: Floats, attention_mask: NDArray[Any] | None, mode: Pooling) -> Floats:
     """Make one vector of the tokens' vectors, as sentence-transformers' Pooling module does.
 
     Args:
         last_hidden_state: `(seq_len, hidden) float32`, or a batch of them, `(batch, seq_len, hidden)`.
-        attention_mask: `(seq_len,)` or `(batch, seq_len)`: 1 a token, 0 padding.
-        mode: "mean" of the tokens, "cls" (the first token) or "max" of each dimension over the tokens.
+        attention_mask: `(seq_len,)` or `(batch, seq_len)`: 1 a token, 0 padding; None: there is no padding.
+        mode: "mean" of the tokens; "mean_sqrt_len_tokens": their sum over the root of their number; "weightedmean": the mean
+            with weights 1, 2, 3 ...; "cls": the first token; "lasttoken"; "max" of each dimension over the tokens.
 
     Returns:
-        `(hidden,) float32`, or `(batch, hidden)`. Without a single token: zeros ("mean"), -inf ("max").
+        `(hidden,) float32`, or `(batch, hidden)`. Without a single token: zeros (the means), -inf ("max").
     """
-    if mode == "cls":
-        first = np.argmax(attention_mask != 0, axis=-1)[..., None, None]
-        return np.asarray(np.take_along_axis(last_hidden_state, first, axis=-2)[..., 0, :])
+    if attention_mask is None:
+        attention_mask = np.ones(last_hidden_state.shape[:-1], dtype=np.int64)
+    is_token = attention_mask != 0
+    if mode in ("cls", "lasttoken"):
+        last = is_token.shape[-1] - 1 - np.argmax(is_token[..., ::-1], axis=-1)
+        chosen = (np.argmax(is_token, axis=-1) if mode == "cls" else last)[..., None, None]
+        return np.asarray(np.take_along_axis(last_hidden_state, chosen, axis=-2)[..., 0, :])
     if mode == "max":
-        tokens = np.where(attention_mask[..., None] != 0, last_hidden_state, last_hidden_state.dtype.type(-np.inf))
+        tokens = np.where(is_token[..., None], last_hidden_state, last_hidden_state.dtype.type(-np.inf))
         return np.asarray(tokens.max(axis=-2))
-    weights = attention_mask.astype(last_hidden_state.dtype)
+    weights = is_token.astype(last_hidden_state.dtype)
+    if mode == "weightedmean":
+        weights = weights * np.cumsum(weights, axis=-1)
     total = np.matmul(weights[..., None, :], last_hidden_state)[..., 0, :]
-    return np.asarray(total / np.maximum(weights.sum(axis=-1, keepdims=True), _MIN_TOKEN_COUNT))
+    count = np.maximum(weights.sum(axis=-1, keepdims=True), _MIN_TOKEN_COUNT)
+    return np.asarray(total / (np.sqrt(count) if mode == "mean_sqrt_len_tokens" else count))
+
+
+def embed(last_hidden_state: Floats, pooling: Pooling, *, normalize: bool, truncate_dim: int | None) -> Floats:
+    """Return the embedding of one unpadded text, from its tokens' vectors `(seq_len, hidden)`.
+
+    Args:
+        last_hidden_state: The tokens' vectors.
+        pooling: How they become one.
+        normalize: Whether it is scaled to length 1.
+        truncate_dim: Numbers that are kept, the first ones, after scaling as sentence-transformers does; None: all.
+
+    Returns:
+        `(hidden,) float32`, or `(truncate_dim,)`.
+    """
+    vector = pool(last_hidden_state, None, pooling)
+    return (l2_normalize(vector) if normalize else vector)[:truncate_dim]
 
 
 def l2_normalize(vectors: Floats) -> Floats:

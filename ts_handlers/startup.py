@@ -116,7 +116,9 @@ def warm_up(
         if item is None:
             break
         most = max(1, min(bucketing.max_batch_size, bucketing.max_padded_tokens // length, *bucketing.group_sizes[-1:]))
-        if item.size is not None:
+        if item.size is None:
+            length = max(length, item.length)
+        else:
             length = item.length
             most = max(1, min(bucketing.max_batch_size, bucketing.max_padded_pixels // length))
         for size in sorted({1, most, *(size for size in bucketing.group_sizes if size < most)}):

@@ -30,12 +30,14 @@ class EmbeddingOutput:
     """`handler.output` of feature-extraction.
 
     Attributes:
-        pooling: How the tokens' vectors become one.
+        pooling: How the tokens' vectors become one, by sentence-transformers' names.
         normalize: Whether it is scaled to length 1.
+        truncate_dim: Numbers that are kept, the first ones; by default all.
     """
 
-    pooling: Literal["mean", "cls", "max"] = "mean"
+    pooling: Literal["mean", "mean_sqrt_len_tokens", "weightedmean", "cls", "lasttoken", "max"] = "mean"
     normalize: bool = False
+    truncate_dim: int | None = setting(None, minimum=1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 r"""Test a handler without a server: TorchServe's context and metrics, faked, and a batch in one call.
 
-    handler = load_handler(MyHandler, model_dir)
+    handler = load_handler(MyHandler, model_dir)   # or load_archive(Path("model_store/sentiment.mar"))
     good, bad = predict(handler, "a text", b"\xff")
 
 What is faked is TorchServe alone: session, tokenizer and thread limits are real.
@@ -8,13 +8,22 @@ What is faked is TorchServe alone: session, tokenizer and thread limits are real
 
 from __future__ import annotations
 
+import importlib.util
+import inspect
 import json
-from collections.abc import Mapping
+import sys
+import tempfile
+import weakref
+import zipfile
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any, TypeVar
 
 import yaml
+
+from ts_handlers.errors import ConfigError, first_line
 
 H = TypeVar("H")
 
@@ -183,6 +192,92 @@ def load_handler(
     handler: Any = handler_class()
     handler.initialize(context)
     return handler  # type: ignore[no-any-return]  # Any in the middle: TorchServe's base class has no types
+
+
+def load_archive(path: Path, *, batch_size: int = 8) -> Any:
+    """Load an archive as a worker does: its own handler file, with its own settings.
+
+    Args:
+        path: A .mar file, or the folder that one was unpacked into.
+        batch_size: The frontend's batch size.
+
+    Returns:
+        Its handler, initialized; what it needs on disk is removed with it.
+
+    Raises:
+        ConfigError: It is no archive, or its handler file does not define exactly one class or a function `handle`.
+    """
+    if path.is_dir():
+        return _load_folder(path, batch_size)
+    folder = tempfile.TemporaryDirectory(prefix="ts_handlers-")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            archive.extractall(folder.name)
+    except (OSError, zipfile.BadZipFile) as error:
+        folder.cleanup()
+        raise ConfigError(f"{path} cannot be read as a .mar: {first_line(error)}") from error
+    handler = _load_folder(Path(folder.name), batch_size)
+    weakref.finalize(handler, folder.cleanup)
+    return handler
+
+
+class _HandleFunction:
+    """A module-level `handle` with the look of a handler."""
+
+    def __init__(self, function: Callable[[Any, Any], Any], context: FakeContext) -> None:
+        self.handle, self.context = function, context
+
+
+def _load_folder(folder: Path, batch_size: int) -> Any:
+    try:
+        manifest = json.loads((folder / "MAR-INF" / "MANIFEST.json").read_text(encoding="utf-8"))
+        model = manifest["model"]
+        file, _, function = str(model["handler"]).partition(":")
+        name = str(model["modelName"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{folder} has no usable MAR-INF/MANIFEST.json: {first_line(error)}") from error
+    config_file = folder / str(model.get("configFile", "model-config.yaml"))
+    config = yaml.safe_load(config_file.read_text(encoding="utf-8")) if config_file.is_file() else {}
+    context = FakeContext(folder, config or {}, manifest, batch_size, model_name=name)
+    sys.path.insert(0, str(folder))
+    try:
+        module = _import(folder / Path(file).name if not (folder / file).is_file() else folder / file)
+        found = getattr(module, function or "handle", None)
+        if found is not None:
+            found(None, context)  # TorchServe's call to initialize
+            return _HandleFunction(found, context)
+        handler: Any = _only_class(module, file)()
+        handler.initialize(context)
+    finally:
+        sys.path.remove(str(folder))
+    handler.context = context
+    return handler
+
+
+def _import(file: Path) -> ModuleType:
+    """Import a handler file under its own name, as TorchServe does, and forget it: the next archive has another."""
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    if spec is None or spec.loader is None or not file.is_file():
+        raise ConfigError(f"the archive has no handler file {file.name}")
+    module = importlib.util.module_from_spec(spec)
+    before = sys.modules.get(file.stem)
+    sys.modules[file.stem] = module
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        if before is None:
+            del sys.modules[file.stem]
+        else:
+            sys.modules[file.stem] = before
+    return module
+
+
+def _only_class(module: ModuleType, name: str) -> type:
+    classes = [item for _, item in inspect.getmembers(module, inspect.isclass) if item.__module__ == module.__name__]
+    if len(classes) != 1:
+        names = ", ".join(item.__name__ for item in classes) or "none"
+        raise ConfigError(f"{name} must define exactly one class, as TorchServe wants; it defines {names}")
+    return classes[0]
 
 
 def predict(handler: Any, *payloads: Any) -> list[Response]:

@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
-import numpy as np
-
 from ts_handlers.base import InferenceHandler
 from ts_handlers.batch import Array, ModelInput
 from ts_handlers.entities import TokenizedText, aggregate_entities, merge_windows
 from ts_handlers.errors import ConfigError, PayloadTooLargeError, RequestError
 from ts_handlers.labels import read_labels
-from ts_handlers.outputs import default_function, l2_normalize, pool, require_finite, score_labels
+from ts_handlers.outputs import default_function, embed, require_finite, score_labels
 from ts_handlers.spans import best_answers, window_from_encoding
 from ts_handlers.tasks import AnswerOutput, ClassificationOutput, EmbeddingOutput, EntityOutput
-from ts_handlers.tokenization import TextTokenizer, to_model_input
+from ts_handlers.tokenization import TextTokenizer
 
 
 class TextExample(NamedTuple):
@@ -30,10 +28,12 @@ class TextHandler(InferenceHandler):
 
     Attributes:
         takes_pairs: Whether an instance can be a pair of texts.
+        is_pair: Whether it always is one.
         tokenizer: The archive's.
     """
 
     takes_pairs: ClassVar[bool] = False
+    is_pair: ClassVar[bool] = False
     tokenizer: TextTokenizer
 
     def prepare(self) -> None:
@@ -71,13 +71,11 @@ class TextHandler(InferenceHandler):
         Raises:
             PayloadTooLargeError: 413, more tokens than the model takes.
         """
-        return [to_model_input(self.tokenizer.encode(example.text, example.pair))]
+        return [self.tokenizer.to_model_input(self.tokenizer.encode(example.text, example.pair))]
 
     def warmup_input(self, length: int) -> ModelInput:
-        """Return a sequence of `length` tokens of no meaning."""
-        ids = np.zeros(length, dtype=np.int64)
-        arrays = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
-        return ModelInput(arrays, length)
+        """Return a sequence of `length` tokens of no meaning, with the special tokens that models look for."""
+        return self.tokenizer.to_model_input(self.tokenizer.filler(length, is_pair=self.is_pair))
 
     def check_text(self, text: Any, name: str) -> str:
         """Return a text that can be tokenized.
@@ -149,11 +147,17 @@ class FeatureExtractionHandler(TextHandler):
     def format(
         self, example: TextExample, inputs: Sequence[ModelInput], outputs: Sequence[Mapping[str, Array]]
     ) -> Array:
-        """Pool `last_hidden_state` (seq_len, hidden) to (hidden,) float32."""
-        del example
-        vector = pool(outputs[0]["last_hidden_state"], inputs[0].arrays["attention_mask"], self.config.output.pooling)
+        """Pool `last_hidden_state` (seq_len, hidden) to (hidden,) float32, or to (truncate_dim,)."""
+        del example, inputs
+        settings = self.config.output
+        vector = embed(
+            outputs[0]["last_hidden_state"],
+            settings.pooling,
+            normalize=settings.normalize,
+            truncate_dim=settings.truncate_dim,
+        )
         require_finite(vector)
-        return l2_normalize(vector) if self.config.output.normalize else vector
+        return vector
 
 
 class TokenClassificationHandler(TextHandler):
@@ -164,9 +168,9 @@ class TokenClassificationHandler(TextHandler):
     sequence_outputs = ("logits",)
 
     def prepare(self) -> None:
-        """Load the tokenizer and the labels."""
+        """Load the tokenizer and the labels; two may have one name, since answers do not have them as keys."""
         super().prepare()
-        self._labels = self.read_labels()
+        self._labels = read_labels(self.model_dir, are_keys=False)
         stride = self.config.output.stride
         if stride is not None:
             self.tokenizer.check_stride(stride, "handler.output.stride")
@@ -181,7 +185,7 @@ class TokenClassificationHandler(TextHandler):
         if stride is None or window_length is None:
             return super().transform(example)
         windows = self.tokenizer.encode_windows(example.text, None, window_length=window_length, stride=stride)
-        return [to_model_input(window) for window in windows]
+        return [self.tokenizer.to_model_input(window) for window in windows]
 
     def format(
         self, example: TextExample, inputs: Sequence[ModelInput], outputs: Sequence[Mapping[str, Array]]
@@ -221,6 +225,7 @@ class QuestionExample(NamedTuple):
 class QuestionAnsweringHandler(TextHandler):
     """Question and context -> {answer, score, start, end}, start and end in characters of the context."""
 
+    is_pair = True
     task = "question-answering"
     output_config = AnswerOutput
     sequence_outputs = ("start_logits", "end_logits")
@@ -258,7 +263,7 @@ class QuestionAnsweringHandler(TextHandler):
         windows = self.tokenizer.encode_windows(
             example.question, example.context, window_length=self._window_length, stride=self._stride
         )
-        return [to_model_input(window) for window in windows]
+        return [self.tokenizer.to_model_input(window) for window in windows]
 
     def format(
         self, example: QuestionExample, inputs: Sequence[ModelInput], outputs: Sequence[Mapping[str, Array]]

@@ -15,8 +15,11 @@ from ts_handlers.batch import ModelInput
 from ts_handlers.config import TokenizerConfig
 from ts_handlers.errors import ConfigError, PayloadTooLargeError
 
-_NO_MAX_LENGTH = 10**6
+NO_MAX_LENGTH = 10**6
 """transformers writes a number far above this one where a tokenizer has no maximum."""
+
+_FILLER = "a"
+"""Repeated, it makes a text of any length."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,11 @@ class TextTokenizer:
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         settings = _read_settings(model_dir / "tokenizer_config.json")
+        self._input_names = config.input_names
+        self._tokenizer.encode_special_tokens = _chosen(
+            config.split_special_tokens, settings, "split_special_tokens", False
+        )
+        self._direction: str = _chosen(config.truncation_side, settings, "truncation_side", "right")
         self.max_length = config.max_length or _max_length(settings)
         self.special = SpecialTokens(
             pad=self._special_id(config.pad_token_id, settings, "pad_token"),
@@ -95,12 +103,18 @@ class TextTokenizer:
                     code="text_too_long",
                 )
         strategy = "longest_first" if context is None else "only_second"
-        self._tokenizer.enable_truncation(window_length, stride=stride, strategy=strategy)
-        try:
-            first = self._tokenizer.encode(text, context)
-        finally:
-            self._tokenizer.no_truncation()
+        first = self._truncated(text, context, window_length, stride=stride, strategy=strategy)
         return [first, *first.overflowing]
+
+    def filler(self, length: int, *, is_pair: bool = False) -> Encoding:
+        """Return an encoding of `length` tokens of no meaning, made as every other is, special tokens included.
+
+        Where a sequence cannot be so short, it is the shortest that has a token of a text.
+        """
+        shortest = self._tokenizer.num_special_tokens_to_add(is_pair) + (2 if is_pair else 1)
+        length = max(length, shortest)
+        text = " ".join([_FILLER] * length)
+        return self._truncated(_FILLER, text, length) if is_pair else self._truncated(text, None, length)
 
     def check_stride(self, stride: int, name: str) -> None:
         """Refuse a stride that leaves a window no token of its own, with which the tokenizers library panics.
@@ -119,8 +133,20 @@ class TextTokenizer:
         decoder = self._tokenizer.decoder
         return str(decoder.decode(list(tokens))) if decoder is not None else " ".join(tokens)
 
-    def _truncated(self, text: str, pair: str | None, max_length: int) -> Encoding:
-        self._tokenizer.enable_truncation(max_length)
+    def to_model_input(self, encoding: Encoding) -> ModelInput:
+        """Return the arrays of an encoding that the model was trained with, each `(seq_len,) int64`."""
+        ids = np.asarray(encoding.ids, dtype=np.int64)
+        made = {
+            "input_ids": lambda: ids,
+            "attention_mask": lambda: np.ones_like(ids),
+            "token_type_ids": lambda: np.asarray(encoding.type_ids, dtype=np.int64),
+        }
+        return ModelInput({name: made[name]() for name in self._input_names}, len(ids), encoding)
+
+    def _truncated(
+        self, text: str, pair: str | None, max_length: int, *, stride: int = 0, strategy: str = "longest_first"
+    ) -> Encoding:
+        self._tokenizer.enable_truncation(max_length, stride=stride, strategy=strategy, direction=self._direction)
         try:
             return self._tokenizer.encode(text, pair)
         finally:
@@ -134,15 +160,12 @@ class TextTokenizer:
         return None if content is None else self._tokenizer.token_to_id(content)
 
 
-def to_model_input(encoding: Encoding) -> ModelInput:
-    """Return the arrays of an encoding, each `(seq_len,) int64`; the graph decides which of them are fed."""
-    ids = np.asarray(encoding.ids, dtype=np.int64)
-    arrays = {
-        "input_ids": ids,
-        "attention_mask": np.ones_like(ids),
-        "token_type_ids": np.asarray(encoding.type_ids, dtype=np.int64),
-    }
-    return ModelInput(arrays, len(ids), encoding)
+def _chosen(configured: Any, settings: Mapping[str, Any], name: str, default: Any) -> Any:
+    """Return a setting as the archive has it, else as tokenizer_config.json has it, else the default."""
+    if configured is not None:
+        return configured
+    found = settings.get(name)
+    return default if found is None else found
 
 
 def _read_settings(file: Path) -> Mapping[str, Any]:
@@ -154,4 +177,4 @@ def _read_settings(file: Path) -> Mapping[str, Any]:
 
 def _max_length(settings: Mapping[str, Any]) -> int | None:
     value = settings.get("model_max_length")
-    return int(value) if isinstance(value, (int, float)) and value < _NO_MAX_LENGTH else None
+    return int(value) if isinstance(value, (int, float)) and value < NO_MAX_LENGTH else None

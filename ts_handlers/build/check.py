@@ -111,7 +111,14 @@ def check_build(
     longest = max(samples, key=lambda item: item.length)
     for sample in samples:
         expected = _source_outputs(source, sample)
-        actual = _flatten(_run_in_pair(source, session, calls, sample, longest), source.output_names)
+        try:
+            outputs = _run_in_pair(source, session, calls, sample, longest)
+        except Exception as failure:  # engines raise what they like
+            raise OperatorError(
+                f"the engine fails on a sample of {sample.length} {_unit(sample)}, and the source does not: "
+                f"{type(failure).__name__}: {first_line(failure)}; take another --backend"
+            ) from failure
+        actual = _flatten(outputs, source.output_names)
         if not np.isfinite(actual).all():
             instead = "take another --backend" if precision == "fp32" else "build it as fp32"
             raise OperatorError(f"the built model returns numbers that are not finite; {instead}")
@@ -125,12 +132,33 @@ def check_build(
     usual = max(float(np.mean(squares)), 1e-12)
     worst = float(np.sqrt(np.max(np.divide(differences, sizes) / np.maximum(squares, usual))))
     if not (error <= limit and worst <= WORST_SAMPLE_FACTOR * limit):  # a tolerance that is nan allows nothing
+        far = np.sqrt(np.divide(differences, np.maximum(norms, 1e-12)))
+        lengths = [(sample.length, bool(value <= limit)) for sample, value in zip(samples, far, strict=True)]
+        instead = "build as fp32, or allow it with --tolerance"
+        if precision == "fp32":
+            is_text = isinstance(source, Source)
+            instead = (length_advice(lengths) if is_text else None) or "take another --backend"
         raise OperatorError(
             f"the {precision} build differs from its source: relative error {error:.2g} on {len(samples)} samples, allowed "
-            f"{limit:g}, and {worst:.2g} on the worst, allowed {WORST_SAMPLE_FACTOR * limit:g}; "
-            f"{'' if precision == 'fp32' else 'build as fp32, or '}allow it with --tolerance"
+            f"{limit:g}, and {worst:.2g} on the worst, allowed {WORST_SAMPLE_FACTOR * limit:g}; {instead}"
         )
     return CheckResult(len(samples), error, worst, float(np.mean(cosines)), largest, limit)
+
+
+def length_advice(lengths: Sequence[tuple[int, bool]]) -> str | None:
+    """Say what to do where short texts are right and longer ones are not; None where it is otherwise.
+
+    Args:
+        lengths: Tokens of each text, and whether it is right.
+    """
+    right = [length for length, is_right in lengths if is_right]
+    wrong = [length for length, is_right in lengths if not is_right]
+    if not right or not wrong or max(right) >= min(wrong):
+        return None
+    return (
+        f"texts of up to {max(right)} tokens are right and those from {min(wrong)} on are not, since the model takes "
+        f"another path for them: take another --backend, or shorter texts with --set tokenizer.max_length={max(right)}"
+    )
 
 
 def sample_inputs(source: Source, texts: Sequence[str]) -> list[ModelInput]:
@@ -162,7 +190,7 @@ def latency_table(session: Session, calls: ModelCalls, source: ModelSource) -> d
     """Measure one and eight sequences of 24 tokens, in the calls that a worker makes of them, or usual images, in ms."""
     if isinstance(source, Source):
         length = min(24, source.max_length)
-        arrays = {name: np.full(length, name == "attention_mask", dtype=np.int64) for name in source.input_names}
+        arrays = {name: array[0] for name, array in source.call_arrays(1, length).items()}
         [found] = measure_latencies({"": (session, calls)}, [ModelInput(arrays, length)] * 8, rounds=9).values()
         return dict(found.ms_by_shape)
     table = {}
@@ -178,15 +206,19 @@ def latency_table(session: Session, calls: ModelCalls, source: ModelSource) -> d
 def _run_in_pair(
     source: ModelSource, session: Session, calls: ModelCalls, sample: ModelInput, longest: ModelInput
 ) -> dict[str, Array]:
-    """Run a sequence in one batch with the longest one, an image with itself; return its outputs without padding."""
+    """Run a sequence in one batch with the longest one, an image with itself; return its outputs without padding.
+
+    A sequence that must not be padded runs by itself.
+    """
     if sample.size is not None:
         pair = [sample, sample]
         outcome = calls.run(session, pair, calls.plan(session, pair))[1]
         if isinstance(outcome, Exception):
-            raise OperatorError(
-                f"the built model fails on a picture of {sample.size}: {first_line(outcome)}"
-            ) from outcome
+            raise outcome
         return outcome
+    if not (isinstance(source, Source) and source.can_pad and calls.max_batch_size > 1):
+        [plan] = calls.plan_within([sample], 1)
+        return calls.run_call(session, [sample], plan)[0]
     plan = BatchPlan((0, 1), longest.length)
     batch = pad_batch([sample, longest], plan, source.pad_values)
     return split_rows(session.run(batch.arrays), batch, source.sequence_outputs)[0]
@@ -199,3 +231,7 @@ def _source_outputs(source: ModelSource, sample: ModelInput) -> Array:
 
 def _flatten(outputs: dict[str, Array], names: Sequence[str]) -> Array:
     return np.concatenate([outputs[name].astype(np.float64).ravel() for name in names])
+
+
+def _unit(sample: ModelInput) -> str:
+    return "tokens" if sample.size is None else "pixels"

@@ -30,7 +30,7 @@ class _Positional(torch.nn.Module):
 
     def __init__(self, source: ModelSource) -> None:
         super().__init__()
-        self.model = source.model
+        self.model = source.unused_model()
         self.input_names = source.input_names
         self.output_names = source.output_names
 

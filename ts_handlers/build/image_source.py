@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import torch
 
+from ts_handlers.build.checkpoint import account_for_weights, load_checkpoint
 from ts_handlers.build.model_source import (
     OUTPUT_NAMES,
     ModelSource,
@@ -18,7 +19,6 @@ from ts_handlers.build.model_source import (
     file_digest,
     find_folder,
     labels_of,
-    load_checkpoint,
     read_json,
 )
 from ts_handlers.build.network import Network, load_exported, load_script, load_state_dict
@@ -204,11 +204,12 @@ def _load_folder(source: str, task: str, given: Given) -> ImageSource:
     if given.model_file is not None:
         raise OperatorError(f"--model-file is for a state dict and {source} is no file; give the file of the weights")
     folder = find_folder(source)
-    model = load_checkpoint(source, folder, task)
+    checkpoint = load_checkpoint(source, folder, task)
+    model = checkpoint.model
     preprocessor, preprocessing = _read_preprocessor(folder, given)
     labels = _read_labels(given, source) if given.labels is not None else labels_of(model.config)
     takes_mask = preprocessing.pads and _takes_mask(model)
-    return ImageSource(
+    found = ImageSource(
         folder=folder,
         task=task,
         model=model,
@@ -220,6 +221,8 @@ def _load_folder(source: str, task: str, given: Given) -> ImageSource:
         preprocessor=preprocessor,
         preprocessing=preprocessing,
     )
+    account_for_weights(found, checkpoint, source)
+    return found
 
 
 def _load_onnx(path: Path, task: str, common: dict[str, Any], work: Path) -> ImageSource:

@@ -15,8 +15,13 @@ from ts_handlers.build.request import BuildRequest
 from ts_handlers.build.samples import Dataset
 from ts_handlers.build.source import Source, load_source
 from ts_handlers.build.steps import Progress
+from ts_handlers.build.texts.tokenizer import compare_tokenizers, note_other_file
+from ts_handlers.config import HandlerConfig
 from ts_handlers.errors import OperatorError
 from ts_handlers.tasks import TASKS
+
+_SHORT = 64
+"""Tokens below which a model is asked a single word."""
 
 
 def load(request: BuildRequest, work: Path) -> ModelSource:
@@ -45,13 +50,30 @@ def load(request: BuildRequest, work: Path) -> ModelSource:
 
 
 def check_preprocessing(source: ModelSource, progress: Progress) -> None:
-    """Make sure that pictures become what the source was trained on; texts are tokenized by its own tokenizer.
+    """Make sure that pictures become what the source was trained on; of texts say whose tokenizer is followed.
 
     Raises:
         OperatorError: They do not.
     """
     if isinstance(source, ImageSource):
         image_samples.check_preprocessing(source, progress)
+    elif isinstance(source, Source):
+        note_other_file(source.tokenizer, source.folder, progress)
+
+
+def check_tokenizer(source: ModelSource, files: Path, config: HandlerConfig) -> None:
+    """Make sure that the archive's tokenizer is the source's.
+
+    Raises:
+        OperatorError: It is not.
+    """
+    if isinstance(source, Source):
+        compare_tokenizers(
+            source.tokenizer,
+            files,
+            config.tokenizer,
+            pairs=source.task in ("text-classification", "question-answering"),
+        )
 
 
 def open_dataset(source: ModelSource, file: Path, *, is_judged: bool = False) -> Dataset:
@@ -80,8 +102,8 @@ def sample_inputs(source: ModelSource, file: Path | None) -> list[ModelInput]:
     return check.sample_inputs(source, check.read_samples(file))
 
 
-def sample_request(request: BuildRequest) -> Any:
-    """Return what the finished archive must answer.
+def sample_request(request: BuildRequest, source: ModelSource) -> Any:
+    """Return what the finished archive must answer; of texts a short one, which every model takes.
 
     Raises:
         OperatorError: --sample-request cannot be read.
@@ -95,4 +117,8 @@ def sample_request(request: BuildRequest) -> Any:
         return sample_image_request()
     if request.task == "question-answering":
         return {"question": check.SAMPLE_QUESTIONS[0], "context": check.SAMPLE_TEXTS[3]}
-    return check.SAMPLE_TEXTS[0]
+    return (
+        min(check.SAMPLE_TEXTS, key=len)
+        if isinstance(source, Source) and source.max_length < _SHORT
+        else check.SAMPLE_TEXTS[0]
+    )

@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import huggingface_hub
 import torch
-import transformers
 
 from ts_handlers.batch import Array
 from ts_handlers.calls import ModelCalls
 from ts_handlers.config import BucketingConfig
 from ts_handlers.errors import OperatorError, first_line
-
-MODEL_CLASSES = {
-    "text-classification": "AutoModelForSequenceClassification",
-    "token-classification": "AutoModelForTokenClassification",
-    "question-answering": "AutoModelForQuestionAnswering",
-    "feature-extraction": "AutoModel",
-    "image-classification": "AutoModelForImageClassification",
-    "object-detection": "AutoModelForObjectDetection",
-    "image-segmentation": "AutoModelForSemanticSegmentation",
-}
-"""Class of transformers that loads each task's checkpoint."""
 
 OUTPUT_NAMES: Mapping[str, tuple[str, ...]] = {
     "text-classification": ("logits",),
@@ -52,6 +41,8 @@ class ModelSource:
         labels: Names of its labels, by index; empty where the task has none.
         input_names: Arrays that are made for it and that it takes.
         digest: SHA-256 over what it was read from.
+        remembers: Whether a run changes what later runs answer (some models choose their attention by the first length that
+            they see), so that each needs a copy of its own.
     """
 
     folder: Path
@@ -60,6 +51,7 @@ class ModelSource:
     labels: tuple[str, ...]
     input_names: tuple[str, ...]
     digest: str
+    remembers: bool = field(default=False, kw_only=True)
 
     @property
     def output_names(self) -> tuple[str, ...]:
@@ -96,6 +88,10 @@ class ModelSource:
         """How many numbers the model holds."""
         return sum(parameter.numel() for parameter in self.model.parameters())
 
+    def unused_model(self) -> Any:
+        """Return the model as it was loaded, or, where it remembers its runs, a copy that shares its weights."""
+        return copy_of(self.model) if self.remembers else self.model
+
     def scripted(self) -> torch.nn.Module | None:
         """Return the model as TorchScript, which is exported without being traced; None where it is none."""
         return None
@@ -121,14 +117,29 @@ class ModelSource:
         return ModelCalls(bucketing, self.pad_values, self.sequence_outputs, pads_images=self.pads_images)
 
     def run(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
-        """Run the model on one batch."""
+        """Run the model on one batch.
+
+        Raises:
+            OperatorError: It does not return what the task needs.
+        """
         feed = {name: torch.from_numpy(arrays[name]) for name in self.input_names}
         with torch.inference_mode():
-            outputs = self.model(**feed, return_dict=True)
+            outputs = self.unused_model()(**feed, return_dict=True)
+        if lacking := [name for name in self.output_names if name not in outputs]:
+            raise OperatorError(
+                f"{self.architecture} returns {', '.join(outputs)}, and {self.task} needs {', '.join(lacking)}; take "
+                "another task, or serve it with a handler of your own"
+            )
         found = {name: outputs[name] for name in self.output_names}
         return {
             name: item.float().numpy() if item.is_floating_point() else item.numpy() for name, item in found.items()
         }
+
+
+def copy_of(model: Any) -> Any:
+    """Return a copy of a model that shares its weights and none of its state."""
+    tensors = [*model.parameters(), *model.buffers()]
+    return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
 
 
 def find_folder(source: str) -> Path:
@@ -145,25 +156,6 @@ def find_folder(source: str) -> Path:
         raise OperatorError(
             f"there is no folder {source}, and no such model on the hub: {first_line(error)}"
         ) from error
-
-
-def load_checkpoint(source: str, folder: Path, task: str) -> Any:
-    """Load a folder's model with the head that the task needs.
-
-    Raises:
-        OperatorError: It cannot be read, or does not serve the task.
-    """
-    if not (folder / "config.json").is_file():
-        raise OperatorError(f"{source} has no config.json; give a folder that save_pretrained wrote, or a hub id")
-    transformers.utils.logging.disable_progress_bar()  # the build prints its own steps
-    try:
-        model = getattr(transformers, MODEL_CLASSES[task]).from_pretrained(
-            folder, attn_implementation="eager", dtype=torch.float32
-        )
-    except Exception as error:  # a checkpoint can be broken in as many ways as there are architectures
-        raise OperatorError(f"{source} cannot be loaded for {task}: {first_line(error)}") from error
-    _check_head(source, model, task)
-    return model.eval()
 
 
 def labels_of(config: Any) -> tuple[str, ...]:
@@ -205,14 +197,3 @@ def read_json(file: Path) -> Any:
         return json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise OperatorError(f"{file} cannot be read: {first_line(error)}") from error
-
-
-def _check_head(source: str, model: Any, task: str) -> None:
-    """Refuse a checkpoint without the head that the task needs: transformers would make one up at random."""
-    names = model.config.architectures or []
-    if task == "feature-extraction" or type(model).__name__ in names:
-        return
-    raise OperatorError(
-        f"{source} holds {', '.join(names) or 'no named architecture'} and {task} needs {type(model).__name__}: "
-        "its head would be random; fine-tune it first"
-    )

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ts_handlers.build import archive, check, inputs, smoke
+from ts_handlers.build import archive, check, inputs
 from ts_handlers.build.candidates import candidates
 from ts_handlers.build.choose import Opener, choose, open_data, torch_threads_kept
 from ts_handlers.build.engine import Engine, Material
@@ -18,7 +18,11 @@ from ts_handlers.build.request import BuildRequest
 from ts_handlers.build.sections import handler_section, source_section
 from ts_handlers.build.steps import Progress, step
 from ts_handlers.build.target import is_here, target_cpu
+from ts_handlers.build.verify import verify
+from ts_handlers.build.verify.run import Verified
+from ts_handlers.config import load_config
 from ts_handlers.errors import OperatorError
+from ts_handlers.tasks import TASKS
 
 
 def build(request: BuildRequest, progress: Progress = print) -> Path:
@@ -57,14 +61,18 @@ def build(request: BuildRequest, progress: Progress = print) -> Path:
         )
         with step(progress, "archive"):
             mar = _archive(request, source, chosen.engine, section, work)
-        with step(progress, "load and run it in a fresh process"):
-            outcome = smoke.smoke_test(mar, inputs.sample_request(request), timeout_s=request.startup_timeout_s)
+        verified = _verify(request, source, section, chosen.method.precision, mar, work, progress)
         report = build_report(request, source, data, chosen, section) | {
             "check": result.as_dict(),
             "latency_ms": latency,
             "size_bytes": mar.stat().st_size,
-            "rss_mb": outcome["rss_mb"],
-            "load_seconds": outcome["load_seconds"],
+            "rss_mb": verified.trip.rss_mb,
+            "load_seconds": verified.trip.load_seconds,
+            "verified": {
+                "requests": verified.num_requests,
+                "largest_distance": verified.largest_distance,
+                "longest": verified.longest,
+            },
         }
         finished = _publish(request, mar, report, work)
     progress(f"made {finished} ({finished.stat().st_size / 2**20:.1f} MiB) and {request.name}.build.json")
@@ -95,6 +103,38 @@ def _archive(
         export_path=work,
         model_file=engine.model_file,
     )
+
+
+def _verify(
+    request: BuildRequest,
+    source: ModelSource,
+    section: Mapping[str, Any],
+    precision: str,
+    mar: Path,
+    work: Path,
+    progress: Progress,
+) -> Verified:
+    """Compare the archive with the source in a fresh process; of a team's own handler see only that it answers."""
+    config = None
+    if request.handler is None:
+        config = load_config({"handler": section}, TASKS[request.task].output_config)
+        inputs.check_tokenizer(source, work / "files", config)
+    with step(progress, "load it in a fresh process, and compare its answers with the source's"), torch_threads_kept():
+        verified = verify(
+            mar,
+            source,
+            config,
+            precision,
+            inputs.sample_request(request, source),
+            timeout_s=request.startup_timeout_s,
+            progress=progress,
+        )
+    if verified.num_requests:
+        progress(
+            f"  {verified.num_requests} requests of up to {verified.longest} tokens or pixels; answers differ by up to "
+            f"{verified.largest_distance:.2g}"
+        )
+    return verified
 
 
 def _publish(request: BuildRequest, mar: Path, report: Mapping[str, Any], work: Path) -> Path:

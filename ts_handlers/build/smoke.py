@@ -1,47 +1,62 @@
-"""Load a finished .mar in a fresh process, as a TorchServe worker does, and send it one request.
+"""Load a finished .mar in a fresh process, as a TorchServe worker does, and send it requests.
 
-    python -m ts_handlers.build.smoke MAR < REQUEST.json
+    python -m ts_handlers.build.smoke MAR < BATCHES.json
 
-prints {"status", "response", "rss_mb", "load_seconds"}. Only the server is faked; loading follows TorchServe's rules: the
-handler file is imported by its base name from the model folder and must define exactly one class, or a `handle`.
+prints {"responses", "rss_mb", "load_seconds"}. Only the server is faked.
 """
 
 from __future__ import annotations
 
-import importlib
-import inspect
 import json
+import logging
 import subprocess
 import sys
-import tempfile
 import time
-import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ts_handlers.errors import OperatorError
+from ts_handlers.errors import ConfigError, OperatorError
+
+Answer = tuple[int, Any]
+"""Status and body of one answer; the body parsed, where it is JSON."""
 
 
-def smoke_test(mar: Path, request: Any, timeout_s: float = 120) -> dict[str, Any]:
-    """Load the archive and answer one request in a fresh process.
+@dataclass(frozen=True, slots=True)
+class Trip:
+    """What an archive did in a fresh process.
+
+    Attributes:
+        answers: Of each request of each batch.
+        rss_mb: Memory of the process after its first batch, in MiB.
+        load_seconds: What it took to load.
+        log: What it logged of errors: what a worker's log would have.
+    """
+
+    answers: list[list[Answer]]
+    rss_mb: int
+    load_seconds: float
+    log: str = ""
+
+
+def send(mar: Path, batches: Sequence[Sequence[Any]], timeout_s: float = 120) -> Trip:
+    """Load the archive in a fresh process and send it batches of requests.
 
     Args:
         mar: The archive.
-        request: A str, sent as text/plain, or anything JSON, sent as application/json.
+        batches: Requests that TorchServe would send together: a str, sent as text/plain, or anything JSON.
         timeout_s: Seconds it may take.
 
-    Returns:
-        status, response, rss_mb and load_seconds.
-
     Raises:
-        OperatorError: It did not load, or did not answer with 200.
+        OperatorError: It did not load, or did not answer each request.
     """
     command = [sys.executable, "-m", "ts_handlers.build.smoke", str(mar.resolve())]
     try:
         result = subprocess.run(
             command,
             cwd=mar.parent,  # -m puts the working folder on the import path
-            input=json.dumps(request),
+            input=json.dumps([list(batch) for batch in batches]),
             capture_output=True,
             text=True,
             check=False,
@@ -55,66 +70,49 @@ def smoke_test(mar: Path, request: Any, timeout_s: float = 120) -> dict[str, Any
     if result.returncode != 0 or not lines:
         reason = (result.stderr.strip().splitlines() or ["no output"])[-1]
         raise OperatorError(f"the archive does not load in a fresh process: {reason}")
-    outcome: dict[str, Any] = json.loads(lines[-1])
-    if outcome["status"] != 200:
-        raise OperatorError(
-            f"the archive answers a sample request with {outcome['status']}: {outcome['response']}; if its handler takes "
-            "another form, give one with --sample-request"
-        )
-    return outcome
+    outcome = json.loads(lines[-1])
+    return Trip(
+        [[(status, body) for status, body in batch] for batch in outcome["answers"]],
+        outcome["rss_mb"],
+        outcome["load_seconds"],
+        result.stderr,
+    )
 
 
 def main(arguments: list[str]) -> int:
-    """Run the test in this process; the request comes on standard input."""
+    """Send the batches in this process; they come on standard input."""
     import psutil  # not needed by those who only start the test
 
+    from ts_handlers.testing import load_archive, predict
+
+    logging.basicConfig(level=logging.ERROR, format="%(message)s")
+    batches = json.loads(sys.stdin.read())
     started = time.perf_counter()
-    request = json.loads(sys.stdin.read())
-    with tempfile.TemporaryDirectory() as folder:
-        model_dir = Path(folder)
-        with zipfile.ZipFile(arguments[0]) as archive:
-            archive.extractall(model_dir)
-        handle, context = _load(model_dir)
-        loaded = time.perf_counter() - started
-        content_type = "text/plain" if isinstance(request, str) else "application/json"
-        context.start_batch([{"body": {"content-type": content_type}}])
-        bodies = handle([{"body": request}], context)
-    if not isinstance(bodies, list) or len(bodies) != 1:
-        raise OperatorError(f"the handler answers one request with {type(bodies).__name__}; it must be a list of one")
-    body = bodies[0]
-    outcome = {
-        "status": context.statuses.get(0, 200),
-        "response": body.decode("utf-8") if isinstance(body, (bytes, bytearray)) else body,
-        "rss_mb": round(psutil.Process().memory_info().rss / 2**20),
-        "load_seconds": round(loaded, 2),
-    }
+    handler = load_archive(Path(arguments[0]))
+    loaded = time.perf_counter() - started
+    answers, rss_mb = [], 0
+    for batch in batches:
+        responses = predict(handler, *batch)
+        if len(responses) != len(batch):
+            raise ConfigError(
+                f"the handler answers {len(batch)} requests with {len(responses)} bodies; return one each"
+            )
+        answers.append([[response.status, _parsed(response.body)] for response in responses])
+        rss_mb = rss_mb or round(psutil.Process().memory_info().rss / 2**20)
+    outcome = {"answers": answers, "rss_mb": rss_mb, "load_seconds": round(loaded, 2)}
     sys.stdout.write(f"\n{json.dumps(outcome)}\n")
     return 0
 
 
-def _load(model_dir: Path) -> tuple[Any, Any]:
-    import yaml
-
-    from ts_handlers.testing import FakeContext
-
-    manifest = json.loads((model_dir / "MAR-INF" / "MANIFEST.json").read_text(encoding="utf-8"))
-    model = manifest["model"]
-    config = yaml.safe_load((model_dir / model["configFile"]).read_text(encoding="utf-8"))
-    context = FakeContext(model_dir, config, manifest, model_name=model["modelName"])
-    sys.path.insert(0, str(model_dir))
-    module = importlib.import_module(Path(model["handler"].split(":")[0]).stem)
-    if hasattr(module, "handle"):
-        module.handle(None, context)
-        return module.handle, context
-    classes = [item for _, item in inspect.getmembers(module, inspect.isclass) if item.__module__ == module.__name__]
-    if len(classes) != 1:
-        names = ", ".join(item.__name__ for item in classes) or "none"
-        raise OperatorError(
-            f"{model['handler']} must define exactly one class, as TorchServe wants; it defines {names}"
-        )
-    handler: Any = classes[0]()
-    handler.initialize(context)
-    return handler.handle, context
+def _parsed(body: Any) -> Any:
+    if isinstance(body, (bytes, bytearray)):
+        body = body.decode("utf-8", "replace")
+    if not isinstance(body, str):
+        return body
+    try:
+        return json.loads(body)
+    except ValueError:
+        return body
 
 
 if __name__ == "__main__":

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-import transformers
 
-from ts_handlers.build.model_source import ModelSource, digest, find_folder, labels_of, load_checkpoint, read_json
-from ts_handlers.errors import OperatorError, first_line
+from ts_handlers.batch import Array
+from ts_handlers.build.checkpoint import account_for_weights, load_checkpoint
+from ts_handlers.build.model_source import ModelSource, digest, find_folder, labels_of
+from ts_handlers.build.texts.limits import find_max_length, neighbours_show, padding_shows, remembers_lengths
+from ts_handlers.build.texts.sentence import SentenceModel, read_sentence_model
+from ts_handlers.build.texts.tokenizer import choose_inputs, filler, load_tokenizer
+from ts_handlers.errors import OperatorError
 
-_TOKENIZER_FILES = frozenset({"tokenizer.json", "vocab.txt", "vocab.json"})
-"""Without one of them (or a sentencepiece .model) transformers makes up an empty tokenizer."""
+_LESS_THAN_A_TOKEN = 0.5
+"""Cost of a call with which texts of one length share calls, and no others: one token of padding costs more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +30,16 @@ class Source(ModelSource):
     Attributes:
         tokenizer: Its fast tokenizer; it makes the arrays of input_names.
         max_length: Most tokens of a sequence.
+        can_pad: Whether a text is answered alike alone and padded beside a longer one.
+        can_share: Whether texts and pairs can share a call.
+        sentence: What sentence-transformers makes of the folder; None where it is none of its own.
     """
 
     tokenizer: Any
     max_length: int
+    can_pad: bool = True
+    can_share: bool = True
+    sentence: SentenceModel | None = None
 
     @property
     def sequence_outputs(self) -> tuple[str, ...]:
@@ -39,10 +51,42 @@ class Source(ModelSource):
         """The padding token's id for input_ids, 0 elsewhere."""
         return {"input_ids": self.tokenizer.pad_token_id or 0}
 
+    @property
+    def is_pair(self) -> bool:
+        """Whether a sequence is made of two texts."""
+        return self.task == "question-answering"
+
+    @property
+    def max_batch_size(self) -> int | None:
+        """One row where rows would change one another's answers; None where any number is taken."""
+        return None if self.can_share else 1
+
+    def filler(self, length: int) -> dict[str, Any]:
+        """Return the arrays of a text of no meaning, as lists of about `length` numbers."""
+        return filler(self.tokenizer, length, is_pair=self.is_pair)
+
+    def call_arrays(self, rows: int, length: int) -> dict[str, Array]:
+        """Return what a call is fed whose texts have no meaning, each array `(rows, length) int64`."""
+        found = {name: np.asarray(values, dtype=np.int64) for name, values in self.filler(length).items()}
+        middle = {name: np.repeat(array[len(array) // 2], max(0, length - len(array))) for name, array in found.items()}
+        whole = {
+            name: np.concatenate([array[: len(array) // 2], middle[name], array[len(array) // 2 :]])[:length]
+            for name, array in found.items()
+        }
+        return {name: np.repeat(whole[name][None], rows, axis=0) for name in self.input_names}
+
     def example(self) -> dict[str, torch.Tensor]:
-        """Return two texts of one padded length."""
-        texts = ["dynamic axes", "need two texts of one padded length"]
-        encoded = self.tokenizer(texts, padding=True, return_tensors="pt")
+        """Return two texts, padded to one length; a single one where there is no padding."""
+        rows = 1 if self.tokenizer.pad_token_id is None else 2
+        texts = ["dynamic axes", "need two texts of one padded length"][:rows]
+        encoded = self.tokenizer(
+            texts,
+            ["here"] * rows if self.is_pair else None,
+            padding=rows > 1,
+            truncation=True,
+            max_length=self.max_length,
+            return_tensors="pt",
+        )
         return {name: encoded[name] for name in self.input_names}
 
     def dynamic_axes(self) -> dict[str, dict[int, str]]:
@@ -57,114 +101,78 @@ class Source(ModelSource):
         return [folder / "tokenizer.json", folder / "tokenizer_config.json"]
 
     def section(self) -> dict[str, Any]:
-        """Return the tokenizer's settings, and what the folder says of the output."""
-        tokenizer: dict[str, Any] = {"max_length": self.max_length, "pad_token_id": self.tokenizer.pad_token_id}
+        """Return the tokenizer's settings, what the folder says of the output, and whether texts may be padded."""
+        tokenizer: dict[str, Any] = {
+            "max_length": self.max_length,
+            "pad_token_id": self.tokenizer.pad_token_id or 0,
+            "truncation_side": self.tokenizer.truncation_side,
+            "split_special_tokens": bool(self.tokenizer.split_special_tokens),
+            "input_names": list(self.input_names),
+        }
         if self.tokenizer.unk_token_id is not None:
             tokenizer["unk_token_id"] = self.tokenizer.unk_token_id
-        output: dict[str, Any] = {}
+        output: dict[str, Any] = {} if self.sentence is None else dict(self.sentence.output)
         if self.task == "text-classification" and self.model.config.problem_type:
             output["problem_type"] = self.model.config.problem_type
-        if self.task == "feature-extraction":
-            found = sentence_settings(self.folder)
-            tokenizer["max_length"] = min(self.max_length, found.pop("max_length", self.max_length))
-            output |= found
-        return {"tokenizer": tokenizer, "output": output}
+        found: dict[str, Any] = {"tokenizer": tokenizer, "output": output}
+        if self.max_batch_size is not None:
+            found["bucketing"] = {"max_batch_size": self.max_batch_size}
+        elif not self.can_pad:
+            found["bucketing"] = {"call_overhead_tokens": _LESS_THAN_A_TOKEN}
+        return found
 
 
 def load_source(source: str, task: str) -> Source:
     """Read a checkpoint.
 
     Args:
-        source: Folder that `save_pretrained` wrote, or a hub id.
+        source: Folder that `save_pretrained` or sentence-transformers wrote, or a hub id.
         task: A text task.
 
     Raises:
         OperatorError: It cannot be read, or does not serve the task.
     """
     folder = find_folder(source)
-    model = load_checkpoint(source, folder, task)
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    except Exception as error:  # so can a tokenizer's files
-        raise OperatorError(f"{source} cannot be loaded for {task}: {first_line(error)}") from error
-    if not any(file.name in _TOKENIZER_FILES or file.suffix == ".model" for file in folder.iterdir()):
-        raise OperatorError(f"{source} has no tokenizer (tokenizer.json, vocab.txt ...); save it beside the model")
-    if not tokenizer.is_fast:
-        raise OperatorError(f"{source} has no fast tokenizer; a worker needs a tokenizer.json")
+    sentence = read_sentence_model(folder) if task == "feature-extraction" else None
+    inner = folder if sentence is None else sentence.folder
+    checkpoint = load_checkpoint(source, inner, task)
+    model = checkpoint.model
+    tokenizer = load_tokenizer(source, inner, task) if sentence is None else sentence.tokenizer
     if task == "question-answering" and tokenizer.padding_side != "right":
         raise OperatorError(f"{source} pads on the left; question-answering needs padding on the right")
-    return Source(
+    input_names = choose_inputs(tokenizer, inner, model)
+    is_pair = task == "question-answering"
+    max_length = find_max_length(model, tokenizer, is_pair=is_pair)
+    found = Source(
         folder=folder,
         task=task,
         model=model,
         labels=_labels(model.config, task),
-        input_names=tuple(tokenizer.model_input_names),
+        input_names=input_names,
         digest=digest(folder),
         tokenizer=tokenizer,
-        max_length=_max_length(tokenizer, model.config),
+        max_length=max_length,
+        sentence=sentence,
     )
-
-
-def sentence_settings(folder: Path) -> dict[str, Any]:
-    """Read pooling, normalization and maximum length from sentence-transformers' files; {} where there are none.
-
-    Raises:
-        OperatorError: The folder has a step that the handler does not have, so that its vectors would be others.
-    """
-    if not (folder / "modules.json").is_file():
-        return {}
-    settings: dict[str, Any] = {}
-    for module in read_json(folder / "modules.json"):
-        kind = str(module.get("type", "")).rsplit(".", 1)[-1]
-        if kind == "Normalize":
-            settings["normalize"] = True
-        elif kind == "Pooling":
-            settings["pooling"] = _pooling(read_json(folder / module["path"] / "config.json"))
-        elif kind != "Transformer":
-            raise OperatorError(f"{folder} has a sentence-transformers module {kind}; Pooling and Normalize are known")
-    prompts = folder / "config_sentence_transformers.json"
-    if prompts.is_file() and (name := read_json(prompts).get("default_prompt_name")):
-        raise OperatorError(f"{folder} puts the prompt {name!r} before every text; that is not supported")
-    file = folder / "sentence_bert_config.json"
-    if file.is_file() and (length := read_json(file).get("max_seq_length")):
-        settings["max_length"] = int(length)
-    return settings
-
-
-def _pooling(config: Mapping[str, Any]) -> str:
-    modes = {
-        "pooling_mode_mean_tokens": "mean",
-        "pooling_mode_cls_token": "cls",
-        "pooling_mode_max_tokens": "max",
-    }
-    if (named := config.get("pooling_mode")) in modes.values():
-        return str(named)
-    chosen = [key for key, value in config.items() if key.startswith("pooling_mode_") and value is True]
-    if len(chosen) != 1 or chosen[0] not in modes:
-        raise OperatorError(f"the folder pools by {chosen or config.get('pooling_mode')}; known: mean, cls, max")
-    return modes[chosen[0]]
+    account_for_weights(found, checkpoint, source)
+    can_share = tokenizer.pad_token_id is not None  # some models look for it to find the end of each row
+    if can_share and task == "text-classification":
+        can_share = not neighbours_show(model, tokenizer, found.output_names, max_length)
+    asked = model, tokenizer, found.output_names, max_length
+    return dataclasses.replace(
+        found,
+        can_share=can_share,
+        can_pad=not padding_shows(*asked, is_pair=is_pair),
+        remembers=remembers_lengths(*asked, is_pair=is_pair),
+    )
 
 
 def _labels(config: Any, task: str) -> tuple[str, ...]:
     if task not in ("text-classification", "token-classification"):
         return ()
     names = labels_of(config)
-    if len(set(names)) != len(names):
+    if task == "text-classification" and len(set(names)) != len(names):
         raise OperatorError(
             "config.json gives two labels one name (id2label); answers name labels, so each needs its own"
         )
     return names
-
-
-def _max_length(tokenizer: Any, config: Any) -> int:
-    """Return what both the tokenizer and the position embeddings allow."""
-    limits = [int(tokenizer.model_max_length)]
-    positions = getattr(config, "max_position_embeddings", None)
-    if isinstance(positions, int) and positions > 0:
-        reserved = config.pad_token_id + 1 if config.model_type in _OFFSET_POSITIONS else 0
-        limits.append(positions - reserved)
-    return min(limits)
-
-
-_OFFSET_POSITIONS = frozenset({"roberta", "xlm-roberta", "camembert", "mpnet", "xlm-roberta-xl", "longformer"})
-"""Models that number positions from pad_token_id + 1, so that they take that many tokens less."""

@@ -64,7 +64,7 @@ def _load_folder(model_dir: Path) -> torch.nn.Module:
             "a Hugging Face folder in the torch backend needs transformers in the serving image; install it, or build "
             "for the onnx backend"
         ) from error
-    settings = transformers.AutoConfig.from_pretrained(model_dir, local_files_only=True)
+    settings = transformers.AutoConfig.from_pretrained(model_dir, local_files_only=True, trust_remote_code=False)
     names = settings.architectures or []
     if len(names) != 1 or not hasattr(transformers, names[0]):
         raise ConfigError(f"config.json names the architectures {names}; one that transformers has is needed")

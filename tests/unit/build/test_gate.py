@@ -70,45 +70,45 @@ ITEM = ModelInput({"input_ids": np.array([1, 2]), "attention_mask": np.array([1,
 
 def test_a_classifier_is_seen_by_its_probabilities() -> None:
     answers = Answers("text-classification", {}, 2)
-    answer = answers.of(outputs_of(logits=[0.0, math.log(3)]), ITEM)
+    answer = answers.of(outputs_of(logits=[0.0, math.log(3)]))
     assert answer == pytest.approx(np.array([[0.25, 0.75]]))
     assert answers.decision(answer) == (1,)
 
 
 def test_many_labels_are_decided_one_by_one() -> None:
     answers = Answers("text-classification", {"problem_type": "multi_label_classification"}, 3)
-    answer = answers.of(outputs_of(logits=[2.0, -2.0, 0.1]), ITEM)
+    answer = answers.of(outputs_of(logits=[2.0, -2.0, 0.1]))
     assert answer[0, 0] == pytest.approx(1 / (1 + math.exp(-2)))
     assert answers.decision(answer) == (1, 0, 1)
 
 
 def test_a_regression_is_seen_as_it_is_and_decides_nothing() -> None:
     answers = Answers("text-classification", {"problem_type": "regression"}, 1)
-    answer = answers.of(outputs_of(logits=[-3.5]), ITEM)
+    answer = answers.of(outputs_of(logits=[-3.5]))
     assert answer.tolist() == [[-3.5]]
     assert answers.decision(answer) is None
 
 
 def test_tokens_are_decided_each() -> None:
     answers = Answers("token-classification", {}, 2)
-    answer = answers.of(outputs_of(logits=[[3.0, 0.0], [0.0, 3.0]]), ITEM)
+    answer = answers.of(outputs_of(logits=[[3.0, 0.0], [0.0, 3.0]]))
     assert answer.sum(axis=-1) == pytest.approx([1, 1])
     assert answers.decision(answer) == (0, 1)
 
 
 def test_a_span_is_decided_by_its_ends() -> None:
     answers = Answers("question-answering", {})
-    answer = answers.of(outputs_of(start_logits=[0.0, 5.0, 0.0], end_logits=[0.0, 0.0, 5.0]), ITEM)
+    answer = answers.of(outputs_of(start_logits=[0.0, 5.0, 0.0], end_logits=[0.0, 0.0, 5.0]))
     assert answer.shape == (2, 3)
     assert answers.decision(answer) == (1, 2)
 
 
 def test_an_embedding_is_pooled_as_the_archive_says() -> None:
     hidden = outputs_of(last_hidden_state=[[3.0, 0.0], [3.0, 8.0]])
-    assert Answers("feature-extraction", {}).of(hidden, ITEM).tolist() == [[3.0, 4.0]]
+    assert Answers("feature-extraction", {}).of(hidden).tolist() == [[3.0, 4.0]]
     normalized = Answers("feature-extraction", {"normalize": True})
-    assert normalized.of(hidden, ITEM) == pytest.approx(np.array([[0.6, 0.8]]))
-    assert normalized.decision(normalized.of(hidden, ITEM)) is None
+    assert normalized.of(hidden) == pytest.approx(np.array([[0.6, 0.8]]))
+    assert normalized.decision(normalized.of(hidden)) is None
 
 
 def test_the_reference_itself_is_perfect() -> None:
@@ -183,13 +183,13 @@ def test_an_engine_that_fails_while_it_is_timed_is_an_error() -> None:
 def test_a_single_number_is_judged_by_its_error_and_not_by_its_sign() -> None:
     item = ModelInput({"attention_mask": np.ones(3, dtype=np.int64)}, 3)
     one_label = Answers("text-classification", {}, 1)
-    sure, unsure = (one_label.of({"logits": np.array([value])}, item) for value in (3.0, -3.0))
+    sure, unsure = (one_label.of({"logits": np.array([value])}) for value in (3.0, -3.0))
     assert quality_module._cosine(sure, unsure) < 0.2
     assert (one_label.decision(sure), one_label.decision(unsure)) == ((1,), (0,))
     rated = Answers("text-classification", {"problem_type": "regression"}, 1)
-    expected = [rated.of({"logits": np.array([value])}, item) for value in (1.0, 2.0, 3.0)]
-    near = [rated.of({"logits": np.array([value])}, item) for value in (1.0, 2.1, 3.0)]
-    far = [rated.of({"logits": np.array([value])}, item) for value in (1.0, 400.0, 3.0)]
+    expected = [rated.of({"logits": np.array([value])}) for value in (1.0, 2.0, 3.0)]
+    near = [rated.of({"logits": np.array([value])}) for value in (1.0, 2.1, 3.0)]
+    far = [rated.of({"logits": np.array([value])}) for value in (1.0, 400.0, 3.0)]
     assert min(quality_module._cosines(near, expected)) > 0.998
     assert min(quality_module._cosines(far, expected)) == -1
 
@@ -197,7 +197,7 @@ def test_a_single_number_is_judged_by_its_error_and_not_by_its_sign() -> None:
 def test_labels_that_apply_or_not_are_compared_one_by_one() -> None:
     item = ModelInput({"attention_mask": np.ones(3, dtype=np.int64)}, 3)
     labels = Answers("text-classification", {"problem_type": "multi_label_classification"}, 3)
-    none, all_of_them = (labels.of({"logits": np.full(3, value)}, item) for value in (-9.0, 5.0))
+    none, all_of_them = (labels.of({"logits": np.full(3, value)}) for value in (-9.0, 5.0))
     assert quality_module._cosine(none, all_of_them) < 0.1
 
 

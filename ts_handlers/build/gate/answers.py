@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from ts_handlers.batch import Array, ModelInput
+from ts_handlers.batch import Array
 from ts_handlers.errors import OperatorError
-from ts_handlers.outputs import default_function, l2_normalize, pool, sigmoid, softmax
+from ts_handlers.outputs import default_function, embed, sigmoid, softmax
 from ts_handlers.settings import from_mapping
 from ts_handlers.tasks import TASKS
 
@@ -33,11 +33,17 @@ class Answers:
         self._settings: Any = from_mapping(TASKS[task].output_config, output, "handler.output")
         self._num_labels = num_labels
 
-    def of(self, outputs: Mapping[str, Array], item: ModelInput) -> Array:
+    def of(self, outputs: Mapping[str, Array]) -> Array:
         """Return the answer from one sequence's outputs: `(..., n)` float64, one distribution or vector a row."""
         if self._task == "feature-extraction":
-            vector = pool(outputs["last_hidden_state"], item.arrays["attention_mask"], self._settings.pooling)
-            return np.asarray(l2_normalize(vector) if self._settings.normalize else vector, dtype=np.float64)[None]
+            settings = self._settings
+            vector = embed(
+                outputs["last_hidden_state"],
+                settings.pooling,
+                normalize=settings.normalize,
+                truncate_dim=settings.truncate_dim,
+            )
+            return np.asarray(vector, dtype=np.float64)[None]
         if self._task == "image-segmentation":
             pixels = outputs["logits"].astype(np.float64)
             return softmax(pixels.reshape(len(pixels), -1).T)

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from ts_handlers.build.engine import Material
-from ts_handlers.build.openvino.memory import call_arrays, mib_per_graph
+from ts_handlers.build.openvino.memory import mib_per_graph
 from ts_handlers.build.samples import MAX_LENGTH
 from ts_handlers.build.shapes import GROUP_SIZES, STEP, CallCosts, ShapeLimits, Shapes, choose_shapes
+from ts_handlers.build.source import Source
 from ts_handlers.config import BucketingConfig, RuntimeConfig
 from ts_handlers.cpu import CpuBudget, cpu_share
 from ts_handlers.runtime import ModelFiles
@@ -41,6 +42,8 @@ def shape_sections(
     What is measured is never twice the same, so that two builds may choose differently: who wants the same bytes sets
     `bucketing.boundaries` and `bucketing.group_sizes`.
     """
+    if not material.source.can_pad:
+        return {}, {"chosen_by": "the model: padding changes its answers, so that texts have no shapes in common"}
     max_length = _max_length(material)
     fitting = replace(DEFAULT, boundaries=tuple(b for b in DEFAULT.boundaries if b <= max_length))
     bucketing = material.section.get("bucketing", {})
@@ -52,10 +55,9 @@ def shape_sections(
         }
     config = from_mapping(RuntimeConfig, {**runtime, **material.section.get("runtime", {})}, "handler.runtime")
     lengths = [min(item.length, max_length) for item in material.calibration.spread(MAX_TEXTS)]
-    costs = _Measuring(path, config, material.source.input_names).costs(measured_lengths(lengths, max_length))
-    mib = mib_per_graph(
-        path, runtime, material.source.input_names, [(rows, costs.lengths[len(costs.lengths) // 2]) for rows in _ROWS]
-    )
+    costs = _Measuring(path, config, material.source).costs(measured_lengths(lengths, max_length))
+    usual = costs.lengths[len(costs.lengths) // 2]
+    mib = mib_per_graph(path, runtime, [material.source.call_arrays(rows, usual) for rows in _ROWS])
     most_graphs = max(1, int((config.max_memory_mb or 2**20) // mib))
     shapes = choose_shapes(lengths, costs, most_graphs, _limits(bucketing, max_length))
     report = {
@@ -91,10 +93,10 @@ def _limits(bucketing: Mapping[str, Any], max_length: int) -> ShapeLimits:
 class _Measuring:
     """Opens the model as a worker with one thread would, for some shapes at a time."""
 
-    def __init__(self, path: Path, config: RuntimeConfig, input_names: Sequence[str]) -> None:
+    def __init__(self, path: Path, config: RuntimeConfig, source: Source) -> None:
         self._config = replace(config, max_memory_mb=None)
         self._files = ModelFiles(path.parent, path.name)
-        self._input_names = input_names
+        self._source = source
 
     def costs(self, lengths: Sequence[int]) -> CallCosts:
         """Time calls of every number of rows at each length, and of one row in the graph for any shape."""
@@ -117,7 +119,7 @@ class _Measuring:
         times: list[list[float]] = [[] for _ in shapes]
         for number in range(REPEATS + 1):
             for found, shape in zip(times, shapes, strict=True):
-                arrays = call_arrays(self._input_names, shape)
+                arrays = self._source.call_arrays(*shape)
                 started = time.perf_counter()
                 session.run(arrays)
                 if number:

@@ -27,13 +27,19 @@ from ts_handlers.settings import from_mapping
 TIMEOUT_S = 600
 
 
-def mib_per_graph(path: Path, runtime: Mapping[str, Any], input_names: Sequence[str], shapes: Sequence[Shape]) -> float:
+def mib_per_graph(path: Path, runtime: Mapping[str, Any], calls: Sequence[Mapping[str, Array]]) -> float:
     """Return the private memory of a graph in MiB, mean over some shapes.
+
+    Args:
+        path: The model.
+        runtime: `handler.runtime` for it.
+        calls: What a call of each shape is fed.
 
     Raises:
         OperatorError: The model does not load or run in a fresh process.
     """
-    measurement = {"path": str(path), "runtime": dict(runtime), "inputs": list(input_names), "shapes": list(shapes)}
+    fed = [{name: array.tolist() for name, array in call.items()} for call in calls]
+    measurement = {"path": str(path), "runtime": dict(runtime), "calls": fed}
     result = subprocess.run(
         [sys.executable, "-m", "ts_handlers.build.openvino.memory"],
         cwd=path.parent,  # -m puts the working folder on the import path
@@ -53,23 +59,19 @@ def mib_per_graph(path: Path, runtime: Mapping[str, Any], input_names: Sequence[
     return float(lines[-1])
 
 
-def call_arrays(input_names: Sequence[str], shape: Shape) -> dict[str, Array]:
-    """Return what a call of this shape is fed: tokens of no meaning, none of them padding."""
-    return {name: np.full(shape, name == "attention_mask", dtype=np.int64) for name in input_names}
-
-
 def main() -> int:
     """Measure in this process; what to measure comes on standard input."""
     asked = json.loads(sys.stdin.read())
     path = Path(asked["path"])
     config = from_mapping(RuntimeConfig, {**asked["runtime"], "max_memory_mb": None}, "handler.runtime")
-    shapes = [(rows, length) for rows, length in asked["shapes"]]
+    calls = [{name: np.asarray(rows, dtype=np.int64) for name, rows in call.items()} for call in asked["calls"]]
+    shapes: list[Shape] = [(len(ids := next(iter(call.values()))), ids.shape[1]) for call in calls]
     share, files = cpu_share(CpuBudget((0,)), 1, threads=1), ModelFiles(path.parent, path.name)
-    OpenVinoSession(config, files, share).run(call_arrays(asked["inputs"], shapes[0]))
+    OpenVinoSession(config, files, share).run(calls[0])
     before = private_bytes()
     session = OpenVinoSession(config, files, share, shapes)
-    for shape in shapes:
-        session.run(call_arrays(asked["inputs"], shape))
+    for call in calls:
+        session.run(call)
     sys.stdout.write(f"{max(1.0, (private_bytes() - before) / len(shapes) / 2**20)}\n")
     return 0
 

@@ -1,0 +1,59 @@
+"""How far two answers of a task are apart: pure functions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+APART = math.inf
+"""Distance of answers of another form, or with other objects in them."""
+
+
+def distance(task: str, got: Any, want: Any) -> float:
+    """Return the largest difference of a score, or of a vector the length of the difference over the vector's own.
+
+    Answers of a form that differs (other labels, other spans) are infinitely far apart.
+    """
+    if task == "feature-extraction":
+        return _of_vectors(got, want)
+    if task == "text-classification":
+        return _of_scores(got, want)
+    if task == "token-classification":
+        return _of_lists(got, want)
+    if isinstance(got, list) != isinstance(want, list):
+        return APART
+    return _of_lists(got if isinstance(got, list) else [got], want if isinstance(want, list) else [want])
+
+
+def _of_vectors(got: Any, want: Sequence[float]) -> float:
+    if not isinstance(got, list) or len(got) != len(want):
+        return APART
+    ours, theirs = np.asarray(got, dtype=np.float64), np.asarray(want, dtype=np.float64)
+    return float(np.linalg.norm(ours - theirs) / max(np.linalg.norm(theirs), 1e-12))
+
+
+def _of_scores(got: Any, want: Mapping[str, float]) -> float:
+    """Compare the labels that are answered: fewer are, where top_k or a threshold is set."""
+    if not isinstance(got, Mapping) or not set(got) <= set(want):
+        return APART
+    return max((_relative(got[label], want[label]) for label in got), default=0.0)
+
+
+def _of_lists(got: Any, want: Sequence[Mapping[str, Any]]) -> float:
+    """Compare entities, or spans, one by one; of two spans that score alike either may come first."""
+    if not isinstance(got, list) or len(got) != len(want):
+        return APART
+    far = 0.0
+    for ours, theirs in zip(got, want, strict=True):
+        far = max(far, _relative(ours["score"], theirs["score"]))
+        is_same = all(ours.get(name) == value for name, value in theirs.items() if name != "score")
+        if not is_same and "answer" not in theirs:
+            return APART
+    return far
+
+
+def _relative(ours: float, theirs: float) -> float:
+    return abs(ours - theirs) / max(1.0, abs(theirs))
