@@ -8,7 +8,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from ts_handlers.config import TokenizerConfig
 from ts_handlers.errors import ConfigError, PayloadTooLargeError
-from ts_handlers.tokenization import TextTokenizer, to_model_input
+from ts_handlers.tokenization import TextTokenizer
 
 SETTINGS = {"pad_token": "[PAD]", "unk_token": {"content": "[UNK]"}, "cls_token": "[CLS]", "model_max_length": 8}
 
@@ -50,7 +50,7 @@ def test_a_tokenizer_without_a_maximum_has_none(folder: Path, max_length: int | 
 
 def test_padding_and_truncation_of_the_file_do_not_apply(folder: Path) -> None:
     tokenizer = TextTokenizer(folder, TokenizerConfig())
-    model_input = to_model_input(tokenizer.encode("a b c", "d"))
+    model_input = tokenizer.to_model_input(tokenizer.encode("a b c", "d"))
     assert {name: array.tolist() for name, array in model_input.arrays.items()} == {
         "input_ids": [2, 4, 5, 6, 3, 7, 3],
         "attention_mask": [1] * 7,
@@ -65,6 +65,37 @@ def test_too_long_is_413_or_cut(folder: Path) -> None:
     cutting = TextTokenizer(folder, TokenizerConfig(truncation=True))
     assert cutting.encode("a b c d e f g").ids == [2, 4, 5, 6, 7, 8, 9, 3]
     assert len(cutting.encode("a b")) == 4
+
+
+@pytest.mark.parametrize("configured", [True, False])
+def test_texts_are_cut_on_the_side_that_the_tokenizer_names(configured: bool, folder: Path) -> None:
+    if not configured:
+        (folder / "tokenizer_config.json").write_text(json.dumps({**SETTINGS, "truncation_side": "left"}))
+    side = "left" if configured else None
+    cutting = TextTokenizer(folder, TokenizerConfig(truncation=True, truncation_side=side))  # type: ignore[arg-type]
+    assert cutting.encode("a b c d e f g h").ids == [2, 6, 7, 8, 9, 10, 11, 3]
+
+
+def test_names_of_special_tokens_are_text_where_the_tokenizer_splits_them(folder: Path) -> None:
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.add_special_tokens(["[SEP]"])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    kept, split = (TextTokenizer(folder, TokenizerConfig(split_special_tokens=value)) for value in (False, True))
+    assert kept.encode("a [SEP] b").ids == [2, 4, 3, 5, 3]
+    assert split.encode("a [SEP] b").ids == [2, 4, 1, 1, 1, 5, 3]
+
+
+def test_arrays_are_those_that_the_model_was_trained_with(folder: Path) -> None:
+    tokenizer = TextTokenizer(folder, TokenizerConfig(input_names=("input_ids", "attention_mask")))
+    assert set(tokenizer.to_model_input(tokenizer.encode("a", "b")).arrays) == {"input_ids", "attention_mask"}
+
+
+@pytest.mark.parametrize(("length", "made"), [(8, 8), (5, 5), (1, 3)])
+def test_a_filler_has_the_tokens_that_every_text_has(length: int, made: int, folder: Path) -> None:
+    tokenizer = TextTokenizer(folder, TokenizerConfig())
+    ids = tokenizer.filler(length).ids
+    assert (len(ids), ids[0], ids[-1]) == (made, 2, 3)
+    assert tokenizer.filler(8, is_pair=True).type_ids == [0, 0, 0, 1, 1, 1, 1, 1]
 
 
 def test_windows_overlap_and_begin_with_the_question(folder: Path) -> None:

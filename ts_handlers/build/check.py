@@ -136,8 +136,7 @@ def check_build(
         lengths = [(sample.length, bool(value <= limit)) for sample, value in zip(samples, far, strict=True)]
         instead = "build as fp32, or allow it with --tolerance"
         if precision == "fp32":
-            is_text = isinstance(source, Source)
-            instead = (length_advice(lengths) if is_text else None) or "take another --backend"
+            instead = length_advice(source, lengths) or "take another --backend"
         raise OperatorError(
             f"the {precision} build differs from its source: relative error {error:.2g} on {len(samples)} samples, allowed "
             f"{limit:g}, and {worst:.2g} on the worst, allowed {WORST_SAMPLE_FACTOR * limit:g}; {instead}"
@@ -145,31 +144,39 @@ def check_build(
     return CheckResult(len(samples), error, worst, float(np.mean(cosines)), largest, limit)
 
 
-def length_advice(lengths: Sequence[tuple[int, bool]]) -> str | None:
-    """Say what to do where short texts are right and longer ones are not; None where it is otherwise.
+def length_advice(source: ModelSource, lengths: Sequence[tuple[int, bool]]) -> str | None:
+    """Say what to do where texts are answered by their lengths; None where it is otherwise.
 
     Args:
+        source: The model.
         lengths: Tokens of each text, and whether it is right.
     """
+    if not isinstance(source, Source):
+        return None
     right = [length for length, is_right in lengths if is_right]
     wrong = [length for length, is_right in lengths if not is_right]
     if not right or not wrong or max(right) >= min(wrong):
-        return None
+        if not source.remembers:
+            return None
+        return (
+            f"{source.architecture} answers by the lengths of the texts before, since the model takes another path for long "
+            "ones; take --backend onnx, and shorter texts with --set tokenizer.max_length=N"
+        )
     return (
         f"texts of up to {max(right)} tokens are right and those from {min(wrong)} on are not, since the model takes "
         f"another path for them: take another --backend, or shorter texts with --set tokenizer.max_length={max(right)}"
     )
 
 
-def sample_inputs(source: Source, texts: Sequence[str]) -> list[ModelInput]:
-    """Tokenize samples."""
+def sample_inputs(source: Source, texts: Sequence[str], max_length: int) -> list[ModelInput]:
+    """Tokenize samples, cut at the most tokens that the archive takes."""
     if source.task == "question-answering":
         context = " ".join(texts)[:2000]
         pairs: list[tuple[str, str | None]] = [(question, context) for question in SAMPLE_QUESTIONS]
     else:
         pairs = [(text, None) for text in texts]
     encoded = [
-        source.tokenizer(text, pair, truncation=True, max_length=min(source.max_length, 384), return_tensors="np")
+        source.tokenizer(text, pair, truncation=True, max_length=min(max_length, 384), return_tensors="np")
         for text, pair in pairs
     ]
     arrays = [{name: np.asarray(item[name][0], dtype=np.int64) for name in source.input_names} for item in encoded]

@@ -69,7 +69,6 @@ def load_checkpoint(source: str, folder: Path, task: str) -> Checkpoint:
             "save that"
         )
     transformers.utils.logging.disable_progress_bar()  # the build prints its own steps
-    before = transformers.utils.logging.get_verbosity()
     transformers.utils.logging.set_verbosity_error()  # missing weights are judged, not printed
     try:
         model, info = _model_class(folder, task).from_pretrained(
@@ -81,20 +80,40 @@ def load_checkpoint(source: str, folder: Path, task: str) -> Checkpoint:
         )
     except Exception as error:  # a checkpoint can be broken in as many ways as there are architectures
         raise cannot_load(source, folder, task, error) from error
-    finally:
-        transformers.utils.logging.set_verbosity(before)
     return Checkpoint(model.eval(), tuple(sorted(info["missing_keys"])), tuple(sorted(info["unexpected_keys"])))
 
 
 def cannot_load(source: str, folder: Path, task: str, error: Exception) -> OperatorError:
     """Return what to say of a folder that transformers cannot load."""
     if "trust_remote_code" in str(error):
-        names = sorted({file.name for file in folder.glob("*.py")}) or ["auto_map in its config.json"]
-        return OperatorError(
-            f"{source} needs code of its own ({', '.join(names[:_SHOWN])}), and a build never runs a folder's code; convert "
-            "the checkpoint to a class that transformers has, or serve it with a handler of your own"
-        )
+        return _needs_own_code(source, folder)
     return OperatorError(f"{source} cannot be loaded for {task}: {_said(error)}")
+
+
+def refuse_own_code(source: str, folder: Path, file: str, key: str) -> None:
+    """Refuse a folder whose class is its own: transformers would take another in its place, without a word.
+
+    Args:
+        source: What the command line calls the folder.
+        folder: The folder.
+        file: Its file with an auto_map.
+        key: Where that names the class.
+
+    Raises:
+        OperatorError: The class is none of transformers'.
+    """
+    settings = read_json(folder / file) if (folder / file).is_file() else {}
+    name = str(settings.get(key) or "")
+    if settings.get("auto_map") and name and not hasattr(transformers, name):
+        raise _needs_own_code(source, folder)
+
+
+def _needs_own_code(source: str, folder: Path) -> OperatorError:
+    names = sorted({file.name for file in folder.glob("*.py")}) or ["auto_map in its configuration"]
+    return OperatorError(
+        f"{source} needs code of its own ({', '.join(names[:_SHOWN])}), and a build never runs a folder's code; convert the "
+        "checkpoint to a class that transformers has, or serve it with a handler of your own"
+    )
 
 
 def account_for_weights(source: ModelSource, checkpoint: Checkpoint, name: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,6 @@ from ts_handlers.build.texts.tokenizer import compare_tokenizers, note_other_fil
 from ts_handlers.config import HandlerConfig
 from ts_handlers.errors import OperatorError
 from ts_handlers.tasks import TASKS
-
-_SHORT = 64
-"""Tokens below which a model is asked a single word."""
 
 
 def load(request: BuildRequest, work: Path) -> ModelSource:
@@ -89,8 +87,8 @@ def open_dataset(source: ModelSource, file: Path, *, is_judged: bool = False) ->
     return Dataset(source, file)
 
 
-def sample_inputs(source: ModelSource, file: Path | None) -> list[ModelInput]:
-    """Return what the build is checked on.
+def sample_inputs(source: ModelSource, file: Path | None, section: Mapping[str, Any]) -> list[ModelInput]:
+    """Return what the build is checked on, by the archive's settings.
 
     Raises:
         OperatorError: The file cannot be read, or has no sample.
@@ -99,10 +97,10 @@ def sample_inputs(source: ModelSource, file: Path | None) -> list[ModelInput]:
         return sample_image_inputs(source, file)
     if not isinstance(source, Source):
         raise OperatorError(f"{type(source).__name__} has no samples; it is neither of texts nor of images")
-    return check.sample_inputs(source, check.read_samples(file))
+    return check.sample_inputs(source, check.read_samples(file), max_length(source, section))
 
 
-def sample_request(request: BuildRequest, source: ModelSource) -> Any:
+def sample_request(request: BuildRequest, source: ModelSource, section: Mapping[str, Any]) -> Any:
     """Return what the finished archive must answer; of texts a short one, which every model takes.
 
     Raises:
@@ -117,8 +115,11 @@ def sample_request(request: BuildRequest, source: ModelSource) -> Any:
         return sample_image_request()
     if request.task == "question-answering":
         return {"question": check.SAMPLE_QUESTIONS[0], "context": check.SAMPLE_TEXTS[3]}
-    return (
-        min(check.SAMPLE_TEXTS, key=len)
-        if isinstance(source, Source) and source.max_length < _SHORT
-        else check.SAMPLE_TEXTS[0]
-    )
+    text = check.SAMPLE_TEXTS[0]
+    is_long = isinstance(source, Source) and len(source.tokenizer(text)["input_ids"]) > max_length(source, section)
+    return min(check.SAMPLE_TEXTS, key=len) if is_long else text
+
+
+def max_length(source: Source, section: Mapping[str, Any]) -> int:
+    """Return the most tokens that the archive takes: the model's, or fewer where the command line says so."""
+    return int(section.get("tokenizer", {}).get("max_length") or source.max_length)

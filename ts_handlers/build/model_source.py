@@ -166,7 +166,10 @@ def labels_of(config: Any) -> tuple[str, ...]:
     """
     names = {int(index): str(name) for index, name in config.id2label.items()}
     if sorted(names) != list(range(config.num_labels)):
-        raise OperatorError(f"config.json names {len(names)} labels (id2label) and has {config.num_labels}; name each")
+        raise OperatorError(
+            f"config.json names the labels {', '.join(map(str, sorted(names)))} (id2label), and the model has "
+            f"{config.num_labels}: name 0 to {config.num_labels - 1}, without a gap"
+        )
     return tuple(names[index] for index in range(len(names)))
 
 

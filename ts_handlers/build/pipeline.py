@@ -43,8 +43,8 @@ def build(request: BuildRequest, progress: Progress = print) -> Path:
         with step(progress, f"load {request.source} for {request.task}"):
             source = inputs.load(request, work)
         inputs.check_preprocessing(source, progress)
-        samples = inputs.sample_inputs(source, request.samples)
         section = source_section(request, source)
+        samples = inputs.sample_inputs(source, request.samples, section)
         data = open_data(request, source)
         material = Material(source, work, target, data.calibration, progress, request.limits, section)
         chosen = choose(request, material, data, section)
@@ -125,7 +125,7 @@ def _verify(
             source,
             config,
             precision,
-            inputs.sample_request(request, source),
+            inputs.sample_request(request, source, section),
             timeout_s=request.startup_timeout_s,
             progress=progress,
         )

@@ -54,11 +54,11 @@ class FakeSession:
         ("int8", math.nan, "not finite; build it as fp32$"),
         ("fp32", math.nan, "not finite; take another --backend$"),
         ("int8", 1e3, "; build as fp32, or allow it with --tolerance$"),
-        ("fp32", 1e3, "; allow it with --tolerance$"),
+        ("fp32", 1e3, "; take another --backend$"),
     ],
 )
 def test_what_to_do_is_never_what_was_done(source: Source, precision: str, number: float, message: str) -> None:
-    samples, calls = check.sample_inputs(source, ["a text"]), source.calls(BucketingConfig())
+    samples, calls = check.sample_inputs(source, ["a text"], 128), source.calls(BucketingConfig())
     with pytest.raises(OperatorError, match=message):
         check.check_build(source, FakeSession(number), calls, samples, precision, None)
 

@@ -65,9 +65,6 @@ def outputs_of(**arrays: Any) -> dict[str, Array]:
     return {name: np.array(value, dtype=np.float32) for name, value in arrays.items()}
 
 
-ITEM = ModelInput({"input_ids": np.array([1, 2]), "attention_mask": np.array([1, 1])}, 2)
-
-
 def test_a_classifier_is_seen_by_its_probabilities() -> None:
     answers = Answers("text-classification", {}, 2)
     answer = answers.of(outputs_of(logits=[0.0, math.log(3)]))
@@ -181,7 +178,6 @@ def test_an_engine_that_fails_while_it_is_timed_is_an_error() -> None:
 
 
 def test_a_single_number_is_judged_by_its_error_and_not_by_its_sign() -> None:
-    item = ModelInput({"attention_mask": np.ones(3, dtype=np.int64)}, 3)
     one_label = Answers("text-classification", {}, 1)
     sure, unsure = (one_label.of({"logits": np.array([value])}) for value in (3.0, -3.0))
     assert quality_module._cosine(sure, unsure) < 0.2
@@ -195,7 +191,6 @@ def test_a_single_number_is_judged_by_its_error_and_not_by_its_sign() -> None:
 
 
 def test_labels_that_apply_or_not_are_compared_one_by_one() -> None:
-    item = ModelInput({"attention_mask": np.ones(3, dtype=np.int64)}, 3)
     labels = Answers("text-classification", {"problem_type": "multi_label_classification"}, 3)
     none, all_of_them = (labels.of({"logits": np.full(3, value)}) for value in (-9.0, 5.0))
     assert quality_module._cosine(none, all_of_them) < 0.1

@@ -47,7 +47,7 @@ def build(source: ImageSource, request: BuildRequest, work: Path) -> tuple[Engin
     method = find_method(request.backend, request.precision, request.quantizer)
     engine = method.make(material, folder)
     session, calls = Opener(request, source, source_section(request, source))(engine)
-    samples = inputs.sample_inputs(source, None)
+    samples = inputs.sample_inputs(source, None, {})
     check.check_build(source, session, calls, samples, request.precision, request.tolerance)
     return engine, session
 

@@ -187,7 +187,7 @@ def test_memory_that_cannot_be_measured_is_said(tmp_path: Path) -> None:
     with pytest.raises(
         OperatorError, match=r"OpenVINO's memory could not be measured in a fresh process: .*missing.xml"
     ):
-        memory.mib_per_graph(tmp_path / "missing.xml", {"backend": "openvino"}, ("input_ids",), [(1, 8)])
+        memory.mib_per_graph(tmp_path / "missing.xml", {"backend": "openvino"}, [{"input_ids": np.ones((1, 8))}])
 
 
 def test_the_same_inputs_give_the_same_bytes(model_dirs: ModelDirs, tmp_path: Path) -> None:

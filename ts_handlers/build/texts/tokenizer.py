@@ -5,15 +5,16 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Iterable, Iterator
-from itertools import pairwise
+from itertools import cycle, islice, pairwise
 from pathlib import Path
 from typing import Any
 
+import torch
 import transformers
 from tokenizers import Tokenizer
 
-from ts_handlers.build.checkpoint import cannot_load
-from ts_handlers.build.model_source import read_json
+from ts_handlers.build.checkpoint import cannot_load, refuse_own_code
+from ts_handlers.build.model_source import copy_of, read_json
 from ts_handlers.build.steps import Progress
 from ts_handlers.config import TokenizerConfig
 from ts_handlers.errors import OperatorError
@@ -27,16 +28,16 @@ _INPUTS = ("input_ids", "token_type_ids", "attention_mask")
 
 _TYPED_BEFORE_5 = frozenset(
     {
-        *("AlbertTokenizer", "BertJapaneseTokenizer", "BertweetTokenizer", "CTRLTokenizer", "FlaubertTokenizer"),
-        *("HerbertTokenizer", "PhobertTokenizer", "RemBertTokenizer", "RoCBertTokenizer", "RoFormerTokenizer"),
-        *("SplinterTokenizer", "XLMTokenizer"),
+        *("AlbertTokenizer", "BertJapaneseTokenizer", "BertweetTokenizer", "CpmTokenizer", "CTRLTokenizer"),
+        *("FlaubertTokenizer", "FunnelTokenizer", "HerbertTokenizer", "PhobertTokenizer", "PreTrainedTokenizer"),
+        *("RemBertTokenizer", "RoCBertTokenizer", "RoFormerTokenizer", "SplinterTokenizer", "XLMTokenizer"),
+        "XLNetTokenizer",
     }
 )
-"""Classes that make token_type_ids in transformers 4.57 and not in 5: checkpoints were trained so, and pairs need them.
+"""Classes that make token_type_ids in transformers 4.57 and not in 5 (names without Fast): checkpoints were trained so."""
 
-XLNetTokenizer and FunnelTokenizer made an id of 2 for every text's own special token, too. With them the two disagree on all
-texts; the installed one is followed.
-"""
+_FILL = (*"abcdefghijklmnopqrstuvwxyz", *"0123456789")
+"""Words of texts of no meaning: different ones, since models can treat many equal tokens alike."""
 
 ODD_TEXTS = (
     "naïve café, Straße über señor",
@@ -67,6 +68,7 @@ def load_tokenizer(source: str, folder: Path, task: str) -> Any:
     Raises:
         OperatorError: There is none, or it needs code of its own.
     """
+    refuse_own_code(source, folder, "tokenizer_config.json", "tokenizer_class")
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # a tokenizer's files can be broken in many ways
@@ -84,25 +86,49 @@ def load_tokenizer(source: str, folder: Path, task: str) -> Any:
 def choose_inputs(tokenizer: Any, folder: Path, model: Any) -> tuple[str, ...]:
     """Return the arrays that the model is fed, and make the tokenizer return them.
 
-    They are those that the folder's tokenizer_config.json names, else those of the tokenizer's class; which must not depend
-    on the transformers that is installed.
+    They are those that the folder's tokenizer_config.json names, else those of the tokenizer's class. Which these are must
+    not depend on the transformers that is installed: 5 dropped the token_type_ids of many.
     """
     file = folder / "tokenizer_config.json"
     settings = read_json(file) if file.is_file() else {}
     names = list(settings.get("model_input_names") or tokenizer.model_input_names)
     kind = str(settings.get("tokenizer_class") or type(tokenizer).__name__).removesuffix("Fast")
-    if not settings.get("model_input_names") and kind in _TYPED_BEFORE_5:
-        names = list(dict.fromkeys(("input_ids", "token_type_ids", *names)))
     taken = inspect.signature(model.forward).parameters
-    chosen = tuple(name for name in names if name in _INPUTS and name in taken)
-    tokenizer.model_input_names = list(chosen)
-    return chosen
+    tokenizer.model_input_names = [name for name in names if name in _INPUTS and name in taken]
+    is_lost = kind in _TYPED_BEFORE_5 and "token_type_ids" in taken and not settings.get("model_input_names")
+    if is_lost and "token_type_ids" not in tokenizer.model_input_names and _types_tell_pairs(tokenizer, model):
+        tokenizer.model_input_names.append("token_type_ids")
+    return tuple(tokenizer.model_input_names)
+
+
+def _types_tell_pairs(tokenizer: Any, model: Any) -> bool:
+    """Say whether token_type_ids mark the second text of a pair, and change nothing for a single text.
+
+    Where they do (XLNet gives its last token a 2), or where a model adds a word's vector for each (GPT-2), the two
+    releases of transformers disagree on every text, and the installed one is followed.
+    """
+    single = filler(tokenizer, 8)
+    types = {is_pair: _types(tokenizer, is_pair=is_pair) for is_pair in (False, True)}
+    if any(types[False]) or not any(types[True]):
+        return False
+    arrays = {name: torch.tensor([values]) for name, values in single.items()}
+    with torch.inference_mode():
+        without = copy_of(model)(**arrays, return_dict=True)
+        with_types = copy_of(model)(**arrays, token_type_ids=torch.zeros_like(arrays["input_ids"]), return_dict=True)
+    return all(
+        torch.equal(without[name], with_types[name]) for name in without if isinstance(without[name], torch.Tensor)
+    )
+
+
+def _types(tokenizer: Any, *, is_pair: bool) -> list[int]:
+    encoded = tokenizer("a", "b" if is_pair else None, return_token_type_ids=True)
+    return list(encoded["token_type_ids"])
 
 
 def filler(tokenizer: Any, length: int, *, is_pair: bool = False) -> dict[str, Any]:
     """Return the encoding of a text of no meaning, `length` tokens long or the fewest that are possible, as lists."""
     shortest = tokenizer.num_special_tokens_to_add(pair=is_pair) + (2 if is_pair else 1)
-    text = " ".join(["a"] * max(length, shortest))
+    text = " ".join(islice(cycle(_FILL), max(length, shortest)))
     texts = ("a", text) if is_pair else (text, None)
     return dict(tokenizer(*texts, truncation=True, max_length=max(length, shortest)))
 

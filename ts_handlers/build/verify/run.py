@@ -156,7 +156,7 @@ def _advice(
     """Say what the wrong answers have in common, and what to do."""
     is_text = isinstance(source, Source)
     lengths = [(item.length, value <= limit) for item, value in zip(items, distances, strict=True)]
-    if is_text and (advice := length_advice(lengths)):
+    if advice := length_advice(source, lengths):
         return advice
     if is_text and all(value <= limit for value in distances[:-num_together]):
         return "alone they are right, in a batch they are not: build with --set bucketing.max_batch_size=1"
