@@ -19,8 +19,12 @@ def distance(task: str, got: Any, want: Any) -> float:
     """
     if task == "feature-extraction":
         return _of_vectors(got, want)
-    if task == "text-classification":
+    if task in ("text-classification", "image-classification"):
         return _of_scores(got, want)
+    if task == "image-segmentation":
+        return _of_masks(got.get("mask"), want) if isinstance(got, Mapping) else APART
+    if task == "object-detection":
+        return _of_detections(got, want)
     if task == "token-classification":
         return _of_lists(got, want)
     if isinstance(got, list) != isinstance(want, list):
@@ -40,6 +44,38 @@ def _of_scores(got: Any, want: Mapping[str, float]) -> float:
     if not isinstance(got, Mapping) or not set(got) <= set(want):
         return APART
     return max((_relative(got[label], want[label]) for label in got), default=0.0)
+
+
+def _of_masks(got: Any, want: Sequence[Sequence[int]]) -> float:
+    """Return the part of the pixels with another label; masks are runs of [label, number of pixels]."""
+    if not isinstance(got, list) or sum(run[1] for run in got) != sum(run[1] for run in want):
+        return APART
+    ours, theirs = (np.repeat(*np.asarray(runs, dtype=np.int64).T) for runs in (got, want))
+    return float(np.mean(ours != theirs))
+
+
+def _of_detections(got: Any, want: Sequence[Mapping[str, Any]]) -> float:
+    """Compare objects one by one, best first; of two that score alike either may come first."""
+    if not isinstance(got, list) or len(got) != len(want):
+        return APART
+    left, far = [_as_object(item) for item in want], 0.0
+    for label, score, box in map(_as_object, got):
+        near = [
+            (max(abs(score - other[1]), float(np.abs(box - other[2]).max() / max(1.0, np.abs(other[2]).max()))), index)
+            for index, other in enumerate(left)
+            if other[0] == label
+        ]
+        if not near:
+            return APART
+        apart, index = min(near)
+        far = max(far, apart)
+        del left[index]
+    return far
+
+
+def _as_object(item: Mapping[str, Any]) -> tuple[str, float, Any]:
+    [(label, box)] = [(key, value) for key, value in item.items() if key != "score"]
+    return label, float(item["score"]), np.asarray(box, dtype=np.float64)
 
 
 def _of_lists(got: Any, want: Sequence[Mapping[str, Any]]) -> float:

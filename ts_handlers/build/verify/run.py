@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from ts_handlers.build.check import length_advice
+from ts_handlers.build.image_source import ImageSource
 from ts_handlers.build.model_source import ModelSource
 from ts_handlers.build.smoke import Answer, Trip, send
 from ts_handlers.build.source import Source
 from ts_handlers.build.steps import Progress
 from ts_handlers.build.verify.compare import distance
 from ts_handlers.build.verify.expected import Expected
+from ts_handlers.build.verify.pictures import expected_pictures
 from ts_handlers.build.verify.texts import expected_texts
 from ts_handlers.config import HandlerConfig
 from ts_handlers.errors import OperatorError
@@ -24,11 +26,18 @@ LIMITS = {"fp32": 1e-3, "bf16": 0.1, "fp16": 0.02, "int8": 0.25}
 """Largest distance of an answer from the source's, by the precision: of fp32 of each, of others the mean, since what they
 cost is judged by the check and the gate."""
 
+MASK_LIMIT = 0.01
+"""Largest part of a mask that may differ: where two labels score alike, interpolation decides."""
+
 TIMEOUT_S = 600
 """Seconds for all requests, beside what the archive may take to load."""
 
 SINGLES = 6
 """Requests that are sent by themselves, the shortest, the longest and some between; and then all of them together."""
+
+
+_SCORED = ("text-classification", "feature-extraction", "image-classification")
+"""Tasks whose answers move with every number, so that their mean distance says something of a rounded model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +96,8 @@ def verify(
         for item, answer in zip(batch, answers, strict=True):
             _require_ok(trip, answer, item.shown)
             distances.append(distance(source.task, answer[1], item.answer))
-    far = _judge(source, asked, distances, LIMITS[precision], trip, of_each=precision == "fp32")
+    limit = max(LIMITS[precision], MASK_LIMIT if source.task == "image-segmentation" else 0)
+    far = _judge(source, asked, distances, limit, trip, of_each=precision == "fp32")
     found = Verified(
         num_requests=len(expected),
         largest_distance=far,
@@ -103,7 +113,9 @@ def verify(
 
 
 def _expected(source: ModelSource, config: HandlerConfig) -> list[Expected]:
-    return expected_texts(source, config) if isinstance(source, Source) else []
+    if isinstance(source, Source):
+        return expected_texts(source, config)
+    return expected_pictures(source, config) if isinstance(source, ImageSource) else []
 
 
 def _require_ok(trip: Trip, answer: Answer, what: str, advice: str = "") -> None:
@@ -142,7 +154,7 @@ def _judge(
             f"{_shown(items[number].answer)}; {_advice(source, items, distances, limit, len(asked[-1]))}"
         )
     finite = [min(value, 1.0) for value in distances]
-    if not of_each and statistics.mean(finite) > limit and source.task in ("text-classification", "feature-extraction"):
+    if not of_each and statistics.mean(finite) > limit and source.task in _SCORED:
         raise OperatorError(
             f"the archive answers otherwise than its source: its answers differ by {statistics.mean(finite):.2g} in the "
             f"mean, allowed is {limit:g}; build it as fp32"
