@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ts_handlers.bucketing import Size
 from ts_handlers.errors import InferenceError
-from ts_handlers.outputs import Floats, require_finite, sigmoid, softmax
+from ts_handlers.outputs import Floats, ScoreFunction, apply_function, require_finite
 
 
 class Detections(NamedTuple):
@@ -27,7 +27,9 @@ class Detections(NamedTuple):
     boxes: Floats
 
 
-def from_queries(logits: Floats, pred_boxes: Floats, num_labels: int) -> Detections:
+def from_queries(
+    logits: Floats, pred_boxes: Floats, num_labels: int, function: ScoreFunction | None = None
+) -> Detections:
     """Read the outputs of DETR and its kin, as transformers' processors do.
 
     With one logit more than labels, the last says "no object" and an object has one label (softmax: DETR, YOLOS, Table
@@ -38,6 +40,7 @@ def from_queries(logits: Floats, pred_boxes: Floats, num_labels: int) -> Detecti
         logits: `(num_queries, num_labels + 1)` or `(num_queries, num_labels)`.
         pred_boxes: `(num_queries, 4)`: center x, center y, width, height as parts of the image.
         num_labels: How many labels the model has.
+        function: What makes scores of logits, if not what is said above.
 
     Returns:
         Detections whose boxes are parts of the image, from 0 to 1.
@@ -52,13 +55,15 @@ def from_queries(logits: Floats, pred_boxes: Floats, num_labels: int) -> Detecti
         )
     require_finite(logits)
     require_finite(pred_boxes)
-    center, half = pred_boxes[:, :2], pred_boxes[:, 2:] / 2
-    boxes = np.concatenate([center - half, center + half], axis=1).astype(np.float32)
-    if logits.shape[1] > num_labels:
-        probabilities = softmax(logits.astype(np.float32))[:, :-1]
-        labels = probabilities.argmax(axis=1)
-        return best_first(Detections(labels, probabilities.max(axis=1), boxes))
-    scores = sigmoid(logits.astype(np.float32)).ravel()
+    placed = pred_boxes.astype(np.float32)
+    center, half = placed[:, :2], placed[:, 2:] / 2
+    boxes = np.concatenate([center - half, center + half], axis=1)
+    has_no_object = logits.shape[1] > num_labels
+    scores = apply_function(logits, function or ("softmax" if has_no_object else "sigmoid"))
+    if has_no_object:
+        labels = scores[:, :-1].argmax(axis=1)
+        return best_first(Detections(labels, scores[:, :-1].max(axis=1), boxes))
+    scores = scores.ravel()
     chosen = np.argsort(-scores, kind="stable")[: len(logits)]
     return Detections(chosen % num_labels, scores[chosen], boxes[chosen // num_labels])
 

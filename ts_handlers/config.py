@@ -31,6 +31,9 @@ class RuntimeConfig:
             beside the model (onnx backend).
         allow_spinning: Whether idle threads spin; by default only where every thread has a CPU of its own.
         output_names: Names for the outputs of a model that returns a tensor or a tuple (torch backend).
+        output_keys: Where the model has each of output_names: a key of the mapping, a field, or a number of the tuple that
+            it returns, so that others are left out. By default a mapping has its own names and a tuple is in order (torch
+            backend).
         float_precision: What an INT8 model computes in where it has no integers (openvino backend).
         embedding_file: Table in the archive whose rows are looked up by input_ids and fed as inputs_embeds, so that no graph
             has a copy of it (openvino backend).
@@ -48,6 +51,7 @@ class RuntimeConfig:
     share_weights: bool = True
     allow_spinning: bool | None = None
     output_names: tuple[str, ...] = ("logits",)
+    output_keys: tuple[str, ...] = ()
     float_precision: Literal["fp32", "bf16"] = "fp32"
     embedding_file: str | None = None
     max_memory_mb: int | None = setting(512, minimum=1)

@@ -8,6 +8,7 @@ it is one) or a command from running.
 from __future__ import annotations
 
 import logging
+import re
 import traceback
 from typing import ClassVar
 
@@ -105,6 +106,22 @@ def first_line(error: BaseException) -> str:
     """Return the first line of what another library says, or its error's name where it says nothing."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
+
+
+_MAX_LENGTH = 600
+_TERMINAL_CODES = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def all_lines(error: BaseException) -> str:
+    """Return what another library says, on one line: its first line alone often leaves out the part that matters.
+
+    What is long loses its middle: TorchScript names the operator's error last, and a state dict its first keys first.
+    """
+    text = _TERMINAL_CODES.sub("", str(error))
+    whole = " ".join(line.strip() for line in text.splitlines() if line.strip())
+    if len(whole) > _MAX_LENGTH:
+        whole = f"{whole[: _MAX_LENGTH // 2]} ... {whole[-_MAX_LENGTH // 2 :]}"
+    return whole or type(error).__name__
 
 
 def reason(error: BaseException) -> str:

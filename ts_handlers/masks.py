@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -12,9 +12,12 @@ from numpy.typing import NDArray
 
 from ts_handlers.bucketing import Size
 from ts_handlers.errors import InferenceError
-from ts_handlers.outputs import Floats, require_finite
+from ts_handlers.outputs import Floats, require_finite, sigmoid, softmax
 
 MaskFormat = Literal["png", "rle", "list"]
+Pixels = Literal["labels", "labels_last", "logit", "probability", "index"]
+"""What a model gives of a pixel, as `handler.output.pixels` has it."""
+
 MASK_FORMATS: tuple[MaskFormat, ...] = ("png", "rle", "list")
 
 Mask = NDArray[np.uint16]
@@ -22,8 +25,74 @@ Mask = NDArray[np.uint16]
 
 MAX_LABELS = 2**16
 
+_LEAST: Mapping[str, float] = {"logit": 0.0, "probability": 0.5}
+"""What a number must be more than to mean the second label."""
+
 _STRIP_ELEMENTS = 2**21
 """Logits that are interpolated at once: they bound the memory, 8 MB of floats a step."""
+
+
+def read_mask(values: NDArray[Any], size: Size, pixels: Pixels, num_labels: int) -> Mask:
+    """Return the label of each pixel of an image.
+
+    Args:
+        values: What the model gave of the image, at its own resolution.
+        size: (height, width) of the image.
+        pixels: What the values are. Indices are taken from the nearest position, all else is interpolated.
+        num_labels: How many labels the model has.
+
+    Raises:
+        InferenceError: 500, the values are of another shape or kind.
+    """
+    if pixels == "index":
+        return _nearest(_plane(values), size)
+    if pixels in ("logit", "probability"):
+        plane = _plane(values).astype(np.float32)
+        return label_pixels(np.stack([np.full_like(plane, _LEAST[pixels]), plane]), size)
+    if pixels == "labels_last" and values.ndim == 3:
+        values = np.moveaxis(values, -1, 0)
+    if values.ndim == 3 and len(values) != num_labels:
+        raise InferenceError(
+            f"the model returned {len(values)} numbers a pixel (shape {values.shape}) and there are {num_labels} labels; "
+            "set handler.output.pixels to what it returns, or correct index_to_name.json"
+        )
+    return label_pixels(values, size)
+
+
+def pixel_scores(values: NDArray[Any], pixels: Pixels, num_labels: int) -> Floats:
+    """Return the score of each label at each position of the model's own resolution, `(positions, labels) float64`."""
+    if pixels == "index":
+        return np.asarray(np.eye(num_labels)[_plane(values).astype(np.intp).ravel()])
+    if pixels in ("logit", "probability"):
+        plane = _plane(values).astype(np.float64).ravel()
+        scores = sigmoid(plane) if pixels == "logit" else plane
+        return np.stack([1 - scores, scores], axis=-1)
+    labels_last = values if pixels == "labels_last" else np.moveaxis(values, 0, -1)
+    return softmax(labels_last.astype(np.float64).reshape(-1, labels_last.shape[-1]))
+
+
+def _plane(values: NDArray[Any]) -> NDArray[Any]:
+    """Return one number a pixel without an axis of one element before or after height and width."""
+    if values.ndim == 3 and 1 in (values.shape[0], values.shape[-1]):
+        return values.reshape(values.shape[1:] if values.shape[0] == 1 else values.shape[:-1])
+    if values.ndim != 2:
+        raise InferenceError(f"the model returned an array of shape {values.shape}; one number a pixel is needed")
+    return values
+
+
+def _nearest(indices: NDArray[Any], size: Size) -> Mask:
+    if indices.dtype.kind == "f":
+        require_finite(indices)
+    if not indices.size or ((indices != np.rint(indices)) | (indices < 0) | (indices >= MAX_LABELS)).any():
+        raise InferenceError(
+            f"the model returned no indices of labels (shape {indices.shape}); set handler.output.pixels"
+        )
+    rows, columns = (
+        ((np.arange(target) + 0.5) * source / target).astype(np.intp)
+        for source, target in zip(indices.shape, size, strict=True)
+    )
+    mask: Mask = indices.astype(np.uint16)[rows[:, None], columns]
+    return mask
 
 
 def label_pixels(logits: Floats, size: Size) -> Mask:

@@ -65,6 +65,11 @@ def default_function(problem_type: str | None, num_labels: int) -> ScoreFunction
     return "softmax"
 
 
+def one_axis(values: NDArray[Any]) -> NDArray[Any]:
+    """Drop the axes of one element around one of several: logits (labels, 1, 1) become (labels,)."""
+    return values.reshape(-1) if values.size == max(values.shape, default=1) else values
+
+
 def apply_function(logits: Floats, function: ScoreFunction) -> Floats:
     """Turn logits `(..., num_labels)`, of one sequence or of a batch, into float32 scores of the same shape."""
     single = np.asarray(logits, dtype=np.float32)

@@ -83,11 +83,14 @@ class ImageClassificationOutput:
 
     Attributes:
         problem_type: The model's; it decides between softmax (single label) and sigmoid (multi-label).
+        function_to_apply: What makes scores of the model's outputs, whatever problem_type says; `none` for a model that
+            ends in softmax or sigmoid itself.
         top_k: Most labels in an answer, best first.
         threshold: Smallest score in an answer.
     """
 
     problem_type: Literal["single_label_classification", "multi_label_classification", "regression"] | None = None
+    function_to_apply: Literal["softmax", "sigmoid", "none"] | None = None
     top_k: int | None = setting(5, minimum=1)
     threshold: float | None = None
 
@@ -99,10 +102,13 @@ class DetectionOutput:
     Attributes:
         threshold: Smallest score of an object.
         top_k: Most objects in an answer, best first; None: all.
+        function_to_apply: What makes scores of `logits` beside `pred_boxes`; by default softmax where there is one logit
+            more than labels, else sigmoid; `none` for a model that gives scores.
     """
 
     threshold: float = 0.5
     top_k: int | None = setting(100, minimum=1)
+    function_to_apply: Literal["softmax", "sigmoid", "none"] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +117,13 @@ class SegmentationOutput:
 
     Attributes:
         mask: Form of the mask where the request asks for none: a grey PNG in base64, runs of label indices, or rows.
+        pixels: What the model gives of a pixel: `labels`, a number for each, (labels, height, width); `labels_last`, the
+            same as (height, width, labels); `logit` or `probability`, one number, of which more than 0 or 0.5 is the second
+            label; `index`, the label's index.
     """
 
     mask: Literal["png", "rle", "list"] = "png"
+    pixels: Literal["labels", "labels_last", "logit", "probability", "index"] = "labels"
 
 
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")

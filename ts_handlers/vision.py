@@ -24,8 +24,8 @@ from ts_handlers.images import (
     picture_from_pixels,
 )
 from ts_handlers.labels import read_labels
-from ts_handlers.masks import MASK_FORMATS, format_mask, label_pixels
-from ts_handlers.outputs import default_function, score_labels
+from ts_handlers.masks import MASK_FORMATS, format_mask, read_mask
+from ts_handlers.outputs import default_function, one_axis, score_labels
 from ts_handlers.preprocessing import Preprocessing, preprocess
 from ts_handlers.preprocessor_config import read_preprocessing
 from ts_handlers.tasks import DetectionOutput, ImageClassificationOutput, SegmentationOutput
@@ -167,17 +167,17 @@ class ImageClassificationHandler(ImageHandler):
         """Read preprocessor_config.json and the labels."""
         super().prepare()
         self._labels = read_labels(self.model_dir)
-        self._function = default_function(self.config.output.problem_type, len(self._labels))
+        output = self.config.output
+        self._function = output.function_to_apply or default_function(output.problem_type, len(self._labels))
 
     def format(
         self, example: ImageExample, inputs: Sequence[ModelInput], outputs: Sequence[Mapping[str, Array]]
     ) -> dict[str, float]:
-        """Score the labels from `logits` (num_labels,)."""
+        """Score the labels from `logits` (num_labels,), or with axes of one element beside it."""
         del example, inputs
         settings = self.config.output
-        return score_labels(
-            outputs[0]["logits"], self._labels, self._function, top_k=settings.top_k, threshold=settings.threshold
-        )
+        logits = one_axis(outputs[0]["logits"])
+        return score_labels(logits, self._labels, self._function, top_k=settings.top_k, threshold=settings.threshold)
 
 
 class ObjectDetectionHandler(ImageHandler):
@@ -198,9 +198,9 @@ class ObjectDetectionHandler(ImageHandler):
     ) -> list[dict[str, Any]]:
         """Read `logits` and `pred_boxes` (transformers), or `boxes`, `labels` and `scores` (torchvision)."""
         del example
-        output, item = outputs[0], inputs[0]
+        output, item, settings = outputs[0], inputs[0], self.config.output
         if "pred_boxes" in output:
-            found = from_queries(output["logits"], output["pred_boxes"], len(self._labels))
+            found = from_queries(output["logits"], output["pred_boxes"], len(self._labels), settings.function_to_apply)
         elif {"boxes", "labels", "scores"} <= set(output):
             count = int(output["num_detections"]) if "num_detections" in output else len(output["scores"])
             found = from_detector(
@@ -210,7 +210,6 @@ class ObjectDetectionHandler(ImageHandler):
             raise InferenceError(
                 f"the model returned {', '.join(output)}; logits and pred_boxes, or boxes, labels and scores are needed"
             )
-        settings = self.config.output
         return format_detections(found, self._labels, item.source, threshold=settings.threshold, top_k=settings.top_k)
 
 
@@ -243,6 +242,6 @@ class ImageSegmentationHandler(ImageHandler):
     def format(
         self, example: ImageExample, inputs: Sequence[ModelInput], outputs: Sequence[Mapping[str, Array]]
     ) -> dict[str, Any]:
-        """Label each pixel by `logits` (num_labels, height, width)."""
-        mask = label_pixels(outputs[0]["logits"], inputs[0].source)
+        """Label each pixel by `logits`, which are what `handler.output.pixels` says."""
+        mask = read_mask(outputs[0]["logits"], inputs[0].source, self.config.output.pixels, len(self._labels))
         return format_mask(mask, self._labels, example.options["mask"])

@@ -134,6 +134,10 @@ def test_a_team_handler_must_answer_the_sample_request(
         ("import nowhere_to_be_found", "No module named 'nowhere_to_be_found'"),
         ("x = 1", "must define exactly one class, as TorchServe wants; it defines none"),
         ("class A: ...\nclass B: ...", "it defines A, B"),
+        (
+            "class A:\n    def initialize(self, c):\n        raise ValueError('first\\nsecond')",
+            "ValueError: first second",
+        ),
     ],
 )
 def test_an_archive_that_does_not_load_is_found_out(
@@ -149,6 +153,17 @@ def test_an_archive_that_does_not_load_is_found_out(
     with pytest.raises(OperatorError, match="does not load in a fresh process") as caught:
         smoke.send(mar, [["x"]])
     assert message in str(caught.value)
+
+
+def test_a_process_that_ends_without_a_word(tmp_path: Path) -> None:
+    mar = tmp_path / "m.mar"
+    manifest = {"model": {"modelName": "m", "handler": "gone.py:handle", "configFile": "model-config.yaml"}}
+    with zipfile.ZipFile(mar, "w") as target:
+        target.writestr("gone.py", "import os\n\n\ndef handle(rows, context):\n    os._exit(7)\n")
+        target.writestr("MAR-INF/MANIFEST.json", json.dumps(manifest))
+        target.writestr("model-config.yaml", "{}")
+    with pytest.raises(OperatorError, match="ends a fresh process with exit code 7: it said nothing"):
+        smoke.send(mar, [["x"]])
 
 
 def test_a_module_level_handle_is_run_too(tmp_path: Path) -> None:

@@ -71,6 +71,28 @@ def test_outputs_are_named(returned: str, tmp_path: Path) -> None:
     assert {name: array.tolist() for name, array in outputs.items()} == {"a": [[2.0, 4.0]], "b": [[1, 2]]}
 
 
+@pytest.mark.parametrize(
+    ("returned", "keys"),
+    [
+        ("(input_ids, doubled)", ("1", "0")),
+        ("{'x': input_ids, 'y': doubled, 'z': doubled}", ("y", "x")),
+        ("__import__('collections').namedtuple('Pair', 'x y')(input_ids, doubled)", ("y", "x")),
+        ("__import__('dataclasses').make_dataclass('Pair', ['x', 'y'])(input_ids, doubled)", ("y", "x")),
+    ],
+)
+def test_outputs_are_picked_by_their_keys(returned: str, keys: tuple[str, ...], tmp_path: Path) -> None:
+    config = RuntimeConfig(backend="torch", output_names=("a", "b"), output_keys=keys)
+    outputs = run(open_session(config, write_model(tmp_path, returned), SHARE))
+    assert {name: array.tolist() for name, array in outputs.items()} == {"a": [[2.0, 4.0]], "b": [[1, 2]]}
+
+
+def test_keys_that_the_model_does_not_have(tmp_path: Path) -> None:
+    config = RuntimeConfig(backend="torch", output_keys=("logits",))
+    session = open_session(config, write_model(tmp_path, "{'x': doubled}"), SHARE)
+    with pytest.raises(ConfigError, match="output_keys are logits for the names logits, and the model returns x"):
+        run(session)
+
+
 def test_outputs_without_a_name_are_an_error(tmp_path: Path) -> None:
     session = open_session(RuntimeConfig(backend="torch"), write_model(tmp_path, "(doubled, doubled)"), SHARE)
     with pytest.raises(ConfigError, match="returns 2 outputs and handler.runtime.output_names names 1"):

@@ -15,7 +15,7 @@ import onnx
 import torch
 
 from ts_handlers.build.model_source import ModelSource
-from ts_handlers.errors import OperatorError, first_line
+from ts_handlers.errors import OperatorError, all_lines
 
 OPSET = 17
 """Newest opset the TorchScript exporter writes; it has LayerNormalization, which the optimizer fuses further."""
@@ -66,7 +66,7 @@ def export_onnx(source: ModelSource, path: Path) -> None:
             raise
         except Exception as error:  # a model can be beyond the exporter in many ways
             raise OperatorError(
-                f"{source.architecture} cannot be exported to ONNX ({first_line(error)}); use --backend torch"
+                f"{source.architecture} cannot be exported to ONNX ({all_lines(error)}); use --backend torch"
             ) from error
 
 

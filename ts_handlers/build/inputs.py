@@ -10,7 +10,8 @@ from typing import Any
 from ts_handlers.batch import ModelInput
 from ts_handlers.build import check, image_samples
 from ts_handlers.build.image_samples import ImageDataset, max_samples, sample_image_inputs, sample_image_request
-from ts_handlers.build.image_source import Given, ImageSource, load_image_source
+from ts_handlers.build.image_source import ImageSource
+from ts_handlers.build.load_image_source import Given, load_image_source
 from ts_handlers.build.model_source import ModelSource
 from ts_handlers.build.request import BuildRequest
 from ts_handlers.build.samples import Dataset
@@ -22,19 +23,24 @@ from ts_handlers.errors import OperatorError
 from ts_handlers.tasks import TASKS
 
 
-def load(request: BuildRequest, work: Path) -> ModelSource:
+def load(request: BuildRequest, work: Path, progress: Progress | None = None) -> ModelSource:
     """Read the source of a build.
 
     Args:
         request: What was asked for.
         work: Folder for what is made of it.
+        progress: Called with what was found out about the source.
 
     Raises:
         OperatorError: It cannot be read, or does not serve the task.
     """
     if TASKS[request.task].instances == "image":
-        given = Given(request.labels, request.preprocessor, request.model_file)
-        return load_image_source(request.source, request.task, given, work)
+        given = Given(request.labels, request.preprocessor, request.model_file, request.handler is not None)
+        source = load_image_source(request.source, request.task, given, work)
+        if progress is not None:
+            for note in source.notes:
+                progress(f"  {note}")
+        return source
     for option, value in (
         ("--labels", request.labels),
         ("--preprocessor", request.preprocessor),

@@ -2,79 +2,131 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from ts_handlers.errors import OperatorError, first_line
+from ts_handlers.batch import Array
+from ts_handlers.build.forms.checkpoint import State, find_weights
+from ts_handlers.build.forms.probe import InputForm, Outputs, Run
+from ts_handlers.errors import OperatorError, all_lines
+from ts_handlers.runtime.torch_module import construct
+from ts_handlers.runtime.torch_program import named_tensors, pick
+from ts_handlers.runtime.torch_script import ListDetector, float_type, takes_list
+
+_CAST = {torch.float16: ".half()", torch.float64: ".double()"}
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A module as it was read from a file.
+
+    Attributes:
+        module: Takes pictures by position.
+        dtype: Type that it takes them in.
+        shape: Axes of its input, None where any size is taken; None where the file does not say.
+        state: Its weights, where they were read apart from it.
+        note: What was found in the file.
+    """
+
+    module: torch.nn.Module
+    dtype: torch.dtype = torch.float32
+    shape: tuple[int | None, ...] | None = None
+    state: State | None = None
+    note: str = ""
+
+    def example(self, form: InputForm) -> torch.Tensor:
+        """Return a grey picture as it takes it."""
+        return torch.from_numpy(form.values(np.full((*form.size, 3), 128))).to(self.dtype)
+
+    def run(self) -> Run:
+        """Return what runs it on arrays and gives all that it returns."""
+
+        def run(values: Array) -> Outputs:
+            with torch.inference_mode():
+                found = named_tensors(self.module(torch.from_numpy(values).to(self.dtype)))
+            return {name: _to_numpy(tensor) for name, tensor in found.items()}
+
+        return run
 
 
 class Network(torch.nn.Module):
-    """A module that takes pixel_values by position and returns a tensor, a tuple or a mapping.
+    """A module that takes pixel_values by position and returns what `named_tensors` can name.
 
     Args:
-        module: The module.
-        output_names: Names of what it returns, in order; of a mapping its own keys are looked for.
+        loaded: The module.
+        keys: Our name of an output -> the module's.
     """
 
-    def __init__(self, module: torch.nn.Module, output_names: Sequence[str]) -> None:
+    def __init__(self, loaded: Loaded, keys: Mapping[str, str]) -> None:
         super().__init__()
-        self.module = module
-        self.output_names = tuple(output_names)
+        self.module, self.dtype, self.keys = loaded.module, loaded.dtype, dict(keys)
 
     def forward(self, pixel_values: torch.Tensor, return_dict: bool = True) -> dict[str, torch.Tensor]:
         """Return the outputs by name."""
         del return_dict
-        return name_outputs(self.module(pixel_values), self.output_names)
+        found = named_tensors(self.module(pixel_values.to(self.dtype)))
+        return pick(found, tuple(self.keys), tuple(self.keys.values()))
+
+    def scripted(self, example: torch.Tensor) -> torch.nn.Module:
+        """Return a scripted module with these outputs alone, in order: it is exported without being traced."""
+        with torch.inference_mode():
+            returned = self.module(example.to(self.dtype))
+        holder = torch.nn.Module()
+        holder.module = self.module
+        script: Any = torch.jit.script(holder.eval())
+        outputs = ", ".join(_part(returned, key) for key in self.keys.values())
+        script.define(
+            "def forward(self, pixel_values):\n"
+            f"    found = self.module(pixel_values{_CAST.get(self.dtype, '')})\n"
+            f"    return {outputs}\n"
+        )
+        module: torch.nn.Module = script
+        return module
 
 
-def name_outputs(outputs: Any, names: Sequence[str]) -> dict[str, torch.Tensor]:
-    """Return what a module gave under the task's names.
-
-    A mapping has them, or, as torchvision's segmentation models do, one of `out`. Of two tensors without names the one whose
-    last axis is 4 is pred_boxes.
-
-    Raises:
-        OperatorError: It gave something else.
-    """
-    if isinstance(outputs, Mapping):
-        if len(names) == 1 and "out" in outputs:
-            return {names[0]: outputs["out"]}
-        if all(name in outputs for name in names):
-            return {name: outputs[name] for name in names}
-        raise OperatorError(f"the model returns {', '.join(map(str, outputs))}; {' and '.join(names)} are needed")
-    values = list(outputs) if isinstance(outputs, (tuple, list)) else [outputs]
-    if len(values) != len(names) or not all(isinstance(value, torch.Tensor) for value in values):
-        raise OperatorError(f"the model returns {len(values)} outputs; {' and '.join(names)} are needed: wrap it so")
-    if tuple(names) == ("logits", "pred_boxes") and values[0].shape[-1] == 4 != values[1].shape[-1]:
-        values.reverse()
-    return dict(zip(names, values, strict=True))
+def _part(returned: Any, key: str) -> str:
+    """Return the expression of one of a script's outputs."""
+    if isinstance(returned, torch.Tensor):
+        return "found"
+    if isinstance(returned, Mapping):
+        return f"found[{key!r}]"
+    return f"found.{key}" if hasattr(returned, "_fields") else f"found[{key}]"
 
 
-def load_state_dict(weights: Path, model_file: Path) -> torch.nn.Module:
-    """Construct the one module class of a Python file and load weights into it, as a worker does.
+def _to_numpy(tensor: torch.Tensor) -> Array:
+    tensor = tensor.float() if tensor.is_floating_point() else tensor
+    array: Array = tensor.numpy()
+    return array
+
+
+def load_state_dict(weights: Path, model_file: Path) -> Loaded:
+    """Construct the one module class of a Python file, and load its weights, in whatever form they were saved.
 
     Raises:
         OperatorError: The file defines none or many, or the weights are not its own.
     """
-    from ts_handlers.config import RuntimeConfig
-    from ts_handlers.runtime import ModelFiles
-    from ts_handlers.runtime.torch_module import load_module
-
     if not model_file.is_file():
         raise OperatorError(f"--model-file {model_file} is no file; give the Python file with the model's class")
-    files = ModelFiles(model_file.parent, str(weights.resolve()), model_file.name)
     try:
-        return load_module(RuntimeConfig(backend="torch"), files)
+        module = construct(model_file.resolve())
     except OperatorError:
         raise
-    except Exception as error:  # its constructor is somebody's code, and weights can be broken in many ways
-        raise OperatorError(f"{weights} cannot be loaded with {model_file}: {first_line(error)}") from error
+    except Exception as error:  # its constructor is somebody's code
+        raise OperatorError(
+            f"{model_file} cannot be imported and its class constructed without arguments: {type(error).__name__}: "
+            f"{all_lines(error)}"
+        ) from error
+    found = find_weights(weights, module)
+    module.load_state_dict(found.state)
+    return Loaded(module.eval().requires_grad_(requires_grad=False), state=found.state, note=found.note)
 
 
-def load_script(path: Path) -> torch.nn.Module:
+def load_script(path: Path) -> Loaded:
     """Load a TorchScript file.
 
     Raises:
@@ -84,12 +136,12 @@ def load_script(path: Path) -> torch.nn.Module:
         module: torch.nn.Module = torch.jit.load(str(path), map_location="cpu").eval()  # type: ignore[no-untyped-call]
     except Exception as error:  # torch raises errors of many kinds
         raise OperatorError(
-            f"{path} is no TorchScript file ({first_line(error)}); of a state dict give --model-file, too"
+            f"{path} is no TorchScript file ({all_lines(error)}); of a state dict give --model-file, too"
         ) from error
-    return module
+    return Loaded(ListDetector(module) if takes_list(module) else module, float_type(module))
 
 
-def load_exported(path: Path) -> torch.nn.Module:
+def load_exported(path: Path) -> Loaded:
     """Load a graph of torch.export.
 
     Raises:
@@ -99,12 +151,14 @@ def load_exported(path: Path) -> torch.nn.Module:
         program = torch.export.load(path)
         module = program.module()
     except Exception as error:  # torch raises errors of many kinds
-        raise OperatorError(f"{path} is no package of torch.export: {first_line(error)}") from error
+        raise OperatorError(f"{path} is no package of torch.export: {all_lines(error)}") from error
     arguments = program.graph_signature.user_inputs
     if len(arguments) != 1:
         raise OperatorError(f"{path} takes {len(arguments)} inputs; export a model that takes pixel_values alone")
     keywords = program.call_spec.in_spec.child(1)
-    return _Exported(module, keywords.context[0] if keywords.num_children else None)
+    (taken,) = (node.meta["val"] for node in program.graph.nodes if node.name == arguments[0])
+    shape = tuple(axis if isinstance(axis, int) else None for axis in taken.shape)
+    return Loaded(_Exported(module, keywords.context[0] if keywords.num_children else None), taken.dtype, shape)
 
 
 class _Exported(torch.nn.Module):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,9 +13,10 @@ import torch
 from onnx import TensorProto
 
 from ts_handlers.batch import Array
-from ts_handlers.build.model_source import OUTPUT_NAMES
-from ts_handlers.errors import OperatorError, first_line
+from ts_handlers.build.forms.onnx_names import rename
+from ts_handlers.errors import OperatorError, all_lines
 from ts_handlers.preprocessing import Size
+from ts_handlers.runtime.feeds import feed_as
 
 PIXEL_VALUES, PIXEL_MASK = "pixel_values", "pixel_mask"
 
@@ -25,36 +26,46 @@ _MAX_BYTES = 2**31 - 2**20
 
 
 @dataclass(frozen=True, slots=True)
-class OnnxFile:
-    """A graph with our names.
+class OnnxGraph:
+    """A graph whose inputs have our names.
 
     Attributes:
-        path: The file.
+        model: The graph.
         layout: Axes of its pixel_values.
         batch_size: Rows of each call; None where any number is taken.
         size: (height, width) of its pictures; None where any is taken.
         takes_mask: Whether it takes a pixel_mask.
-        output_names: What it gives.
+        is_integer: Whether it takes levels from 0 to 255 as integers.
     """
 
-    path: Path
+    model: onnx.ModelProto
     layout: Literal["NCHW", "NHWC"]
     batch_size: int | None
     size: Size | None
     takes_mask: bool
-    output_names: tuple[str, ...]
+    is_integer: bool
+
+    def save(self, path: Path, keys: Mapping[str, str] | None = None) -> Path:
+        """Write it; with keys (our name of an output -> its own) it gives these alone, under our names, in this order."""
+        if keys is not None:
+            outputs = {item.name: item for item in self.model.graph.output}
+            del self.model.graph.output[:]
+            self.model.graph.output.extend(outputs[own] for own in keys.values())
+            rename(self.model.graph, {own: name for name, own in keys.items()})
+        onnx.save(self.model, str(path))
+        return path
 
 
-def adopt(path: Path, task: str, target: Path) -> OnnxFile:
-    """Write a model of images with our names; a softmax at its end is left out, since handlers make scores of logits.
+def open_graph(path: Path) -> OnnxGraph:
+    """Read a model of images.
 
     Raises:
-        OperatorError: It is no model of images, or not one that this task can use.
+        OperatorError: It is none.
     """
     try:
         model = onnx.load(str(path))
     except Exception as error:  # protobuf raises errors of its own
-        raise OperatorError(f"{path} is no ONNX file: {first_line(error)}") from error
+        raise OperatorError(f"{path} is no ONNX file: {all_lines(error)}") from error
     if model.ByteSize() > _MAX_BYTES:
         raise OperatorError(f"{path} is of more than 2 GiB; models of images so large are not supported")
     graph = model.graph
@@ -65,23 +76,19 @@ def adopt(path: Path, task: str, target: Path) -> OnnxFile:
     if len(pictures) != 1 or len(masks) > 1 or len(pictures) + len(masks) != len(inputs):
         found = ", ".join(f"{item.name} {_shape(item)}" for item in inputs) or "nothing"
         raise OperatorError(f"{path} takes {found}; one input of four axes is needed, and at most a mask of three")
-    shape = _shape(pictures[0])
-    if pictures[0].type.tensor_type.elem_type not in _TYPES:
+    shape, kind = _shape(pictures[0]), pictures[0].type.tensor_type.elem_type
+    if kind not in _TYPES:
         raise OperatorError(f"{path} takes pictures of another type than float, half, double or uint8; export it anew")
-    layout = _layout(path, shape)
+    layout = picture_layout(path, shape)
     height, width = (shape[2], shape[3]) if layout == "NCHW" else (shape[1], shape[2])
-    _rename(graph, pictures[0].name, PIXEL_VALUES)
-    if masks:
-        _rename(graph, masks[0].name, PIXEL_MASK)
-    names = _name_outputs(path, graph, task)
-    onnx.save(model, str(target))
-    return OnnxFile(
-        target,
+    rename(graph, {pictures[0].name: PIXEL_VALUES, **{item.name: PIXEL_MASK for item in masks}})
+    return OnnxGraph(
+        model,
         layout,
         shape[0] if isinstance(shape[0], int) else None,
         (height, width) if isinstance(height, int) and isinstance(width, int) else None,
         bool(masks),
-        names,
+        kind == TensorProto.UINT8,
     )
 
 
@@ -98,18 +105,24 @@ class OnnxModel:
         try:
             self._session: Any = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's errors have no common base class
-            raise OperatorError(f"ONNX Runtime cannot load the model: {first_line(error)}") from error
+            raise OperatorError(f"ONNX Runtime cannot load the model: {all_lines(error)}") from error
         self._types = {item.name: _NUMPY_TYPES.get(item.type, np.float32) for item in self._session.get_inputs()}
         self._names = [item.name for item in self._session.get_outputs()]
+
+    def run(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
+        """Run one batch; floating point outputs are given as float32."""
+        feed = {name: feed_as(name, arrays[name], dtype) for name, dtype in self._types.items()}
+        outputs: Sequence[Array] = self._session.run(self._names, feed)
+        return {
+            name: output.astype(np.float32) if output.dtype.kind == "f" else output
+            for name, output in zip(self._names, outputs, strict=True)
+        }
 
     def __call__(self, *, return_dict: bool = True, **tensors: torch.Tensor) -> dict[str, torch.Tensor]:
         """Run one batch."""
         del return_dict
-        feed: dict[str, Array] = {
-            name: tensors[name].numpy().astype(dtype, copy=False) for name, dtype in self._types.items()
-        }
-        outputs: Sequence[Array] = self._session.run(self._names, feed)
-        return {name: torch.from_numpy(output) for name, output in zip(self._names, outputs, strict=True)}
+        outputs = self.run({name: tensor.numpy() for name, tensor in tensors.items()})
+        return {name: torch.from_numpy(output) for name, output in outputs.items()}
 
 
 _NUMPY_TYPES = {
@@ -136,63 +149,15 @@ def _shape(value: onnx.ValueInfoProto) -> list[int | str]:
     ]
 
 
-def _layout(path: Path, shape: Sequence[int | str]) -> Literal["NCHW", "NHWC"]:
+def picture_layout(path: Path, shape: Sequence[int | str | None]) -> Literal["NCHW", "NHWC"]:
+    """Return the axes of a model's pictures, by where the three channels are.
+
+    Raises:
+        OperatorError: They are nowhere, or could be at either end.
+    """
     first, last = shape[1] == _NUM_CHANNELS, shape[3] == _NUM_CHANNELS
     if first == last:
         raise OperatorError(
             f"{path} takes pictures of shape {list(shape)}; three channels are needed as the second axis or the last"
         )
     return "NCHW" if first else "NHWC"
-
-
-def _name_outputs(path: Path, graph: onnx.GraphProto, task: str) -> tuple[str, ...]:
-    names = OUTPUT_NAMES[task]
-    outputs = [item.name for item in graph.output]
-    if set(names) <= set(outputs):
-        extra = [item for item in graph.output if item.name not in names]
-        for item in extra:
-            graph.output.remove(item)
-        return names
-    if len(outputs) != len(names):
-        raise OperatorError(f"{path} gives {', '.join(outputs)}; {task} needs {' and '.join(names)}: name them so")
-    ordered = list(graph.output)
-    if names == ("logits", "pred_boxes") and _shape(ordered[0])[-1:] == [4]:
-        ordered.reverse()
-    for item, name in zip(ordered, names, strict=True):
-        _rename(graph, item.name, name)
-    if names == ("logits",) and task == "image-classification":
-        _drop_softmax(graph)
-    return names
-
-
-def _drop_softmax(graph: onnx.GraphProto) -> None:
-    """Let the logits before a closing softmax be the output: probabilities would be made flat by another one."""
-    (output,) = graph.output
-    for node in graph.node:
-        if node.op_type == "Softmax" and output.name in node.output:
-            before = node.input[0]
-            graph.node.remove(node)
-            for other in graph.node:
-                for index, name in enumerate(other.output):
-                    if name == before:
-                        other.output[index] = output.name
-                for index, name in enumerate(other.input):
-                    if name == before:
-                        other.input[index] = output.name
-            return
-
-
-def _rename(graph: onnx.GraphProto, old: str, new: str) -> None:
-    """Give a tensor another name wherever it occurs; what had that name before gets another one."""
-    if old == new:
-        return
-    if any(new in (*node.input, *node.output) for node in graph.node):
-        _rename(graph, new, f"{new}_before")
-    for node in graph.node:
-        for names in (node.input, node.output):
-            for index, name in enumerate(names):
-                if name == old:
-                    names[index] = new
-    for value in (*graph.input, *graph.output, *graph.value_info):
-        if value.name == old:
-            value.name = new

@@ -41,7 +41,7 @@ def build(request: BuildRequest, progress: Progress = print) -> Path:
     with tempfile.TemporaryDirectory(prefix=f".{request.name}-", dir=request.output) as scratch:
         work = Path(scratch)
         with step(progress, f"load {request.source} for {request.task}"):
-            source = inputs.load(request, work)
+            source = inputs.load(request, work, progress)
         inputs.check_preprocessing(source, progress)
         section = source_section(request, source)
         samples = inputs.sample_inputs(source, request.samples, section)

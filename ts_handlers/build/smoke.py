@@ -2,7 +2,7 @@
 
     python -m ts_handlers.build.smoke MAR < BATCHES.json
 
-prints {"responses", "rss_mb", "load_seconds"}. Only the server is faked.
+prints {"answers", "rss_mb", "load_seconds"}, or {"failure"}. Only the server is faked.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ts_handlers.errors import ConfigError, OperatorError
+from ts_handlers.errors import ConfigError, OperatorError, all_lines
 
 Answer = tuple[int, Any]
 """Status and body of one answer; the body parsed, where it is JSON."""
@@ -68,9 +68,11 @@ def send(mar: Path, batches: Sequence[Sequence[Any]], timeout_s: float = 120) ->
         ) from error
     lines = result.stdout.strip().splitlines()
     if result.returncode != 0 or not lines:
-        reason = (result.stderr.strip().splitlines() or ["no output"])[-1]
-        raise OperatorError(f"the archive does not load in a fresh process: {reason}")
+        said = " ".join(result.stderr.strip().splitlines()[-3:]) or "it said nothing"
+        raise OperatorError(f"the archive ends a fresh process with exit code {result.returncode}: {said}")
     outcome = json.loads(lines[-1])
+    if "failure" in outcome:
+        raise OperatorError(f"the archive does not load in a fresh process: {outcome['failure']}")
     return Trip(
         [[(status, body) for status, body in batch] for batch in outcome["answers"]],
         outcome["rss_mb"],
@@ -81,27 +83,35 @@ def send(mar: Path, batches: Sequence[Sequence[Any]], timeout_s: float = 120) ->
 
 def main(arguments: list[str]) -> int:
     """Send the batches in this process; they come on standard input."""
+    try:
+        outcome = _run(Path(arguments[0]), json.loads(sys.stdin.read()))
+    except Exception as error:  # noqa: BLE001  # a team's handler may fail in any way
+        name = "" if isinstance(error, OperatorError) else f"{type(error).__name__}: "
+        outcome = {"failure": f"{name}{all_lines(error)}"}
+    sys.stdout.write(f"\n{json.dumps(outcome)}\n")
+    return 0
+
+
+def _run(mar: Path, batches: Sequence[Sequence[Any]]) -> dict[str, Any]:
     import psutil  # not needed by those who only start the test
 
     from ts_handlers.testing import load_archive, predict
 
     logging.basicConfig(level=logging.ERROR, format="%(message)s")
-    batches = json.loads(sys.stdin.read())
     started = time.perf_counter()
-    handler = load_archive(Path(arguments[0]))
+    handler = load_archive(mar)
     loaded = time.perf_counter() - started
-    answers, rss_mb = [], 0
+    answers: list[list[Answer]] = []
+    rss_mb = 0
     for batch in batches:
         responses = predict(handler, *batch)
         if len(responses) != len(batch):
             raise ConfigError(
                 f"the handler answers {len(batch)} requests with {len(responses)} bodies; return one each"
             )
-        answers.append([[response.status, _parsed(response.body)] for response in responses])
+        answers.append([(response.status, _parsed(response.body)) for response in responses])
         rss_mb = rss_mb or round(psutil.Process().memory_info().rss / 2**20)
-    outcome = {"answers": answers, "rss_mb": rss_mb, "load_seconds": round(loaded, 2)}
-    sys.stdout.write(f"\n{json.dumps(outcome)}\n")
-    return 0
+    return {"answers": answers, "rss_mb": rss_mb, "load_seconds": round(loaded, 2)}
 
 
 def _parsed(body: Any) -> Any:

@@ -14,8 +14,8 @@ from ts_handlers.runtime.target import check_target
 _SETTINGS_OF: Mapping[str, frozenset[str]] = {
     "onnx": frozenset({"providers", "provider_options", "graph_optimization_level", "share_weights", "allow_spinning"}),
     "openvino": frozenset({"float_precision", "embedding_file", "max_memory_mb"}),
-    "torch": frozenset({"output_names"}),
-    "ipex": frozenset({"output_names"}),
+    "torch": frozenset({"output_names", "output_keys"}),
+    "ipex": frozenset({"output_names", "output_keys"}),
 }
 """Backend -> settings that it has and not every other; the rest belong to all."""
 

@@ -60,7 +60,7 @@ class IpexSession:
         # without the selection linear layers in fp32 are MKL's, which is slow on CPUs that are not Intel's
         optimized = self._ipex.optimize(module, dtype=dtype, inplace=True, auto_kernel_selection=True)
         autocast = None if dtype == torch.float32 else dtype
-        return Program(optimized, names, config.output_names, autocast=autocast)
+        return Program(optimized, names, config.output_names, config.output_keys, autocast=autocast)
 
 
 def import_ipex() -> ModuleType:

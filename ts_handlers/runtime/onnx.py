@@ -15,6 +15,7 @@ from ts_handlers.config import RuntimeConfig
 from ts_handlers.cpu import CpuShare
 from ts_handlers.errors import ConfigError, RuntimeUnavailableError
 from ts_handlers.memory import available_memory
+from ts_handlers.runtime.feeds import feed_as
 from ts_handlers.runtime.onnx_packed import MIN_BYTES, packed_model
 from ts_handlers.runtime.session import ModelFiles
 from ts_handlers.telemetry import disable_telemetry
@@ -97,7 +98,7 @@ class OnnxSession:
     def run(self, arrays: Mapping[str, Array], *, num_parallel: int = 1) -> dict[str, Array]:
         """Run one batch; the graph decides which arrays are fed and as what type."""
         try:
-            feed = {name: arrays[name].astype(dtype, copy=False) for name, dtype in self._inputs.items()}
+            feed = {name: feed_as(name, arrays[name], dtype) for name, dtype in self._inputs.items()}
         except KeyError as error:
             raise ConfigError(
                 f"the model takes an input {error} that the handler does not make; it makes: {', '.join(arrays)}"

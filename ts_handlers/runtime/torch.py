@@ -79,6 +79,7 @@ def open_module(config: RuntimeConfig, files: ModelFiles, device: torch.device) 
         module,
         accepted_inputs(module),
         config.output_names,
+        config.output_keys,
         device=device,
         autocast=autocast,
         memory_format=memory_format,

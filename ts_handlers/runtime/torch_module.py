@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -27,14 +28,14 @@ def load_module(config: RuntimeConfig, files: ModelFiles) -> torch.nn.Module:
     return module.eval().requires_grad_(requires_grad=False)
 
 
-def accepted_inputs(module: torch.nn.Module) -> frozenset[str] | None:
-    """Return the names forward takes; None where it takes any."""
+def accepted_inputs(module: torch.nn.Module) -> tuple[str, ...] | None:
+    """Return the names forward takes, in order; None where it takes any."""
     parameters = inspect.signature(module.forward).parameters.values()
     if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters) and not hasattr(
         module, "config"
     ):
         return None
-    return frozenset(parameter.name for parameter in parameters)
+    return tuple(parameter.name for parameter in parameters)
 
 
 def is_convolutional(module: torch.nn.Module) -> bool:
@@ -73,20 +74,9 @@ def _load_folder(model_dir: Path) -> torch.nn.Module:
 
 
 def _load_state_dict(config: RuntimeConfig, files: ModelFiles) -> torch.nn.Module:
-    """Construct the one module class of the model file and load the weights, as tensors only (`weights_only`)."""
+    """Construct the model file's class and load the weights, as tensors only (`weights_only`)."""
     path = files.path(config.file)
-    module = _import_file(files.model_dir / str(files.model_file))
-    classes = [
-        item
-        for item in vars(module).values()
-        if inspect.isclass(item) and issubclass(item, torch.nn.Module) and item.__module__ == module.__name__
-    ]
-    if len(classes) != 1:
-        raise ConfigError(
-            f"{files.model_file} defines {len(classes)} torch.nn.Module classes "
-            f"({', '.join(item.__name__ for item in classes)}); it must define exactly one"
-        )
-    model: torch.nn.Module = classes[0]()
+    model = construct(files.model_dir / str(files.model_file))
     if path.suffix == ".safetensors":
         from safetensors.torch import load_file
 
@@ -97,10 +87,32 @@ def _load_state_dict(config: RuntimeConfig, files: ModelFiles) -> torch.nn.Modul
     return model
 
 
+def construct(model_file: Path) -> torch.nn.Module:
+    """Return an instance of the one module class that a Python file defines, with the weights of its constructor.
+
+    Raises:
+        ConfigError: It defines none, or several.
+    """
+    module = _import_file(model_file)
+    classes = [
+        item
+        for item in vars(module).values()
+        if inspect.isclass(item) and issubclass(item, torch.nn.Module) and item.__module__ == module.__name__
+    ]
+    if len(classes) != 1:
+        raise ConfigError(
+            f"{model_file.name} defines {len(classes)} torch.nn.Module classes "
+            f"({', '.join(item.__name__ for item in classes)}); it must define exactly one"
+        )
+    model: torch.nn.Module = classes[0]()
+    return model
+
+
 def _import_file(file: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"ts_handlers_model_{file.stem}", file)
     if spec is None or spec.loader is None or not file.is_file():
         raise ConfigError(f"the model file {file.name} is not a Python file of the archive")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
     return module

@@ -144,7 +144,9 @@ def _open_compiled(path: Path, config: RuntimeConfig, device: torch.device) -> P
         raise ConfigError(
             f"{path.name} takes inputs by position, so that they have no names; export it with keyword arguments"
         )
-    return Program(_Compiled(loader, names, output_spec), names, config.output_names, required_names=names)
+    return Program(
+        _Compiled(loader, names, output_spec), names, config.output_names, config.output_keys, required_names=names
+    )
 
 
 def _open_exported(path: Path, config: RuntimeConfig, device: torch.device) -> Program:
@@ -163,7 +165,25 @@ def _open_exported(path: Path, config: RuntimeConfig, device: torch.device) -> P
         return module(*[tensors[name] for name in by_position], **{name: tensors[name] for name in keywords})
 
     names = (*by_position, *keywords)
-    return Program(call, names, config.output_names, required_names=names, device=device)
+    return Program(
+        call,
+        names,
+        config.output_names,
+        config.output_keys,
+        required_names=names,
+        input_types=_input_types(exported),
+        device=device,
+    )
+
+
+def _input_types(exported: torch.export.ExportedProgram) -> dict[str, torch.dtype]:
+    """Return the types that a graph was exported with: it takes no others."""
+    taken = set(exported.graph_signature.user_inputs)
+    return {
+        node.name: node.meta["val"].dtype
+        for node in exported.graph.nodes
+        if node.op == "placeholder" and node.name in taken and isinstance(node.meta.get("val"), torch.Tensor)
+    }
 
 
 def _keyword_names(name: str, spec: pytree.TreeSpec) -> tuple[str, ...]:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ts_handlers.config import RuntimeConfig
-from ts_handlers.errors import ConfigError, RuntimeUnavailableError, first_line
+from ts_handlers.errors import ConfigError, RuntimeUnavailableError, all_lines
 from ts_handlers.runtime.session import ModelFiles
-from ts_handlers.runtime.torch_program import Program
-
-DETECTOR_OUTPUTS = ("boxes", "labels", "scores", "num_detections")
-"""What a detector's lists become: arrays `(batch, most, ...)`, and how many of each row count."""
+from ts_handlers.runtime.torch_program import DETECTOR_OUTPUTS, Program, pack_detections
 
 
 def is_script(path: Path) -> bool:
@@ -40,12 +37,19 @@ def open_script(config: RuntimeConfig, files: ModelFiles, device: torch.device) 
         module = torch.jit.load(str(path), map_location=device).eval()  # type: ignore[no-untyped-call]
     except RuntimeError as error:
         raise RuntimeUnavailableError(
-            f"torch {torch.__version__} cannot load {path.name}: {first_line(error)}"
+            f"torch {torch.__version__} cannot load {path.name}: {all_lines(error)}"
         ) from error
     names = tuple(argument.name for argument in _arguments(module))
     if takes_list(module):
         return Program(ListDetector(module), ("pixel_values",), DETECTOR_OUTPUTS, device=device)
-    return Program(module, names, config.output_names, device=device)
+    types = dict.fromkeys(names[:1], float_type(module))
+    return Program(module, names, config.output_names, config.output_keys, input_types=types, device=device)
+
+
+def float_type(module: torch.nn.Module) -> torch.dtype:
+    """Return the type of a script's weights, which its inputs must have; fp32 where they are of several, or none."""
+    found = {parameter.dtype for parameter in module.parameters() if parameter.is_floating_point()}
+    return found.pop() if len(found) == 1 else torch.float32
 
 
 def takes_list(module: torch.nn.Module) -> bool:
@@ -76,13 +80,3 @@ class ListDetector(torch.nn.Module):
         del return_dict
         outputs = self.module(list(pixel_values))
         return pack_detections(outputs[1] if isinstance(outputs, tuple) else outputs)
-
-
-def pack_detections(found: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """Put the detections of each picture into arrays of one length, zeros past their end."""
-    packed: dict[str, torch.Tensor] = {
-        name: torch.nn.utils.rnn.pad_sequence([item[name] for item in found], batch_first=True)
-        for name in ("boxes", "labels", "scores")
-    }
-    packed["num_detections"] = torch.tensor([len(item["scores"]) for item in found])
-    return packed

@@ -65,6 +65,37 @@ def outputs_of(**arrays: Any) -> dict[str, Array]:
     return {name: np.array(value, dtype=np.float32) for name, value in arrays.items()}
 
 
+def test_scores_of_images_are_the_model_s_own_where_it_makes_them() -> None:
+    scores = {"logits": np.array([[[0.25]], [[0.75]]], np.float32)}
+    answers = Answers("image-classification", {"function_to_apply": "none"}, 2)
+    assert answers.of(scores).tolist() == [[0.25, 0.75]]
+    assert answers.decision(answers.of(scores)) == (1,)
+    several = Answers(
+        "image-classification", {"function_to_apply": "none", "problem_type": "multi_label_classification"}, 2
+    )
+    assert several.of(scores).tolist() == [[0.25, 0.75], [0.75, 0.25]]
+    assert several.decision(several.of(scores)) == (0, 1)
+
+
+def test_pixels_are_judged_by_the_scores_of_their_labels() -> None:
+    plane = np.array([[0.0, 2.0]], np.float32)
+    for pixels, right in (
+        ("probability", [[1, 0], [-1, 2]]),
+        ("index", [[1, 0, 0], [0, 0, 1]]),
+        ("logit", [[0.5, 0.5], [1 / (1 + np.e**2), 1 / (1 + np.e**-2)]]),
+    ):
+        answers = Answers("image-segmentation", {"pixels": pixels}, 3)
+        np.testing.assert_allclose(answers.of({"logits": plane}), right, rtol=1e-6)
+    logits = np.array([[[1.0, 2.0]], [[3.0, 2.0]]], np.float32)
+    first, last = (Answers("image-segmentation", {"pixels": pixels}, 2) for pixels in ("labels", "labels_last"))
+    np.testing.assert_allclose(first.of({"logits": logits}), last.of({"logits": np.moveaxis(logits, 0, -1)}))
+
+
+def test_what_another_handler_reads_is_not_judged() -> None:
+    with pytest.raises(OperatorError, match="gives output0, and answers are judged by logits; leave out --evaluation"):
+        Answers("image-classification", {}, 2).of({"output0": np.zeros(2)})
+
+
 def test_a_classifier_is_seen_by_its_probabilities() -> None:
     answers = Answers("text-classification", {}, 2)
     answer = answers.of(outputs_of(logits=[0.0, math.log(3)]))

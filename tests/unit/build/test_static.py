@@ -104,6 +104,25 @@ def test_nodes_can_be_left_in_float(network: Path, tmp_path: Path) -> None:
     assert operators_run(tmp_path / "mixed.onnx", tmp_path)["QLinearConv"] == 2
 
 
+@pytest.mark.parametrize("closing", ["Softmax", "Sigmoid", "Reshape", "Flatten"])
+def test_what_closes_a_graph_is_left_in_float(closing: str, network: Path, tmp_path: Path) -> None:
+    model = onnx.load(str(network))
+    (output,) = model.graph.output
+    model.graph.node[-1].output[0] = "before"
+    shape = [onnx.numpy_helper.from_array(np.array([-1, 10]), "shape")] if closing == "Reshape" else []
+    model.graph.initializer.extend(shape)
+    model.graph.node.append(onnx.helper.make_node(closing, ["before", *(item.name for item in shape)], [output.name]))
+    closed = tmp_path / "closed.onnx"
+    onnx.save(model, str(closed))
+    quantized = tmp_path / "quantized.onnx"
+    quantize_static(closed, quantized, images, StaticSettings())
+    nodes = {node.output[0]: node for node in onnx.load(str(quantized)).graph.node}
+    last = nodes[output.name]
+    assert [last.op_type, nodes[last.input[0]].op_type] == [closing, "Gemm"]
+    (feed,) = images(1)
+    assert cosine(run(quantized, **feed), run(closed, **feed)) > 0.99
+
+
 def test_a_graph_without_weights_is_refused(tmp_path: Path) -> None:
     g = Graph()
     g.node("Relu", ["x"], "y")

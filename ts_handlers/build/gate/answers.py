@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from ts_handlers.batch import Array
 from ts_handlers.errors import OperatorError
-from ts_handlers.outputs import default_function, embed, sigmoid, softmax
+from ts_handlers.masks import pixel_scores
+from ts_handlers.outputs import ScoreFunction, default_function, embed, one_axis, sigmoid, softmax
 from ts_handlers.settings import from_mapping
 from ts_handlers.tasks import TASKS
 
 _UNDECIDED = ("feature-extraction", "image-segmentation", "object-detection")
 """Tasks that decide nothing, or so many things that one of them always differs."""
+
+_SCORE: Mapping[ScoreFunction, Callable[[Array], Array]] = {"softmax": softmax, "sigmoid": sigmoid, "none": np.asarray}
 
 
 class Answers:
@@ -45,21 +48,19 @@ class Answers:
             )
             return np.asarray(vector, dtype=np.float64)[None]
         if self._task == "image-segmentation":
-            pixels = outputs["logits"].astype(np.float64)
-            return softmax(pixels.reshape(len(pixels), -1).T)
+            return pixel_scores(_output(outputs, "logits"), self._settings.pixels, self._num_labels)
         if self._task == "object-detection":
             return self._detections(outputs)
         if self._task == "question-answering":
             logits = np.stack([outputs["start_logits"], outputs["end_logits"]]).astype(np.float64)
             return softmax(logits)
-        logits = np.atleast_2d(outputs["logits"]).astype(np.float64)
+        logits = _output(outputs, "logits")
         if self._task == "token-classification":
-            return softmax(logits)
-        function = default_function(self._settings.problem_type, self._num_labels)
-        if function == "sigmoid":  # a distribution for each label: it applies, or not
-            scores = sigmoid(logits[0])
-            return np.stack([scores, 1 - scores], axis=-1)
-        return logits if function == "none" else softmax(logits)
+            return softmax(np.atleast_2d(logits).astype(np.float64))
+        scores = _SCORE[self._function](one_axis(logits)[None].astype(np.float64))
+        if self._is_multi_label:  # a distribution for each label: it applies, or not
+            return np.stack([scores[0], 1 - scores[0]], axis=-1)
+        return scores
 
     def decision(self, answer: Array) -> tuple[int, ...] | None:
         """Return what is decided by an answer (label indices, or the ends of a span); None where nothing is."""
@@ -73,9 +74,11 @@ class Answers:
         """Return scores and box of each query."""
         if "pred_boxes" not in outputs:
             raise OperatorError("a detector that returns lists is not judged; leave out --evaluation and --calibration")
-        logits = outputs["logits"].astype(np.float64)
-        scores = sigmoid(logits) if logits.shape[-1] == self._num_labels else softmax(logits)
-        return np.concatenate([scores, outputs["pred_boxes"].astype(np.float64)], axis=-1)
+        logits = _output(outputs, "logits").astype(np.float64)
+        function: ScoreFunction = self._settings.function_to_apply or (
+            "sigmoid" if logits.shape[-1] == self._num_labels else "softmax"
+        )
+        return np.concatenate([_SCORE[function](logits), outputs["pred_boxes"].astype(np.float64)], axis=-1)
 
     @property
     def are_values(self) -> bool:
@@ -83,5 +86,24 @@ class Answers:
         return getattr(self._settings, "problem_type", None) == "regression"
 
     @property
+    def _function(self) -> ScoreFunction:
+        chosen: ScoreFunction | None = getattr(self._settings, "function_to_apply", None)
+        return chosen or self._default
+
+    @property
+    def _default(self) -> ScoreFunction:
+        return default_function(self._settings.problem_type, self._num_labels)
+
+    @property
     def _is_multi_label(self) -> bool:
-        return default_function(self._settings.problem_type, self._num_labels) == "sigmoid"
+        return self._function == "sigmoid" or (self._function == "none" and self._default == "sigmoid")
+
+
+def _output(outputs: Mapping[str, Array], name: str) -> Array:
+    """Return an output that a handler of one's own may have done without."""
+    if name not in outputs:
+        raise OperatorError(
+            f"the model gives {', '.join(outputs)}, and answers are judged by {name}; leave out --evaluation and "
+            "--calibration"
+        )
+    return outputs[name]

@@ -30,16 +30,23 @@ def make(material: Material, folder: Path, *, precision: str) -> Engine:
 
 
 def _copy(source: ImageSource, folder: Path, precision: str) -> Engine:
-    """Take the files as they were given."""
-    runtime: dict[str, Any] = {"backend": "torch", "precision": precision, "output_names": list(source.output_names)}
+    """Take the files as they were given; of a state dict the weights alone, under the model's own keys."""
+    runtime: dict[str, Any] = {
+        "backend": "torch",
+        "precision": precision,
+        "output_names": list(source.reading.keys),
+        "output_keys": list(source.reading.keys.values()),
+    }
     if source.form == "onnx":
         raise OperatorError("torch does not run ONNX files; use --backend onnx")
     if source.form != "state_dict" and precision != "fp32":
         raise OperatorError(f"a {source.file.suffix} file is run as it is, in fp32; give a state dict for {precision}")
-    model = folder / source.file.name
-    shutil.copyfile(source.file, model)
-    if source.model_file is None:
+    if source.model_file is None or source.state is None:
+        model = folder / source.file.name
+        shutil.copyfile(source.file, model)
         return Engine(model, runtime)
+    model = folder / f"{source.file.stem}.pt"
+    torch.save(dict(source.state), model)
     model_file = folder / source.model_file.name
     shutil.copyfile(source.model_file, model_file)
     return Engine(model, runtime, model_file=model_file)

@@ -6,7 +6,8 @@ The function knows nothing of texts or images: it takes a graph and what to feed
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Container, Mapping, Sequence
+from collections import Counter
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -39,6 +40,9 @@ IMAGE_OPERATORS = (
 TEXT_OPERATORS = ("MatMul",)
 """Of a transformer the products with weights, which are most of the time; attention, GELU and normalization have no INT8
 kernels of their own, and converting around them costs more than it gains."""
+
+_CLOSING = frozenset({"Cast", "Flatten", "Identity", "LogSoftmax", "Reshape", "Sigmoid", "Softmax", "Squeeze"})
+"""What may stand between the last product and an answer: it is left in float, for 8 bits are few for scores."""
 
 _WITH_WEIGHTS = frozenset({"Conv", "Gemm", "MatMul"})
 
@@ -115,14 +119,31 @@ def _fold(path: Path, work: Path) -> onnx.ModelProto:
 def _chosen(model: onnx.ModelProto, settings: StaticSettings) -> list[onnx.NodeProto]:
     """Return the nodes to quantize; nodes without a name are given one."""
     fixed = {item.name for item in model.graph.initializer}
+    closing = set(_closing_tensors(model.graph))
     chosen = []
     for index, node in enumerate(model.graph.node):
         node.name = node.name or f"{node.op_type}_{index}"
         if node.op_type not in settings.operators or node.name in settings.float_nodes:
             continue
+        if node.op_type in _CLOSING and node.output[0] in closing:
+            continue
         if node.op_type not in _WITH_WEIGHTS or node.input[1] in fixed:
             chosen.append(node)
     return chosen
+
+
+def _closing_tensors(graph: onnx.GraphProto) -> Iterator[str]:
+    """Give the graph's outputs, and what only becomes one of them, by nodes that close the graph."""
+    made_by = {name: node for node in graph.node for name in node.output}
+    taken = Counter(name for node in graph.node for name in node.input)
+    for output in graph.output:
+        name, most = output.name, 0
+        while taken[name] <= most:
+            yield name
+            node = made_by.get(name)
+            if node is None or node.op_type not in _CLOSING:
+                break
+            name, most = node.input[0], 1
 
 
 def _activations(model: onnx.ModelProto, nodes: Sequence[onnx.NodeProto], settings: StaticSettings) -> list[str]:
@@ -195,17 +216,14 @@ def _leave_floats_to_floats(graph: onnx.GraphProto, quantized: Container[str]) -
 
 
 def _leave_answers_in_float(graph: onnx.GraphProto) -> None:
-    """Let a product that gives an output of the graph give it in float, at no cost; 8 bits are few for scores."""
+    """Let a product that gives an output of the graph, or what closes it, give it in float, at no cost."""
     made_by = {name: node for node in graph.node for name in node.output}
-    taken = {name for node in graph.node for name in node.input}
-    for output in graph.output:
-        quantize = _quantizer_of(output.name, made_by)
+    for name in list(_closing_tensors(graph)):
+        quantize = _quantizer_of(name, made_by)
         product = made_by.get(quantize.input[0]) if quantize is not None else None
-        if quantize is None or product is None or output.name in taken:
-            continue
-        if product.op_type in ("Gemm", "MatMul"):
-            product.output[0] = output.name
-            graph.node.remove(made_by[output.name])
+        if quantize is not None and product is not None and product.op_type in ("Gemm", "MatMul"):
+            product.output[0] = name
+            graph.node.remove(made_by[name])
             graph.node.remove(quantize)
     used = {name for node in graph.node for name in node.input}
     for item in [item for item in graph.initializer if item.name not in used]:  # else each worker's log says so

@@ -1,0 +1,75 @@
+"""Whether a model's numbers are scores already; and how a classifier's are read."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+
+from ts_handlers.batch import Array
+from ts_handlers.build.forms.probe import Probe
+from ts_handlers.build.forms.reading import Labels, Reading, name_labels, one_output
+from ts_handlers.errors import OperatorError
+from ts_handlers.outputs import one_axis
+
+_EDGE = 1e-3
+"""How far a score may be past 0 or 1, and a sum of scores from 1: half precision has three digits."""
+
+_LEAST_CHANGE = 1e-6
+
+
+def closing_function(rows: Array, far: Array) -> Literal["softmax", "sigmoid"] | None:
+    """Say which function a model ends in; None where its numbers are not scores.
+
+    Args:
+        rows: `(pictures, ..., labels)` outputs of pictures.
+        far: The same of inputs that no picture has: what is between 0 and 1 on those, too, is kept there by the model.
+    """
+    every = np.concatenate([rows.reshape(-1, rows.shape[-1]), far.reshape(-1, rows.shape[-1])]).astype(np.float64)
+    every = every[np.isfinite(every).all(axis=1)]
+    if not len(every) or every.min() < -_EDGE or every.max() > 1 + _EDGE:
+        return None
+    if rows.shape[-1] > 1 and np.abs(every.sum(axis=1) - 1).max() <= _EDGE * np.sqrt(rows.shape[-1]):
+        return "softmax"
+    return "sigmoid" if np.ptp(every, axis=0).max() > _LEAST_CHANGE else None  # a constant shows nothing
+
+
+def function_note(function: str) -> str:
+    """Say what was found."""
+    why = "between 0 and 1" if function == "sigmoid" else "between 0 and 1 and sum to 1"
+    return (
+        f"the model ends in a {function}: its outputs on all probes are {why}. They are the scores "
+        "(output.function_to_apply: none, which --set overrides)"
+    )
+
+
+def read_classification(found: Probe, labels: Labels | None, what: str) -> Reading:
+    """Find a classifier's logits, or scores.
+
+    Raises:
+        OperatorError: There are none, or as many labels as there are not.
+    """
+
+    def fits(array: Array) -> bool:
+        row = one_axis(array[0])
+        return row.ndim == 1 and (labels is None or len(row) == len(labels))
+
+    needed = "image-classification needs one number for each label, [n, labels]"
+    first = found.pictures[0]
+    key = one_output(first, fits, what, needed)
+    row = one_axis(first[key][0])
+    if row.ndim != 1 or not row.size:
+        raise OperatorError(f"{what} gives the output {key} of the shape {list(first[key].shape)}; {needed}")
+    labels, notes = name_labels(labels, len(row), what, f"{len(row)} scores (output {key} {list(first[key].shape)})")
+    rows, far = (
+        np.reshape([one_axis(outputs[key][0]) for outputs in some], (-1, len(row)))
+        for some in (found.pictures, found.far)
+    )
+    output: dict[str, Any] = {}
+    function = closing_function(rows, far)
+    if function is not None:
+        notes.append(function_note(function))
+        output["function_to_apply"] = "none"
+        if function == "sigmoid" and len(labels) > 1:
+            output["problem_type"] = "multi_label_classification"
+    return Reading({"logits": key}, output, labels, tuple(notes))
