@@ -78,12 +78,8 @@ _OFFSET = (
 )
 """Architectures that number positions from the padding's id on."""
 
-_OF_IMAGES: Mapping[str, Mapping[str, Any]] = {
-    **dict.fromkeys(
-        ("detr", "conditional_detr", "deformable_detr", "table-transformer", "dab-detr"), {"num_queries": 12}
-    ),
-    "bit": {"depths": [1, 1, 1, 1]},
-}
+_FEW_QUERIES = ("detr", "conditional_detr", "deformable_detr", "table-transformer", "dab-detr")
+"""Detectors that look for hundreds of objects."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,11 +121,22 @@ def small_config(architecture: Architecture, labels: int, ids: Mapping[str, int]
         names = {}
     if architecture.task in IMAGES:
         return config_class(**_small_image(known, architecture.name), **names)
-    sizes = {key: value for key, value in _SIZES.items() if key in known and isinstance(known[key], int | None)}
+    sizes = _sizes(known)
     if architecture.name in _OFFSET:
         sizes["max_position_embeddings"] = LENGTH + ids["pad_token_id"] + 1
     settings = {**sizes, "vocab_size": VOCABULARY, **ids, **_OF_TEXTS.get(architecture.name, {})}
     return config_class(**settings, **names)
+
+
+def _sizes(known: Mapping[str, Any]) -> dict[str, Any]:
+    """Return small sizes for what a configuration has, those of configurations within it included."""
+    found: dict[str, Any] = {
+        key: value for key, value in _SIZES.items() if key in known and isinstance(known[key], int | None)
+    }
+    for key, value in known.items():
+        if key.endswith("_config") and isinstance(value, dict) and (within := _sizes(value)):
+            found[key] = {**within, "model_type": value.get("model_type")} if value.get("model_type") else within
+    return found
 
 
 def _small_image(known: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -155,6 +162,6 @@ def _small_image(known: Mapping[str, Any], name: str) -> dict[str, Any]:
         narrow |= dict.fromkeys(("encoder_attention_heads", "decoder_attention_heads"), 4)
         narrow |= dict.fromkeys(("encoder_ffn_dim", "decoder_ffn_dim"), 64)
         settings |= {key: value for key, value in narrow.items() if isinstance(known.get(key), int)}
-    if "use_timm_backbone" in known or "backbone_config" in known:
-        settings |= _OF_IMAGES.get(name, {})
+    if name in _FEW_QUERIES:
+        settings["num_queries"] = 12
     return settings

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import resource
 import sys
 import tempfile
 import traceback
@@ -20,10 +21,14 @@ from typing import Any
 LIMITS = {"image-classification": 0.02, "object-detection": 0.02, "image-segmentation": 0.02}
 """Largest difference that is right; 1e-3 elsewhere. Processors may differ by three of 256 levels of a pixel."""
 
+MEMORY_BYTES = 16 * 2**30
+"""Address space of a build."""
+
 
 def main(arguments: list[str]) -> int:
     """Do it."""
     task, name, *backends = arguments
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))  # a model that is not small ends alone
     from sweeping.architectures import architectures
     from sweeping.checkpoints import write_checkpoint
 

@@ -72,7 +72,10 @@ def _detected(source: ImageSource, config: HandlerConfig, processor: Any, made: 
     )
     order = torch.argsort(found["scores"], descending=True, stable=True)[: config.output.top_k]
     return [
-        {source.labels[int(found["labels"][index])]: found["boxes"][index].tolist(), "score": float(found["scores"][index])}
+        {
+            source.labels[int(found["labels"][index])]: found["boxes"][index].tolist(),
+            "score": float(found["scores"][index]),
+        }
         for index in order.tolist()
     ]
 
@@ -89,6 +92,5 @@ def _by_our_functions(source: ImageSource, config: HandlerConfig, outputs: Mappi
         found = from_queries(outputs["logits"], outputs["pred_boxes"], len(source.labels), settings.function_to_apply)
     else:
         count = int(outputs["num_detections"]) if "num_detections" in outputs else len(outputs["scores"])
-        parts = (outputs[name][:count] for name in ("labels", "scores", "boxes"))
-        found = from_detector(*parts, item.size)
+        found = from_detector(outputs["labels"][:count], outputs["scores"][:count], outputs["boxes"][:count], item.size)
     return format_detections(found, source.labels, item.source, threshold=settings.threshold, top_k=settings.top_k)
