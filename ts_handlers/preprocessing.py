@@ -23,13 +23,15 @@ class Resize:
 
     Attributes:
         mode: `exact`: height and width; `shortest_edge`: that edge becomes `height`; `bounded`: the same, and no edge is
-            longer than `width`; `fit`: as large as height and width allow.
+            longer than `width`; `fit`: as large as height and width allow; `nearest_edge`: the edge that is nearer to its
+            size gets it, and the other keeps the shape.
         height: In pixels, or the shortest edge.
         width: In pixels, or the longest edge; without meaning for `shortest_edge`.
-        multiple: `bounded`: both edges are cut to a multiple of it.
+        multiple: Both edges become multiples of it: cut (`bounded`), the next larger (`shortest_edge`), or the nearest
+            (`nearest_edge`).
     """
 
-    mode: Literal["exact", "shortest_edge", "bounded", "fit"]
+    mode: Literal["exact", "shortest_edge", "bounded", "fit", "nearest_edge"]
     height: int
     width: int = 0
     multiple: int = 1
@@ -39,11 +41,16 @@ class Resize:
         if self.mode == "exact":
             return self.height, self.width
         if self.mode == "shortest_edge":
-            return _at_least_one(*_shortest_edge(height, width, self.height))
+            edges = _shortest_edge(height, width, self.height)
+            return _at_least_one(*(edge + -edge % self.multiple for edge in edges))
         if self.mode == "bounded":
             bounded = _bounded(height, width, self.height, self.width)
             return _at_least_one(*(edge - edge % self.multiple for edge in bounded))
-        factor = min(self.height / height, self.width / width)
+        down, across = self.height / height, self.width / width
+        if self.mode == "nearest_edge":
+            factor = across if abs(1 - across) < abs(1 - down) else down
+            return _at_least_one(*(round(factor * edge / self.multiple) * self.multiple for edge in (height, width)))
+        factor = min(down, across)
         return _at_least_one(int(height * factor), int(width * factor))
 
 

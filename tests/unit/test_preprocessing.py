@@ -131,7 +131,7 @@ def test_only_the_middle_of_a_reduced_picture_is_resized(
 
 
 def test_blue_first() -> None:
-    settings = parse(do_flip_channel_order=True, do_normalize=False, do_resize=False)
+    settings = parse(image_processor_type=None, do_flip_channel_order=True, do_normalize=False, do_resize=False)
     pixels = scene(4, 4)
     np.testing.assert_allclose(
         preprocess(picture_from_pixels(pixels), settings), pixels.transpose(2, 0, 1)[::-1] / 255, atol=1e-6
@@ -148,7 +148,7 @@ def test_blue_first() -> None:
         ({"resample": 9}, "resample is 9; it must be one of 0 to 5"),
         ({"image_mean": [0.5]}, "image_mean is .*three numbers"),
         ({"image_std": [0.5, 0.5, 0]}, "image_std is .*above 0"),
-        ({"image_std": None}, "image_std is None"),
+        ({"image_processor_type": None, "image_std": None}, "image_std is None"),
         ({"do_normalize": "yes"}, "do_normalize is 'yes'; it must be true or false"),
         ({"rescale_factor": "1/255"}, "rescale_factor is '1/255'; it must be a number"),
         ({"pad_size": {"height": 9, "width": 9}}, "padding to a fixed size is not done here"),

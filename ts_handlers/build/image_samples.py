@@ -22,13 +22,12 @@ from ts_handlers.build.steps import Progress
 from ts_handlers.errors import OperatorError, RequestError, first_line
 from ts_handlers.images import ImageLimits, Picture, decode_image, open_image, picture_from_pixels
 from ts_handlers.preprocessing import preprocess
-from ts_handlers.preprocessor_config import PREPROCESSOR_FILE
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 
 _LIMITS = ImageLimits(max_bytes=100_000_000, max_pixels=100_000_000)
 
-_SAMPLE_SIZES = ((240, 320), (320, 240), (224, 224), (300, 301), (90, 200))
+_SAMPLE_SIZES = ((240, 320), (320, 240), (224, 224), (300, 301), (90, 200), (700, 520), (400, 24))
 
 MAX_LEVELS = 3
 """Levels of 256 that a pixel may differ by from transformers' own processor: some round between two steps."""
@@ -162,10 +161,10 @@ def check_preprocessing(source: ImageSource, progress: Progress) -> None:
     Raises:
         OperatorError: They differ by more than rounding.
     """
-    if source.form != "folder" or not (source.folder / PREPROCESSOR_FILE).is_file():
+    if source.form != "folder":
         return
     try:
-        processor = transformers.AutoImageProcessor.from_pretrained(source.folder)
+        processor = transformers.AutoImageProcessor.from_pretrained(source.folder, trust_remote_code=False)
     except Exception as error:  # noqa: BLE001  # it needs torchvision, or is somebody's own code
         progress(f"  note: preprocessing was not compared with transformers' own: {first_line(error)}")
         return
@@ -178,9 +177,13 @@ def check_preprocessing(source: ImageSource, progress: Progress) -> None:
         theirs = np.asarray(processor(images=Image.fromarray(pixels), return_tensors="pt")["pixel_values"][0])
         allowed = MAX_LEVELS * max(source.preprocessing.scale)
         if ours.shape != theirs.shape or np.abs(ours - theirs).max() > allowed:
+            what = f"an array of {theirs.shape}, and we one of {ours.shape}"
+            if ours.shape == theirs.shape:
+                far = np.abs(ours - theirs).max() / max(source.preprocessing.scale)
+                what = f"other values, by up to {far:.0f} of 255 levels"
             raise OperatorError(
-                f"{type(processor).__name__} makes {theirs.shape} of a picture of {pixels.shape[:2]} and we {ours.shape}, "
-                "or other values; write a handler of your own that overrides transform"
+                f"{type(processor).__name__} makes {what}, of a picture of {pixels.shape[1]} x {pixels.shape[0]}; describe "
+                "what it does in a file for --preprocessor, or write a handler of your own that overrides transform"
             )
 
 

@@ -17,12 +17,13 @@ from ts_handlers.build.forms.outputs import read_outputs
 from ts_handlers.build.forms.own_scale import scale_of_graph, scale_of_module
 from ts_handlers.build.forms.picture_scale import check_scale, whole_numbers
 from ts_handlers.build.forms.probe import InputForm, Outputs, Run, probe
+from ts_handlers.build.forms.processor import read_preprocessor
 from ts_handlers.build.forms.reading import Reading, name_labels
 from ts_handlers.build.image_source import TYPICAL_SIZE, Form, ImageSource, Layout
-from ts_handlers.build.model_source import digest, file_digest, find_folder, labels_of, read_json
+from ts_handlers.build.model_source import digest, file_digest, find_folder, labels_of
 from ts_handlers.build.network import Loaded, Network, load_exported, load_script, load_state_dict
 from ts_handlers.build.onnx_file import PIXEL_MASK, PIXEL_VALUES, OnnxModel, open_graph, picture_layout
-from ts_handlers.errors import ConfigError, OperatorError
+from ts_handlers.errors import OperatorError
 from ts_handlers.preprocessing import Preprocessing, Size
 from ts_handlers.preprocessor_config import PREPROCESSOR_FILE, parse_preprocessing
 
@@ -61,7 +62,7 @@ def load_image_source(source: str, task: str, given: Given, work: Path) -> Image
     path = Path(source)
     if not path.is_file():
         return _load_folder(source, task, given)
-    preprocessor, preprocessing = _read_preprocessor(path.parent, given)
+    preprocessor, preprocessing = read_preprocessor(path.parent, given.preprocessor)
     common: dict[str, Any] = {
         "folder": path.parent,
         "task": task,
@@ -80,7 +81,7 @@ def _load_folder(source: str, task: str, given: Given) -> ImageSource:
     folder = find_folder(source)
     checkpoint = load_checkpoint(source, folder, task)
     model = checkpoint.model
-    preprocessor, preprocessing = _read_preprocessor(folder, given)
+    preprocessor, preprocessing = read_preprocessor(folder, given.preprocessor)
     names, takes_mask = labels_of(model.config), preprocessing.pads and _takes_mask(model)
     given_names = read_label_file(given.labels)
     if given_names is not None:
@@ -214,16 +215,3 @@ def _read(
 
 def _takes_mask(model: Any) -> bool:
     return PIXEL_MASK in inspect.signature(model.forward).parameters
-
-
-def _read_preprocessor(folder: Path, given: Given) -> tuple[Mapping[str, Any], Preprocessing]:
-    file = given.preprocessor or folder / PREPROCESSOR_FILE
-    if not file.is_file():
-        raise OperatorError(
-            f"there is no {file}; it says how pictures are resized and normalized: give one with --preprocessor FILE"
-        )
-    values = read_json(file)
-    try:
-        return values, parse_preprocessing(values, str(file))
-    except ConfigError as error:
-        raise OperatorError(str(error)) from error
