@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ts_handlers.errors import PayloadTooLargeError, RequestError, RuntimeUnavailableError, UnsupportedMediaTypeError
+from ts_handlers.png_chunks import without_metadata
 
 try:
     from PIL import (
@@ -50,6 +51,8 @@ _SIGNATURES: tuple[tuple[bytes, tuple[str, ...]], ...] = (
     (b"BM", ("BMP",)),
     (b"II*\x00", ("TIFF",)),
     (b"MM\x00*", ("TIFF",)),
+    (b"II+\x00", ("TIFF",)),
+    (b"MM\x00+", ("TIFF",)),
 )
 _HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1", b"avif", b"avis")
 
@@ -140,6 +143,8 @@ def open_image(content: bytes, limits: ImageLimits) -> EncodedImage:
             code="image_too_large",
         )
     formats = _formats(content)
+    if formats == ("PNG",):
+        content = without_metadata(content)
     image = _read(content, formats, lambda opened: opened)
     width, height = image.size
     if width < 1 or height < 1:
@@ -154,12 +159,16 @@ def open_image(content: bytes, limits: ImageLimits) -> EncodedImage:
     return EncodedImage(content, formats, height, width)
 
 
-def decode_image(encoded: EncodedImage, wanted: tuple[int, int] | None = None) -> Picture:
+def decode_image(
+    encoded: EncodedImage, wanted: tuple[int, int] | None = None, *, resample: int = Image.Resampling.NEAREST
+) -> Picture:
     """Decode an image's pixels.
 
     Args:
         encoded: What `open_image` returned.
         wanted: (height, width) that it will be resized to; None: decode it at its full scale.
+        resample: Pillow's number of the filter that it will be resized with. Where that takes single pixels (nearest), and
+            does not average, a JPEG is decoded at its full scale, too.
 
     Raises:
         RequestError: 400, its pixels are broken or cut off.
@@ -168,7 +177,8 @@ def decode_image(encoded: EncodedImage, wanted: tuple[int, int] | None = None) -
 
     def decode(image: ImageFile.ImageFile) -> Image.Image:
         orientation = _orientation(image)
-        if wanted is not None and image.format in ("JPEG", "MPO"):
+        averages = resample != Image.Resampling.NEAREST
+        if wanted is not None and averages and image.format in ("JPEG", "MPO"):
             height, width = (DRAFT_FACTOR * side for side in wanted)
             image.draft(None, (height, width) if orientation in _SIDEWAYS else (width, height))
         image.decodermaxblock = len(encoded.content)  # in one go: Pillow copies what is left of each 64 KiB
@@ -210,6 +220,11 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
+    if _is_deep_rgb(image):
+        raise UnsupportedMediaTypeError(
+            "the image has 16 bits a channel and a transparent colour; send 8 bits a channel, or an alpha channel",
+            code="unsupported_image",
+        )
     if image.mode in _DEEP_MODES:
         return _from_16_bits(image)
     try:
@@ -281,8 +296,26 @@ def _from_16_bits(image: Image.Image) -> Image.Image:
     deep = np.asarray(image)
     if deep.min() < 0 or deep.max() > _DEEPEST:
         raise _no_rgb(image)
-    grey = ((deep.astype(np.uint32) * 255 + _DEEPEST // 2) // _DEEPEST).astype(np.uint8)
+    deep = deep.astype(np.uint32)
+    if _is_white_at_zero(image):
+        deep = _DEEPEST - deep
+    grey = ((deep * 255 + _DEEPEST // 2) // _DEEPEST).astype(np.uint8)
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):
+        grey[deep == transparent] = 255
     return Image.fromarray(grey).convert("RGB")
+
+
+def _is_white_at_zero(image: Image.Image) -> bool:
+    """Say whether a TIFF counts its grey levels from white; Pillow turns those of 8 bits around itself."""
+    tags = getattr(image, "tag_v2", None)
+    return tags is not None and tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0
+
+
+def _is_deep_rgb(image: Image.Image) -> bool:
+    """Say whether a picture had 16 bits a channel and names a transparent colour in them: its pixels have 8 bits by now."""
+    colour = image.info.get("transparency")
+    return image.mode == "RGB" and isinstance(colour, tuple) and max(colour) > 255
 
 
 def _no_rgb(image: Image.Image) -> UnsupportedMediaTypeError:

@@ -116,7 +116,8 @@ class ImageHandler(InferenceHandler):
         picture = image
         if isinstance(image, EncodedImage):
             reduces = self.config.image.reduces_jpeg and self.preprocessing.resize is not None
-            picture = decode_image(image, self.preprocessing.resized(image.height, image.width) if reduces else None)
+            wanted = self.preprocessing.resized(image.height, image.width) if reduces else None
+            picture = decode_image(image, wanted, resample=self.preprocessing.resample)
         return [self._model_input(preprocess(picture, self.preprocessing), (picture.height, picture.width))]
 
     def warmup_input(self, length: int) -> ModelInput:

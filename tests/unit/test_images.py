@@ -17,7 +17,7 @@ LIMITS = ImageLimits(max_bytes=20_000_000, max_pixels=50_000_000)
 
 
 def decode(content: bytes, wanted: tuple[int, int] | None = None) -> images.Picture:
-    return decode_image(open_image(content, LIMITS), wanted)
+    return decode_image(open_image(content, LIMITS), wanted, resample=2)
 
 
 def levels(left: Any, right: Any) -> tuple[int, float]:

@@ -110,7 +110,8 @@ def read_picture(source: ImageSource, file: Path) -> Picture:
     try:
         encoded = open_image(file.read_bytes(), _LIMITS)
         resizes = source.preprocessing.resize is not None
-        return decode_image(encoded, source.preprocessing.resized(encoded.height, encoded.width) if resizes else None)
+        wanted = source.preprocessing.resized(encoded.height, encoded.width) if resizes else None
+        return decode_image(encoded, wanted, resample=source.preprocessing.resample)
     except (OSError, RequestError) as error:
         raise OperatorError(f"{file} cannot be read as an image: {error}") from error
 

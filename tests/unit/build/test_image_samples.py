@@ -57,4 +57,4 @@ def test_files_of_images_that_cannot_be_read(text: str, message: str, given: Pat
 
 def test_samples_are_bounded_by_their_pixels(given: Path) -> None:
     assert max_samples(load(make_script(given), given)) == 2**26 // (16 * 24)
-    assert len({picture.shape for picture in sample_pictures()}) == 5
+    assert len({picture.shape for picture in sample_pictures()}) == 7
