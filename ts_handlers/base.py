@@ -23,25 +23,22 @@ from ts_handlers import hold, metrics, startup
 from ts_handlers.batch import Array, ModelInput
 from ts_handlers.bucketing import BatchPlan, check_boundaries, check_group_sizes
 from ts_handlers.calls import ModelCalls, padding_ratio
-from ts_handlers.codec import buffer_reads
+from ts_handlers.codec import buffer_reads, keep_repeated_fields
 from ts_handlers.config import HandlerConfig, OutputConfig, load_config
 from ts_handlers.cpu import CpuShare, change_threads, limit_threads
 from ts_handlers.errors import (
     ConfigError,
     InferenceError,
     OperatorError,
+    PayloadTooLargeError,
+    RequestError,
     UnsupportedRequestError,
 )
 from ts_handlers.optional import not_imported
-from ts_handlers.payload import (
-    JSON_CONTENT_TYPE,
-    InstanceType,
-    body_content_type,
-    encode_json,
-    encode_response,
-    parse_request,
-)
+from ts_handlers.payload import InstanceType, Reading, parse_request
 from ts_handlers.pipeline import Pipeline, can_interleave
+from ts_handlers.protocols.headers import Headers, guess_protocol
+from ts_handlers.protocols.response import Answer, encode_error, encode_json, encode_response
 from ts_handlers.row import Row, open_rows
 from ts_handlers.runtime import ModelFiles, Session, open_session
 from ts_handlers.served import ServedModel
@@ -63,7 +60,8 @@ class InferenceHandler(BaseHandler):
 
     Attributes:
         task: Name of the task, compared with `handler.task` of the archive.
-        instance_type: What the bytes of a request are: UTF-8 text, or images.
+        instance_type: What the bytes of a request are: text, or images.
+        options: Keys that an instance's JSON object, or a form, may have beside an image.
         output_config: Dataclass of `handler.output`.
         sequence_outputs: Model outputs with the sequence as their second axis; they are returned without padding.
         interleaves: Whether examples are transformed while the model computes on others, where that gains something.
@@ -76,6 +74,7 @@ class InferenceHandler(BaseHandler):
 
     task: ClassVar[str | None] = None
     instance_type: ClassVar[InstanceType] = "text"
+    options: ClassVar[Sequence[str]] = ()
     output_config: ClassVar[type] = OutputConfig
     sequence_outputs: ClassVar[Collection[str]] = ()
     interleaves: ClassVar[bool] = False
@@ -165,12 +164,20 @@ class InferenceHandler(BaseHandler):
         )
         self._transforms = Transforms(*self.request_limit)
         self._pipeline = Pipeline(self._transforms, self.calls)
+        limits = self.config.limits
+        self._reading = Reading(
+            self.instance_type,
+            limits.max_instances,
+            limits.max_body_bytes(is_image=self.instance_type == "image"),
+            self.options,
+        )
         self.session = self.open_session(served.files)
         self._metrics = metrics.WorkerMetrics(context.metrics, MetricTypes)
         if served.owns_process:
             metrics.OneWrite(metric_lines, lambda: self._metrics.is_sampled)
             metrics.silence_batches(logging.getLogger())
             buffer_reads(otf_message_handler)
+            keep_repeated_fields(otf_message_handler)
         warmed = startup.warm_up(self.config, self.max_length, self.warmup_input, self._warm_up)
         name = self.task or type(self).__name__
         place = self._placement.describe()
@@ -257,16 +264,17 @@ class InferenceHandler(BaseHandler):
         headers = self.context.get_all_request_header(index)
         if headers.get("describe") == "True":
             hold.hold_if_asked(headers)
-            row.response = encode_json({**self.describe_handle(), **hold.describe_worker()})
+            row.answer = Answer(encode_json({**self.describe_handle(), **hold.describe_worker()}))
             return
         if headers.get("explain") == "True":
             raise UnsupportedRequestError("this model gives predictions, not explanations; use /predictions")
-        row.request = parse_request(
-            data,
-            body_content_type(headers),
-            max_instances=self.config.limits.max_instances,
-            instance_type=self.instance_type,
-        )
+        sent = Headers.of(headers)
+        try:
+            row.request = parse_request(data, sent, self._reading)
+        except RequestError:
+            row.protocol = guess_protocol(data, sent)
+            raise
+        row.protocol = row.request.protocol
         row.examples = [
             row.call(number, self.decode, instance) for number, instance in enumerate(row.request.instances)
         ]
@@ -288,7 +296,7 @@ class InferenceHandler(BaseHandler):
             row.call(index, self.format, *parts)
             for index, parts in enumerate(zip(row.examples, row.inputs, row.outputs, strict=True))
         ]
-        row.response = encode_response(
+        row.answer = encode_response(
             row.request,
             predictions,
             model_name=self._served.name,
@@ -296,12 +304,22 @@ class InferenceHandler(BaseHandler):
         )
 
     def _finish_row(self, row: Row, index: int) -> bytes:
-        self.context.set_response_content_type(index, JSON_CONTENT_TYPE)
+        answer = row.answer or Answer(b"")
+        limit = self._served.max_response_bytes
+        if row.error is None and len(answer.body) > limit:
+            row.error = PayloadTooLargeError(
+                f"the answer has {len(answer.body)} bytes, and this server sends {limit} at most: ask for less, or raise "
+                "max_response_size",
+                code="response_too_large",
+            )
         if row.error is not None:
             self.context.set_response_status(row.error.status, row.error.phrase, index)
             self._metrics.observe(metrics.REJECTED_ROWS, 1, row.error.code)
-            return encode_json(row.error.body())
-        return row.response or b""
+            answer = Answer(encode_error(row.error, row.protocol))
+        self.context.set_response_content_type(index, answer.content_type)
+        for name, value in answer.headers.items():
+            self.context.set_response_header(index, name, value)
+        return answer.body
 
     @property
     def pad_values(self) -> Mapping[str, int]:

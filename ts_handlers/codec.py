@@ -1,7 +1,8 @@
-"""TorchServe's messages to a worker, read through a buffer.
+"""TorchServe's messages to a worker: read through a buffer, and with all fields of a form.
 
 Its codec asks the kernel for every field by itself, four times for each header of a request, and gathers a body of several
-megabytes from many pieces: with short texts a sixth of what a worker spends beside the model.
+megabytes from many pieces: with short texts a sixth of what a worker spends beside the model. Of several fields of one name,
+what reads its result keeps the last.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import logging
 import socket
 from collections.abc import Callable
 from types import ModuleType
+from typing import Any
 
 logger = logging.getLogger(__name__)
 
@@ -18,6 +20,9 @@ BUFFER_BYTES = 2**16
 
 _READ = "_retrieve_buffer"
 """The one function of TorchServe's codec that reads: (connection, number of bytes) -> bytes."""
+
+_REQUEST = "_retrieve_request"
+"""The one that reads a request of a batch: (connection) -> its headers and parameters; None after the last."""
 
 Read = Callable[[socket.socket, int], "bytes | bytearray"]
 
@@ -48,3 +53,45 @@ def buffered(unbuffered: Read) -> Read:
         return data if len(data) == length else unbuffered(connection, length - len(data))
 
     return retrieve
+
+
+class Repeated(tuple[Any, ...]):
+    """The values of several form fields of one name, in the form's order."""
+
+    __slots__ = ()
+
+
+def keep_repeated_fields(codec: ModuleType) -> None:
+    """Let the codec give a form's fields of one name as one parameter, whose value is `Repeated`.
+
+    Args:
+        codec: ts.protocol.otf_message_handler. One that has no such function is left as it is, with a line in the log.
+    """
+    retrieve = getattr(codec, _REQUEST, None)
+    if retrieve is None:
+        logger.warning("this TorchServe's codec has no %s; of form fields of one name the last is read", _REQUEST)
+    elif retrieve.__module__ != __name__:
+        setattr(codec, _REQUEST, _with_repeated_fields(retrieve))
+
+
+def _with_repeated_fields(
+    retrieve: Callable[[socket.socket], dict[str, Any] | None],
+) -> Callable[[socket.socket], dict[str, Any] | None]:
+    def retrieve_request(connection: socket.socket) -> dict[str, Any] | None:
+        request = retrieve(connection)
+        parameters = request["parameters"] if request else ()
+        if request and len(parameters) > len({parameter["name"] for parameter in parameters}):
+            request["parameters"] = _merged(parameters)
+        return request
+
+    return retrieve_request
+
+
+def _merged(parameters: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    by_name: dict[str, list[dict[str, Any]]] = {}
+    for parameter in parameters:
+        by_name.setdefault(parameter["name"], []).append(parameter)
+    return [
+        {**same[0], "value": Repeated(item["value"] for item in same)} if len(same) > 1 else same[0]
+        for same in by_name.values()
+    ]

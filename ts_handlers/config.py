@@ -12,6 +12,18 @@ from ts_handlers.settings import from_mapping, setting, shown
 
 ROOT = "model-config.yaml: handler"
 
+DEFAULT_BODY_BYTES = 6_553_500
+"""TorchServe's default of max_request_size and max_response_size."""
+
+_BYTES_PER_CHARACTER = 6
+"""Most of a character in JSON: \\uXXXX. Those beyond need twelve bytes and count as two in UTF-16."""
+
+_CHARACTERS_PER_TOKEN = 16
+"""Taken for granted where many texts are bounded by their tokens; words are hardly longer."""
+
+_FRAME_BYTES = 65_536
+"""Room for what stands around an image: the lines of a form, JSON, line breaks of base64."""
+
 
 @dataclass(frozen=True, slots=True)
 class RuntimeConfig:
@@ -165,6 +177,19 @@ class LimitsConfig:
     max_image_bytes: int = setting(20_000_000, minimum=1)
     max_image_pixels: int = setting(50_000_000, minimum=1)
     max_pixels: int = setting(33_554_432, minimum=1)
+
+    def max_body_bytes(self, *, is_image: bool) -> int:
+        """Return how large a body within these limits can be.
+
+        That is one image in base64, a pair of the longest texts, or as many texts as their tokens allow; at least
+        TorchServe's default.
+        """
+        if is_image:
+            largest = -(-self.max_image_bytes // 3) * 4 + self.max_image_bytes // 50 + _FRAME_BYTES
+        else:
+            many = min(self.max_instances * self.max_text_length, self.max_tokens * _CHARACTERS_PER_TOKEN)
+            largest = max(2 * self.max_text_length, many) * _BYTES_PER_CHARACTER
+        return max(DEFAULT_BODY_BYTES, largest)
 
 
 @dataclass(frozen=True, slots=True)

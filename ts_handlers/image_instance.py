@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +20,15 @@ KEYS = ("image", "b64", "image_bytes", "data", "body")
 
 _EXPECTED = 'send the file as the body, base64 as {"image": ...} or {"b64": ...}, or a tensor'
 
+_KEY = "key"
+"""What TensorFlow Serving's clients name an instance by; answers are in the instances' order and need none."""
+
 _SPACES = b" \r\n\t"
+_URL_SAFE = bytes.maketrans(b"-_", b"+/")
+_DATA_URL = re.compile(r"data:[^,]{0,200};base64,", re.IGNORECASE)
+_BLANK_INSIDE = re.compile(rb"[^ \r\n\t] +[^ \r\n\t]")
+_BASE64_TEXT = re.compile(rb"\s*(data:[^,]{0,200};base64,|[A-Za-z0-9+/_-]{16})", re.IGNORECASE)
+"""How base64 begins; no format of pictures has so many letters first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +61,7 @@ def read_instance(instance: Any, *, max_bytes: int, options: Sequence[str] = ())
     if isinstance(instance, Mapping):
         return _from_object(instance, max_bytes, options)
     if isinstance(instance, (bytes, bytearray)):
-        return ImageInstance(bytes(instance))
+        return ImageInstance(_file_of(bytes(instance), max_bytes))
     if isinstance(instance, str):
         return ImageInstance(decode_base64(instance, max_bytes))
     if isinstance(instance, (list, np.ndarray)):
@@ -66,16 +76,16 @@ def decode_base64(text: str, max_bytes: int) -> bytes:
         RequestError: 400, it is no base64.
         PayloadTooLargeError: 413, it is of more than max_bytes.
     """
-    if text.startswith("data:"):
-        _, _, text = text.partition(",")
+    url = _DATA_URL.match(text)
+    if url:
+        text = unquote(text[url.end() :]) if "%" in text else text[url.end() :]
     if len(text) // 4 * 3 > max_bytes + len(text) // 32:  # lines may be broken
         raise PayloadTooLargeError(
             f"the image has about {len(text) // 4 * 3} bytes; this model takes {max_bytes}: send a smaller one",
             code="image_too_large",
         )
     try:
-        encoded = text.encode("ascii").translate(None, _SPACES)
-        return base64.b64decode(encoded, validate=True)
+        return _decode(text.encode("ascii"))
     except (UnicodeEncodeError, binascii.Error) as error:
         raise RequestError(
             f"the image is a text of {len(text)} characters that is no base64; send base64, or the file as the body",
@@ -83,9 +93,29 @@ def decode_base64(text: str, max_bytes: int) -> bytes:
         ) from error
 
 
+def _decode(text: bytes) -> bytes:
+    """Decode base64 of either alphabet, lines broken or not, with or without its padding.
+
+    A blank inside a line was a + once, before a form was read: which bytes it stood for cannot be known.
+    """
+    if b" " in text and _BLANK_INSIDE.search(text):
+        raise binascii.Error("blanks inside")
+    encoded = text.translate(_URL_SAFE, _SPACES)
+    if len(encoded) % 4 and not encoded.endswith(b"="):
+        encoded += b"=" * (-len(encoded) % 4)
+    return base64.b64decode(encoded, validate=True)
+
+
+def _file_of(content: bytes, max_bytes: int) -> bytes:
+    """Return a file that was sent as it is, or as base64 without saying so, as forms have it."""
+    if not _BASE64_TEXT.match(content):
+        return content
+    return decode_base64(content.decode("latin-1"), max_bytes)
+
+
 def _from_object(instance: Mapping[str, Any], max_bytes: int, options: Sequence[str]) -> ImageInstance:
     keys = [key for key in KEYS if key in instance]
-    unknown = [repr(key) for key in instance if key not in (*KEYS, *options)]
+    unknown = [repr(key) for key in instance if key not in (*KEYS, _KEY, *options)]
     if len(keys) != 1 or unknown:
         wrong = f"has unknown keys {', '.join(unknown)[:200]}" if unknown else f"has {len(keys)} images"
         raise RequestError(f"the instance {wrong}; {_EXPECTED}", code="invalid_type")

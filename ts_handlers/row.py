@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 
 from ts_handlers.batch import Array, ModelInput
 from ts_handlers.errors import RequestError, row_error
-from ts_handlers.payload import Request
+from ts_handlers.protocols.request import Protocol, Request
+from ts_handlers.protocols.response import Answer
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +26,8 @@ class Row:
         examples: What `decode` made of each instance.
         inputs: What `transform` made of each example.
         outputs: What the model returned for each input of each example.
-        response: The finished body.
+        protocol: The form an error is to have.
+        answer: The finished answer.
         error: What ended this row early; its neighbours go on.
     """
 
@@ -33,13 +35,14 @@ class Row:
     examples: list[Any] = field(default_factory=list)
     inputs: list[list[ModelInput]] = field(default_factory=list)
     outputs: list[list[dict[str, Array]]] = field(default_factory=list)
-    response: bytes | None = None
+    protocol: Protocol = Protocol.PLAIN
+    answer: Answer | None = None
     error: RequestError | None = None
 
     @property
     def is_open(self) -> bool:
         """Whether there is work left to do on it."""
-        return self.error is None and self.response is None
+        return self.error is None and self.answer is None
 
     @property
     def is_transformed(self) -> bool:

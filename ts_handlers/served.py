@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ts_handlers.config import DEFAULT_BODY_BYTES
+from ts_handlers.errors import ConfigError
 from ts_handlers.runtime import ModelFiles
+
+RESPONSE_ENV = "TS_HANDLERS_MAX_RESPONSE_SIZE"
+"""Environment variable with the server's max_response_size, in bytes; `ts-handlers serve` sets it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +25,7 @@ class ServedModel:
         version: Its version in the manifest; None where it has none.
         files: The unpacked archive, and the GPU the worker was given.
         batch_size: Requests the frontend sends at once, at most.
+        max_response_bytes: Largest answer the frontend takes; a larger one ends the worker.
         owns_process: Whether the process is this worker's alone; TorchServe's are.
     """
 
@@ -25,11 +33,16 @@ class ServedModel:
     version: str | None
     files: ModelFiles
     batch_size: int
+    max_response_bytes: int
     owns_process: bool
 
     @classmethod
     def of(cls, context: Any) -> ServedModel:
-        """Read TorchServe's context."""
+        """Read TorchServe's context.
+
+        Raises:
+            ConfigError: TS_HANDLERS_MAX_RESPONSE_SIZE is no positive integer.
+        """
         properties = context.system_properties
         model = (context.manifest or {}).get("model", {})
         return cls(
@@ -42,5 +55,18 @@ class ServedModel:
                 properties.get("gpu_id"),
             ),
             batch_size=max(1, int(properties.get("batch_size") or 1)),
+            max_response_bytes=max_response_bytes(),
             owns_process=properties.get("owns_process", True),
         )
+
+
+def max_response_bytes(environ: Mapping[str, str] = os.environ) -> int:
+    """Return the largest answer the frontend takes: what the environment says, else TorchServe's default.
+
+    Raises:
+        ConfigError: TS_HANDLERS_MAX_RESPONSE_SIZE is no positive integer.
+    """
+    text = environ.get(RESPONSE_ENV, str(DEFAULT_BODY_BYTES)).strip()
+    if not text.isascii() or not text.isdigit() or len(text) > 10 or int(text) < 1:
+        raise ConfigError(f"{RESPONSE_ENV} is {text[:40]!r}; write max_response_size, a number of bytes")
+    return int(text)

@@ -105,6 +105,7 @@ class FakeContext:
     request_headers: list[dict[str, Any]] = field(default_factory=list)
     statuses: dict[int, int] = field(default_factory=dict)
     content_types: dict[int, str] = field(default_factory=dict)
+    response_headers: dict[int, dict[str, str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.metrics = self.metrics or FakeMetrics(self.model_name)
@@ -121,7 +122,7 @@ class FakeContext:
 
     def start_batch(self, headers: list[dict[str, Any]]) -> None:
         """Forget the last batch; take the headers of the next, one mapping a row."""
-        self.request_headers, self.statuses, self.content_types = headers, {}, {}
+        self.request_headers, self.statuses, self.content_types, self.response_headers = headers, {}, {}, {}
 
     def get_all_request_header(self, idx: int) -> dict[str, Any]:
         """Return the headers of a row."""
@@ -140,6 +141,10 @@ class FakeContext:
         """Keep the content type of a row."""
         self.content_types[idx] = value
 
+    def set_response_header(self, idx: int, key: str, value: str) -> None:
+        """Keep a header of a row's answer."""
+        self.response_headers.setdefault(idx, {})[key] = value
+
 
 @dataclass(frozen=True, slots=True)
 class Response:
@@ -148,6 +153,7 @@ class Response:
     status: int
     body: bytes
     content_type: str
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     def json(self) -> Any:
         """Return the parsed body."""
@@ -290,7 +296,12 @@ def predict(handler: Any, *payloads: Any) -> list[Response]:
     context.start_batch([dict(raw.headers) for raw in raws])
     bodies = handler.handle([dict(raw.row) for raw in raws], context)
     return [
-        Response(context.statuses.get(index, 200), body, context.content_types.get(index, ""))
+        Response(
+            context.statuses.get(index, 200),
+            body,
+            context.content_types.get(index, ""),
+            context.response_headers.get(index, {}),
+        )
         for index, body in enumerate(bodies)
     ]
 

@@ -13,7 +13,7 @@ from ts_handlers.labels import read_labels
 from ts_handlers.outputs import default_function, embed, require_finite, score_labels
 from ts_handlers.spans import best_answers, window_from_encoding
 from ts_handlers.tasks import AnswerOutput, ClassificationOutput, EmbeddingOutput, EntityOutput
-from ts_handlers.tokenization import TextTokenizer
+from ts_handlers.tokenization import TextTokenizer, require_tokens
 
 
 class TextExample(NamedTuple):
@@ -69,9 +69,12 @@ class TextHandler(InferenceHandler):
         """Tokenize a `TextExample`.
 
         Raises:
+            RequestError: 400, a text becomes no token.
             PayloadTooLargeError: 413, more tokens than the model takes.
         """
-        return [self.tokenizer.to_model_input(self.tokenizer.encode(example.text, example.pair))]
+        encoding = self.tokenizer.encode(example.text, example.pair)
+        require_tokens(encoding, *(("the text",) if example.pair is None else ('"text"', '"text_pair"')))
+        return [self.tokenizer.to_model_input(encoding)]
 
     def warmup_input(self, length: int) -> ModelInput:
         """Return a sequence of `length` tokens of no meaning, with the special tokens that models look for."""
@@ -179,12 +182,14 @@ class TokenClassificationHandler(TextHandler):
         """Tokenize, into windows where a stride is configured.
 
         Raises:
+            RequestError: 400, the text becomes no token.
             PayloadTooLargeError: 413, more tokens than the model takes, and no stride.
         """
         stride, window_length = self.config.output.stride, self.tokenizer.max_length
         if stride is None or window_length is None:
             return super().transform(example)
         windows = self.tokenizer.encode_windows(example.text, None, window_length=window_length, stride=stride)
+        require_tokens(windows[0], "the text")
         return [self.tokenizer.to_model_input(window) for window in windows]
 
     def format(
@@ -259,10 +264,16 @@ class QuestionAnsweringHandler(TextHandler):
         )
 
     def transform(self, example: Any) -> Sequence[ModelInput]:
-        """Tokenize into overlapping windows of the context, each with the question before it."""
+        """Tokenize into overlapping windows of the context, each with the question before it.
+
+        Raises:
+            RequestError: 400, one of the two becomes no token.
+            PayloadTooLargeError: 413, the question leaves no room for the context.
+        """
         windows = self.tokenizer.encode_windows(
             example.question, example.context, window_length=self._window_length, stride=self._stride
         )
+        require_tokens(windows[0], '"question"', '"context"')
         return [self.tokenizer.to_model_input(window) for window in windows]
 
     def format(

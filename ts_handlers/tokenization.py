@@ -13,7 +13,7 @@ from tokenizers import Encoding, Tokenizer
 
 from ts_handlers.batch import ModelInput
 from ts_handlers.config import TokenizerConfig
-from ts_handlers.errors import ConfigError, PayloadTooLargeError
+from ts_handlers.errors import ConfigError, PayloadTooLargeError, RequestError
 
 NO_MAX_LENGTH = 10**6
 """transformers writes a number far above this one where a tokenizer has no maximum."""
@@ -166,6 +166,25 @@ def _chosen(configured: Any, settings: Mapping[str, Any], name: str, default: An
         return configured
     found = settings.get(name)
     return default if found is None else found
+
+
+def require_tokens(encoding: Encoding, *names: str) -> None:
+    """Refuse texts of which no token is left: a tokenizer drops control characters, and some drop blanks.
+
+    Args:
+        encoding: The encoding of the texts together.
+        names: What each text is called in an error.
+
+    Raises:
+        RequestError: 400, there is such a text.
+    """
+    found = set(encoding.sequence_ids)
+    for number, name in enumerate(names):
+        if number not in found:
+            raise RequestError(
+                f"{name} becomes no token: it has only blanks or characters that the model does not read; send words",
+                code="empty_text",
+            )
 
 
 def _read_settings(file: Path) -> Mapping[str, Any]:

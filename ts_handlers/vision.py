@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,13 +50,11 @@ class ImageHandler(InferenceHandler):
     """What the vision tasks share: preprocessing, and instances that are images.
 
     Attributes:
-        options: Keys that an instance's JSON object may have beside the image.
         preprocessing: What is done to a picture.
     """
 
     instance_type = "image"
     interleaves = True
-    options: ClassVar[Sequence[str]] = ()
     preprocessing: Preprocessing
 
     def prepare(self) -> None:

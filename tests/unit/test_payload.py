@@ -9,9 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ts_handlers.errors import InferenceError, PayloadTooLargeError, RequestError
-from ts_handlers.payload import Protocol, Request, encode_response, parse_request
+from ts_handlers.payload import Protocol, Reading, Request, parse_request
+from ts_handlers.protocols.headers import Headers
+from ts_handlers.protocols.response import encode_response
 
 JSON = "application/json"
+
+
+def parse(row: dict[str, Any], content_type: str | None = None, **reading: Any) -> Request:
+    return parse_request(row, Headers(media_type=content_type), Reading(**reading))
 
 
 def v2(*tensors: dict[str, Any], **extra: Any) -> dict[str, Any]:
@@ -51,11 +57,11 @@ def tensor(data: Any, name: str = "text", datatype: str = "BYTES", shape: Any = 
     ],
 )
 def test_understood(row: dict[str, Any], content_type: str | None, expected: Request) -> None:
-    assert parse_request(row, content_type) == expected
+    assert parse(row, content_type) == expected
 
 
 def test_numeric_tensors_become_arrays() -> None:
-    request = parse_request({"body": v2(tensor([1, 2, 3, 4], datatype="FP32", shape=[2, 2]))}, JSON)
+    request = parse({"body": v2(tensor([1, 2, 3, 4], datatype="FP32", shape=[2, 2]))}, JSON)
     assert [instance.tolist() for instance in request.instances] == [[1.0, 2.0], [3.0, 4.0]]
     assert request.instances[0].dtype == np.float32
 
@@ -96,7 +102,7 @@ def test_numeric_tensors_become_arrays() -> None:
 )
 def test_refused_with_400(row: dict[str, Any], content_type: str | None, code: str, message: str) -> None:
     with pytest.raises(RequestError, match=message) as caught:
-        parse_request(row, content_type)
+        parse(row, content_type)
     assert (caught.value.status, caught.value.code) == (400, code)
     assert caught.value.body() == {"error": {"code": code, "message": caught.value.message}}
 
@@ -104,7 +110,7 @@ def test_refused_with_400(row: dict[str, Any], content_type: str | None, code: s
 @pytest.mark.parametrize("body", [["a"] * 5, {"instances": ["a"] * 5}, v2(tensor(["a"] * 5))])
 def test_too_many_instances_is_413(body: Any) -> None:
     with pytest.raises(PayloadTooLargeError, match="5 instances; this model takes 4") as caught:
-        parse_request({"body": body}, JSON, max_instances=4)
+        parse({"body": body}, JSON, max_instances=4)
     assert (caught.value.status, caught.value.code) == (413, "too_many_instances")
 
 
@@ -116,7 +122,7 @@ def test_too_many_instances_is_413(body: Any) -> None:
 )
 def test_any_json_is_understood_or_refused(body: Any) -> None:
     try:
-        request = parse_request({"body": body}, JSON)
+        request = parse({"body": body}, JSON)
     except RequestError as error:
         assert error.status in (400, 413)
     else:
@@ -126,7 +132,7 @@ def test_any_json_is_understood_or_refused(body: Any) -> None:
 @given(st.binary(), st.sampled_from([None, JSON, "text/plain", "image/png"]))
 def test_any_bytes_are_understood_or_refused(body: bytes, content_type: str | None) -> None:
     try:
-        request = parse_request({"body": body}, content_type)
+        request = parse({"body": body}, content_type)
     except RequestError as error:
         assert error.status in (400, 413)
     else:
@@ -159,14 +165,14 @@ GREY = [[[7, 7, 7], [9, 9, 9]]]
     ],
 )
 def test_where_instances_are_images(row: dict[str, Any], content_type: str | None, expected: Request) -> None:
-    assert parse_request(row, content_type, instance_type="image") == expected
+    assert parse(row, content_type, instance_type="image") == expected
 
 
 @pytest.mark.parametrize("datatype", ["UINT8", "FP32"])
 def test_tensors_of_images(datatype: str) -> None:
     pixels = np.arange(2 * 4 * 5 * 3).reshape(2, 4, 5, 3)
     body = v2(tensor(pixels.tolist(), "images", datatype, [2, 4, 5, 3]))
-    instances = parse_request({"body": body}, JSON, instance_type="image").instances
+    instances = parse({"body": body}, JSON, instance_type="image").instances
     np.testing.assert_array_equal(instances, pixels)
     assert {instance.dtype.name for instance in instances} == {"uint8" if datatype == "UINT8" else "float32"}
 
@@ -174,12 +180,12 @@ def test_tensors_of_images(datatype: str) -> None:
 def test_an_empty_image_request() -> None:
     for row in ({}, {"body": b""}):
         with pytest.raises(RequestError, match="send an image") as caught:
-            parse_request(row, instance_type="image")
+            parse(row, instance_type="image")
         assert caught.value.code == "empty_request"
 
 
 def respond(request: Request, predictions: list[Any]) -> Any:
-    return json.loads(encode_response(request, predictions, model_name="m", model_version="1.0"))
+    return json.loads(encode_response(request, predictions, model_name="m", model_version="1.0").body)
 
 
 def test_answers_go_back_in_the_protocol_they_came_in() -> None:
@@ -198,7 +204,7 @@ def test_answers_go_back_in_the_protocol_they_came_in() -> None:
 
 
 @pytest.mark.parametrize(
-    "vectors", [[[0.5, 1.0], [2.0, 3.0]], [np.array([0.5, 1.0], np.float32), np.array([2.0, 3.0])]]
+    "vectors", [[[0.5, 1.0], [2.0, 3.0]], [np.array([0.5, 1.0], np.float32), np.array([2.0, 3.0], np.float32)]]
 )
 def test_v2_vectors_are_one_tensor(vectors: list[Any]) -> None:
     outputs = respond(Request(("a", "b"), Protocol.KSERVE_V2, True), vectors)["outputs"]
@@ -206,7 +212,7 @@ def test_v2_vectors_are_one_tensor(vectors: list[Any]) -> None:
 
 
 def test_v2_without_version_and_id() -> None:
-    body = json.loads(encode_response(Request(("a",), Protocol.KSERVE_V2, True), ["x"], model_name="m"))
+    body = json.loads(encode_response(Request(("a",), Protocol.KSERVE_V2, True), ["x"], model_name="m").body)
     assert body == {
         "model_name": "m",
         "outputs": [{"name": "predictions", "datatype": "BYTES", "shape": [1], "data": ['"x"']}],
