@@ -8,12 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ts_handlers.config import DEFAULT_BODY_BYTES
+from ts_handlers.config import DEFAULT_BODY_BYTES, RESPONSE_ENV
 from ts_handlers.errors import ConfigError
 from ts_handlers.runtime import ModelFiles
-
-RESPONSE_ENV = "TS_HANDLERS_MAX_RESPONSE_SIZE"
-"""Environment variable with the server's max_response_size, in bytes; `ts-handlers serve` sets it."""
 
 
 @dataclass(frozen=True, slots=True)

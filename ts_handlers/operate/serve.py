@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from ts_handlers.config import RESPONSE_ENV
 from ts_handlers.cpu import POOL_ENV, WORKERS_ENV, cpu_budget, cpu_share
 from ts_handlers.cpu.share import threads_from_environ
 from ts_handlers.errors import OperatorError
@@ -101,7 +102,8 @@ def frontend_environ(config: ServerConfig, java_home: Path, environ: Mapping[str
     kept = {name: value for name, value in environ.items() if name != "TS_CONFIG_FILE"}
     share = cpu_share(cpu_budget(), max(1, config.num_workers), threads=threads_from_environ(environ))
     pools = dict.fromkeys(POOL_ENV, str(share.threads))
-    return pools | kept | {"JAVA_HOME": str(java_home), WORKERS_ENV: str(config.num_workers)}
+    ours = {WORKERS_ENV: str(config.num_workers), RESPONSE_ENV: str(config.max_response_bytes)}
+    return pools | kept | ours | {"JAVA_HOME": str(java_home)}
 
 
 @contextmanager

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ts_handlers.config import DEFAULT_BODY_BYTES
 from ts_handlers.errors import ConfigError
 from ts_handlers.operate import properties
+from ts_handlers.operate.archives import MAX_JAVA_INT
 
 _ADDRESS = re.compile(r"(https?)://([^:/]+)(?::(\d+))?/?", re.IGNORECASE)
 _DEFAULT_STARTUP_TIMEOUT_S = 120
@@ -71,6 +73,7 @@ class ServerConfig:
         management: HTTP address of the management API.
         metrics: HTTP address of the metrics; None where they are off.
         grpc: gRPC addresses.
+        max_response_bytes: Largest answer the frontend takes from a worker.
         initial_worker_port: Number of the first worker's socket.
         is_unix_workers: Whether workers listen on unix sockets (else on TCP ports of 127.0.0.1).
         is_token_required: Whether clients must send a token.
@@ -84,6 +87,7 @@ class ServerConfig:
     management: Address
     metrics: Address | None
     grpc: tuple[Address, ...]
+    max_response_bytes: int
     initial_worker_port: int
     is_unix_workers: bool
     is_token_required: bool
@@ -126,6 +130,7 @@ def read_server_config(path: Path) -> ServerConfig:
         management=_address(path, values, "management", 8081),
         metrics=_address(path, values, "metrics", 8082) if is_metrics else None,
         grpc=(_grpc(path, values, "inference", 7070), _grpc(path, values, "management", 7071)),
+        max_response_bytes=_body_bytes(values.get("max_response_size")),
         initial_worker_port=_port(path, values, "initial_worker_port", 9000),
         is_unix_workers=values.get("use_native_io", "true").lower() == "true",
         is_token_required=values.get("disable_token_authorization", "false").lower() != "true",
@@ -182,3 +187,12 @@ def _port(path: Path, values: Mapping[str, str], key: str, default: int) -> int:
     if not text.isascii() or not text.isdigit() or not 0 < int(text) < 65536:
         raise ConfigError(f"{path}: {key} is {text!r}; write a port, 1 to 65535")
     return int(text)
+
+
+def _body_bytes(text: str | None) -> int:
+    """Return a size as TorchServe reads it: one that is no 32-bit number is as if it were not there."""
+    try:
+        size = int(text or DEFAULT_BODY_BYTES)
+    except ValueError:
+        return DEFAULT_BODY_BYTES
+    return size if 0 < size <= MAX_JAVA_INT else DEFAULT_BODY_BYTES

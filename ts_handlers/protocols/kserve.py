@@ -128,36 +128,37 @@ def _instance(value: Any, instance_type: InstanceType) -> Any:
 
 
 def _wants_binary(body: Mapping[str, Any]) -> bool:
-    """Return whether the output tensor is asked for as raw bytes.
+    """Return whether the output tensor asks for itself to be raw bytes.
+
+    "binary_data_output" asks that of any output, and clients send it unasked; they all read JSON, too, by the header that
+    is not there, and JSON is what it gets.
 
     Raises:
         RequestError: 400, another output is asked for, or something else of it.
     """
-    wanted = _flag(body.get("parameters"), '"parameters"', "binary_data_output", is_open=True)
-    outputs = body.get("outputs", [])
+    outputs = body.get("outputs") or []
     if not isinstance(outputs, list) or not all(isinstance(output, Mapping) for output in outputs):
         raise RequestError('"outputs" must be a list of objects with a "name"', code="invalid_type")
-    for index, output in enumerate(outputs):
-        if output.get("name") != OUTPUT_NAME:
-            raise RequestError(
-                f'"outputs"[{index}] is {str(output.get("name"))[:40]!r}; the one output is {OUTPUT_NAME!r}: ask for '
-                'that, or leave "outputs" out',
-                code="unknown_output",
-            )
-        chosen = _flag(output.get("parameters"), f'"outputs"[{index}]: "parameters"', "binary_data")
-        wanted = chosen if "binary_data" in (output.get("parameters") or {}) else wanted
-    return wanted
+    wanted = [_check_output(output, f'"outputs"[{index}]') for index, output in enumerate(outputs)]
+    return any(wanted)
 
 
-def _flag(parameters: Any, where: str, name: str, *, is_open: bool = False) -> bool:
-    """Return a true or false of some parameters; others are refused, unless they may be any."""
-    given = {} if parameters is None else parameters
-    if not isinstance(given, Mapping) or type(given.get(name, False)) is not bool:
-        raise RequestError(f"{where} must be an object, its {name} true or false", code="invalid_type")
-    unknown = [] if is_open else [repr(key) for key in given if key != name]
+def _check_output(output: Mapping[str, Any], where: str) -> bool:
+    if output.get("name") != OUTPUT_NAME:
+        raise RequestError(
+            f"{where} is {str(output.get('name'))[:40]!r}; the one output is {OUTPUT_NAME!r}: ask for that, or leave "
+            '"outputs" out',
+            code="unknown_output",
+        )
+    parameters = output.get("parameters") or {}
+    if not isinstance(parameters, Mapping) or type(parameters.get("binary_data", False)) is not bool:
+        raise RequestError(
+            f'{where}: "parameters" must be an object, its binary_data true or false', code="invalid_type"
+        )
+    unknown = [repr(key) for key in parameters if key != "binary_data"]
     if unknown:
         raise RequestError(
-            f"{where} has {', '.join(unknown)[:200]}, which this server does not offer; leave it out",
+            f'{where}: "parameters" has {", ".join(unknown)[:200]}, which this server does not offer; leave it out',
             code="invalid_type",
         )
-    return bool(given.get(name, False))
+    return bool(parameters.get("binary_data", False))

@@ -62,7 +62,13 @@ def test_workers_learn_how_many_share_the_machine(write_config: Callable[[str], 
 
     threads = str(max(1, len(os.sched_getaffinity(0)) // 2))
     pools = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS"), threads)
-    assert environ == {"PATH": "/bin", "JAVA_HOME": "/jdk", "TS_HANDLERS_WORKERS": "2"} | pools
+    ours = {"TS_HANDLERS_WORKERS": "2", "TS_HANDLERS_MAX_RESPONSE_SIZE": "6553500"}
+    assert environ == {"PATH": "/bin", "JAVA_HOME": "/jdk"} | ours | pools
+
+
+def test_workers_learn_how_large_an_answer_may_be(write_config: Callable[[str], Path]) -> None:
+    config = read_server_config(write_config(MODELS + "max_response_size=70000\n"))
+    assert frontend_environ(config, Path("/jdk"), {})["TS_HANDLERS_MAX_RESPONSE_SIZE"] == "70000"
     assert frontend_environ(config, Path("/jdk"), {"OMP_NUM_THREADS": "7"})["OMP_NUM_THREADS"] == "7"
 
 

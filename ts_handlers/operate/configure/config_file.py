@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from ts_handlers.operate.configure.bodies import BodyPlan
 from ts_handlers.operate.configure.launcher import Launch
 from ts_handlers.operate.configure.plan import LATENCY_QUEUE_PER_WORKER, MIN_JOB_QUEUE_SIZE, Plan
 from ts_handlers.operate.properties import Entry
@@ -65,6 +66,7 @@ def make_entries(plan: Plan, layout: Layout, *, launch: Launch | None = None, pr
         *_model_entries(plan, layout),
         *_launcher_entries(launch, preload),
         *_frontend_entries(plan),
+        *_body_entries(plan.bodies),
         *_reach_entries(layout),
         *_metrics_entries(layout),
     ]
@@ -186,6 +188,28 @@ def _frontend_entries(plan: Plan) -> list[Entry]:
             "netty_client_threads",
             str(plan.netty_client_threads),
             "Threads that talk to the workers: they only copy bytes, so one for two CPUs, at most 4.",
+        ),
+    ]
+
+
+def _body_entries(bodies: BodyPlan) -> list[Entry]:
+    if bodies.largest_from is None:
+        why = "TorchServe's own: the models' limits (handler.limits) allow no larger ones."
+    elif bodies.largest_bytes <= bodies.max_request_bytes:
+        why = f"The largest that the limits of {bodies.largest_from} (handler.limits in its model-config.yaml) allow."
+    else:
+        why = (
+            f"The limits of {bodies.largest_from} allow {bodies.largest_bytes};\neight of this size fill the frontend's "
+            "heap, and larger ones are answered 413. More memory gives a larger heap, up to 1024 MB."
+        )
+    return [
+        Entry("max_request_size", str(bodies.max_request_bytes), f"Bytes of a request, at most. {why}"),
+        Entry(
+            "max_response_size",
+            str(bodies.max_response_bytes),
+            "Bytes of an answer, at most: a 32nd of the heap, for a whole batch is there at once. Handlers of ts_handlers\n"
+            "answer 413 instead of a larger one; TorchServe ends a worker that sends it. `ts-handlers serve` tells the\n"
+            "workers; where another program starts TorchServe, set TS_HANDLERS_MAX_RESPONSE_SIZE to the same number.",
         ),
     ]
 

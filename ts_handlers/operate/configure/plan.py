@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from ts_handlers.errors import OperatorError
 from ts_handlers.operate.archives import Archive
+from ts_handlers.operate.configure.bodies import BodyPlan, plan_bodies
 from ts_handlers.operate.configure.build_report import NO_REPORT, BuildReport
 from ts_handlers.operate.configure.shares import MIB, MemoryPlan
 from ts_handlers.operate.configure.workers import Demand, Profile, WorkerPlan, plan_workers
@@ -99,6 +100,7 @@ class Plan:
         profile: What the machine is to be good at.
         workers: The workers, and why there are so many.
         memory: What the memory allows.
+        bodies: How large requests and answers may be.
         models: In load order: TorchServe takes the version it loads first as a model's default.
         gpus: GPUs the workers may use.
         job_queue_size: Requests that may wait for one model.
@@ -113,6 +115,7 @@ class Plan:
     profile: Profile
     workers: WorkerPlan
     memory: MemoryPlan
+    bodies: BodyPlan
     models: tuple[ModelPlan, ...]
     gpus: int
     job_queue_size: int
@@ -146,7 +149,8 @@ def make_plan(
         reports: What the builds measured, by (model name, version).
 
     Raises:
-        OperatorError: The budget is no sensible number, or the workers do not fit into the memory.
+        OperatorError: The budget is no sensible number, an archive's limits cannot be read, or the workers do not fit into
+            the memory.
     """
     if not 0 < cpus <= MAX_CPUS:
         raise OperatorError(f"the CPU budget is {cpus:g}; give a number above 0 and up to {MAX_CPUS:g} with --cpus")
@@ -170,6 +174,7 @@ def make_plan(
         profile=options.profile,
         workers=workers,
         memory=memory,
+        bodies=plan_bodies(archives, heap_mb),
         models=tuple(models),
         gpus=options.gpus,
         job_queue_size=_job_queue_size(models, options.profile),

@@ -6,15 +6,22 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from ts_handlers.config import DEFAULT_BODY_BYTES
 from ts_handlers.operate.configure.shares import JVM_OVERHEAD_MB, memory_of
 from ts_handlers.operate.traps.finding import Finding
 from ts_handlers.operate.traps.loaded import LoadedModel, java_cpus, loaded_models
 from ts_handlers.operate.traps.subject import Subject
 
-DEFAULT_BODY_BYTES = 6_553_500
 _SMALL_BODY_BYTES = 64 * 1024
 _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
-_NEEDED_VARIABLES = ("PATH", "LD_LIBRARY_PATH", "LD_PRELOAD", "TS_HANDLERS_WORKERS", "OMP_NUM_THREADS")
+_NEEDED_VARIABLES = (
+    "PATH",
+    "LD_LIBRARY_PATH",
+    "LD_PRELOAD",
+    "TS_HANDLERS_WORKERS",
+    "TS_HANDLERS_MAX_RESPONSE_SIZE",
+    "OMP_NUM_THREADS",
+)
 """What a worker reads: the shell's paths, and what `ts-handlers serve` tells it."""
 
 
