@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from ts.protocol import otf_message_handler
 
-from ts_handlers.codec import BUFFER_BYTES, buffer_reads
+from ts_handlers.codec import BUFFER_BYTES, Repeated, buffer_reads, keep_repeated_fields
 
 if TYPE_CHECKING:
     from tests.model_dirs import ModelDirs
@@ -51,6 +51,10 @@ def field(content: bytes) -> bytes:
 def request(number: int, body: bytes) -> bytes:
     headers = b"".join(field(f"header-{index}".encode()) + field(b"value") for index in range(number))
     return field(b"id-%d" % number) + headers + END + field(b"body") + field(b"image/jpeg") + field(body) + END
+
+
+def form(*fields: tuple[bytes, bytes, bytes]) -> bytes:
+    return field(b"id") + END + b"".join(field(part) for parts in fields for part in parts) + END
 
 
 def message(*bodies: bytes) -> bytes:
@@ -144,3 +148,24 @@ def test_a_worker_of_torchserve_reads_through_a_buffer(model_dirs: ModelDirs) ->
     command = [sys.executable, "-c", WORKER, str(model_dirs.get("tiny-distilbert"))]
     result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert result.stdout.split()[-1:] == ["ts_handlers.codec"], result.stderr
+
+
+def test_fields_of_one_name_are_all_kept(codec: ModuleType, pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(codec, "_retrieve_request", codec._retrieve_request)
+    for _ in range(2):  # a second time changes nothing
+        keep_repeated_fields(codec)
+    frontend, worker = pair
+    several = form((b"image", b"image/png", b"1"), (b"who", b"", b"me"), (b"image", b"image/png", b"2"))
+    sender = send(frontend, b"I" + several + form((b"a", b"", b"x"), (b"b", b"", b"y")) + END)
+    _, (first, second) = codec.retrieve_msg(worker)
+    sender.join()
+    assert first["parameters"] == [
+        {"name": "image", "contentType": "image/png", "value": Repeated((b"1", b"2"))},
+        {"name": "who", "contentType": "", "value": b"me"},
+    ]
+    assert [parameter["value"] for parameter in second["parameters"]] == [b"x", b"y"]
+
+
+def test_a_codec_without_requests_is_left_alone(caplog: pytest.LogCaptureFixture) -> None:
+    keep_repeated_fields(ModuleType("codec"))
+    assert "has no _retrieve_request" in caplog.text

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -24,6 +25,17 @@ def read(instance: Any, **settings: Any) -> Any:
         bytearray(CONTENT),
         BASE64,
         f"data:image/png;base64,{BASE64}",
+        f"DATA:image/png;BASE64,{BASE64}",
+        f"data:;base64,{quote(BASE64)}",
+        f"data:image/png;charset=utf-8;base64,{BASE64}".encode(),
+        BASE64.rstrip("="),
+        BASE64.replace("+", "-").replace("/", "_"),
+        BASE64.replace("+", "-").replace("/", "_").rstrip("="),
+        f" {BASE64[:80]}\r\n  {BASE64[80:]} ",
+        BASE64.encode(),
+        base64.encodebytes(CONTENT),
+        {"image": BASE64.encode()},
+        {"image_bytes": {"b64": BASE64}, "key": "1"},
         base64.encodebytes(CONTENT).decode(),
         {"image": BASE64},
         {"b64": BASE64},
@@ -71,7 +83,10 @@ def test_options() -> None:
         ([[1], [1, 2]], "invalid_shape"),
         ([[[1.5, float("nan"), 0]]], "invalid_pixels"),
         ("not base64!", "invalid_base64"),
-        ("abc", "invalid_base64"),
+        ("abcde", "invalid_base64"),
+        (b"abcdefghijklmnopq" * 4 + b"!", "invalid_base64"),
+        (BASE64[:40] + " " + BASE64[41:], "invalid_base64"),
+        ("data:image/svg+xml,%3Csvg%3E", "invalid_base64"),
         ("Grüße", "invalid_base64"),
     ],
 )
@@ -86,3 +101,24 @@ def test_base64_is_measured_before_it_is_decoded() -> None:
         decode_base64("A" * 5336, 1000)
     assert (caught.value.status, caught.value.code) == (413, "image_too_large")
     assert len(decode_base64(base64.encodebytes(bytes(1000)).decode(), 1000)) == 1000
+
+
+@pytest.mark.parametrize("size", [*range(12), 40])
+def test_base64_of_any_length_is_read_without_its_padding(size: int) -> None:
+    content = CONTENT[-size:] if size else b""
+    for text in (base64.b64encode(content), base64.urlsafe_b64encode(content)):
+        assert decode_base64(text.decode().rstrip("="), 100) == content
+
+
+@pytest.mark.parametrize(
+    "start",
+    [b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a\x01\x00", b"BM\x46\x00\x00\x00", b"II*\x00", b"RIFF\x24\x00"],
+)
+def test_files_are_not_taken_for_base64(start: bytes) -> None:
+    assert read(start + b"A" * 100).content == start + b"A" * 100
+
+
+def test_base64_in_a_form_is_measured_as_well() -> None:
+    with pytest.raises(RequestError, match="this model takes 1000") as caught:
+        read(b"A" * 5336)
+    assert caught.value.status == 413

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.operate.configure.written import configured
+from ts_handlers.config import DEFAULT_BODY_BYTES
+from ts_handlers.errors import ConfigError
+from ts_handlers.operate.archives import Archive
+from ts_handlers.operate.configure.bodies import plan_bodies
+from ts_handlers.served import max_response_bytes
+
+LARGE_HEAP_MB = 1024
+
+
+def archive(task: str | None = None, **limits: Any) -> Archive:
+    settings = None if task is None else {"handler": {"task": task, "limits": limits}}
+    return Archive(Path("m.mar"), "m", "1.0", settings)
+
+
+@pytest.mark.parametrize(
+    ("task", "limits", "least", "most"),
+    [
+        (None, {}, DEFAULT_BODY_BYTES, DEFAULT_BODY_BYTES),
+        ("text-classification", {}, DEFAULT_BODY_BYTES, DEFAULT_BODY_BYTES),
+        (
+            "text-classification",
+            {"max_text_length": 2_000_000},
+            24_000_000,
+            24_000_000,
+        ),  # a pair, six bytes a character
+        ("text-classification", {"max_tokens": 10**6}, 76_800_000, 76_800_000),  # 128 of 100,000 characters
+        ("text-classification", {"max_tokens": 100_000}, 9_600_000, 9_600_000),
+        ("image-classification", {}, 4 / 3 * 20_000_000, 28_000_000),
+        ("object-detection", {"max_image_bytes": 60_000_000}, 80_000_000, 83_000_000),
+        ("image-segmentation", {"max_image_bytes": 1_000_000}, DEFAULT_BODY_BYTES, DEFAULT_BODY_BYTES),
+    ],
+)
+def test_requests_are_as_large_as_the_model_takes(task: str, limits: dict[str, Any], least: float, most: float) -> None:
+    assert least <= plan_bodies([archive(), archive(task, **limits)], LARGE_HEAP_MB).max_request_bytes <= most
+
+
+def test_the_heap_holds_eight_requests_and_thirty_two_answers() -> None:
+    bodies = plan_bodies([archive("image-classification", max_image_bytes=10**9)], 256)
+    assert (bodies.max_request_bytes, bodies.max_response_bytes) == (2**28 // 8, 2**28 // 32)
+    assert (bodies.largest_from, bodies.largest_bytes > 10**9) == ("m 1.0", True)
+
+
+def test_limits_that_cannot_be_read_are_named() -> None:
+    with pytest.raises(ConfigError, match=r"m\.mar: .*handler\.limits\.max_image_bytes"):
+        plan_bodies([archive("image-classification", max_image_bytes="many")], 256)
+
+
+@pytest.mark.parametrize(
+    ("limits", "expected"),
+    [
+        ("{}", "The largest that the limits of photo 1.0"),
+        ("{max_image_bytes: 900000000}", "eight of this size fill the frontend's heap"),
+        ("{max_image_bytes: 1000}", "TorchServe's own"),
+    ],
+)
+def test_the_file_says_why(write_mar: Callable[..., Path], limits: str, expected: str) -> None:
+    store = write_mar("photo", config=f"handler: {{task: image-classification, limits: {limits}}}\n").parent
+    values = configured(store)
+    assert int(values["max_request_size"]) >= DEFAULT_BODY_BYTES
+    assert int(values["max_response_size"]) >= DEFAULT_BODY_BYTES
+    assert expected in (store / "config.properties").read_text()
+
+
+def test_a_worker_reads_how_large_an_answer_may_be() -> None:
+    assert max_response_bytes({}) == DEFAULT_BODY_BYTES
+    assert max_response_bytes({"TS_HANDLERS_MAX_RESPONSE_SIZE": "70000"}) == 70_000
+    for text in ("", "0", "-1", "7x", "9" * 5000):
+        with pytest.raises(ConfigError, match="TS_HANDLERS_MAX_RESPONSE_SIZE"):
+            max_response_bytes({"TS_HANDLERS_MAX_RESPONSE_SIZE": text})
