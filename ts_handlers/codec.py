@@ -79,7 +79,7 @@ def _with_repeated_fields(
 ) -> Callable[[socket.socket], dict[str, Any] | None]:
     def retrieve_request(connection: socket.socket) -> dict[str, Any] | None:
         request = retrieve(connection)
-        parameters = request["parameters"] if request else ()
+        parameters: list[dict[str, Any]] = request["parameters"] if request else []
         if request and len(parameters) > len({parameter["name"] for parameter in parameters}):
             request["parameters"] = _merged(parameters)
         return request

@@ -69,10 +69,9 @@ def test_files_stay_bytes_where_instances_are_images() -> None:
 
 
 def test_a_body_of_nothing_but_the_one_element() -> None:
-    for instance_type, expected in (("text", "a text"), ("image", b"a text")):
-        row = {"body": b"a text"}
-        request = parse_request(row, Headers(head_length="0"), Reading(instance_type))
-        assert request == Request((expected,), Protocol.KSERVE_V2, is_many=True)
+    row, headers = {"body": b"a text"}, Headers(head_length="0")
+    assert parse_request(row, headers) == Request(("a text",), Protocol.KSERVE_V2, is_many=True)
+    assert parse_request(row, headers, Reading("image")).instances == (b"a text",)
 
 
 def test_json_tensors_with_a_head_length() -> None:
