@@ -16,7 +16,8 @@ DEFAULT_BODY_BYTES = 6_553_500
 """TorchServe's default of max_request_size and max_response_size."""
 
 RESPONSE_ENV = "TS_HANDLERS_MAX_RESPONSE_SIZE"
-"""Environment variable with the server's max_response_size, in bytes; `ts-handlers serve` sets it."""
+"""Environment variable with the server's max_response_size, in bytes; `ts-handlers serve` sets it. Without it
+a worker reads the file that the frontend was started with."""
 
 _BYTES_PER_CHARACTER = 6
 """Most of a character in JSON: \\uXXXX. Those beyond need twelve bytes and count as two in UTF-16."""

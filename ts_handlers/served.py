@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ts_handlers.config import DEFAULT_BODY_BYTES, RESPONSE_ENV
-from ts_handlers.errors import ConfigError
+from ts_handlers.frontend import max_response_bytes
 from ts_handlers.runtime import ModelFiles
 
 
@@ -55,15 +52,3 @@ class ServedModel:
             max_response_bytes=max_response_bytes(),
             owns_process=properties.get("owns_process", True),
         )
-
-
-def max_response_bytes(environ: Mapping[str, str] = os.environ) -> int:
-    """Return the largest answer the frontend takes: what the environment says, else TorchServe's default.
-
-    Raises:
-        ConfigError: TS_HANDLERS_MAX_RESPONSE_SIZE is no positive integer.
-    """
-    text = environ.get(RESPONSE_ENV, str(DEFAULT_BODY_BYTES)).strip()
-    if not text.isascii() or not text.isdigit() or len(text) > 10 or int(text) < 1:
-        raise ConfigError(f"{RESPONSE_ENV} is {text[:40]!r}; write max_response_size, a number of bytes")
-    return int(text)

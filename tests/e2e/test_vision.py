@@ -43,6 +43,14 @@ RIGHT = {
 SERVED = {"objects": "tiny-detr", "segments": "tiny-segformer"}
 
 
+MAX_RESPONSE_BYTES = 100_000
+
+
+def _write_property(file: Path, key: str, value: object) -> None:
+    lines = file.read_text().splitlines()
+    file.write_text("\n".join(f"{key}={value}" if line.startswith(f"{key}=") else line for line in lines))
+
+
 @pytest.fixture(scope="module")
 def server(model_dirs: ModelDirs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BackgroundServer]:
     """A real TorchServe with EfficientNet-Lite0, DETR and Segformer, whose batches wait long enough to fill."""
@@ -58,6 +66,7 @@ def server(model_dirs: ModelDirs, tmp_path_factory: pytest.TempPathFactory) -> I
             *("--set", "output.threshold=0.3" if name == "objects" else "output.mask=png"),
         )
     run_cli("configure", store, "--batch-size", 8, "--max-batch-delay-ms", 400, *free_port_options())
+    _write_property(store / "config.properties", "max_response_size", MAX_RESPONSE_BYTES)
     with (
         tempfile.TemporaryDirectory(prefix="ts-") as temporary,  # short: worker sockets are in it
         BackgroundServer(
@@ -103,9 +112,9 @@ def test_a_batch_with_broken_images_in_it(server: BackgroundServer) -> None:
     ]
 
 
-def multipart(*contents: bytes) -> tuple[bytes, str]:
+def multipart(*contents: bytes, name: str = "f{}") -> tuple[bytes, str]:
     parts = [
-        f'--x\r\nContent-Disposition: form-data; name="f{index}"; filename="{index}.png"\r\n'
+        f'--x\r\nContent-Disposition: form-data; name="{name.format(index)}"; filename="{index}.png"\r\n'
         f"Content-Type: image/png\r\n\r\n".encode()
         + content
         + b"\r\n"
@@ -127,6 +136,11 @@ def test_every_protocol(server: BackgroundServer) -> None:
     ):
         assert ask(server, path, body, content_type) == (200, expected), content_type
     assert ask(server, "/predictions/objects", *multipart(content, content)) == (200, [expected, expected])
+    assert ask(server, "/predictions/objects", *multipart(content, content, name="image")) == (
+        200,
+        [expected, expected],
+    )
+    assert ask(server, "/invocations?model_name=objects", content, "image/png") == (200, expected)
     status, v1 = ask(server, "/v1/models/objects:predict", {"instances": [{"b64": text}]})
     assert (status, v1) == (200, {"predictions": [expected]})
     tensor = {"name": "image", "shape": [1], "datatype": "BYTES", "data": [text]}
@@ -141,3 +155,27 @@ def test_a_mask_is_of_the_size_of_the_image(server: BackgroundServer) -> None:
     assert mask.shape == (90, 130) == (answer["height"], answer["width"])
     _, runs = ask(server, "/predictions/segments", {"b64": base64.b64encode(content).decode(), "mask": "rle"})
     assert np.concatenate([np.full(length, index) for index, length in runs["mask"]]).tolist() == mask.ravel().tolist()
+
+
+def test_an_answer_that_is_too_large_is_its_own_and_the_worker_lives(server: BackgroundServer) -> None:
+    small = encode(scene(60, 80, 5), "JPEG")
+    large = base64.b64encode(encode(scene(400, 500, 5), "JPEG")).decode()
+
+    def send(body: Any) -> tuple[int, Any]:
+        return ask(server, "/predictions/segments", body, "image/jpeg" if isinstance(body, bytes) else None)
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(send, [small, {"image": large, "mask": "list"}, *[small] * 6]))
+    assert [status for status, _ in answers] == [200, 413, *[200] * 6]
+    assert answers[1][1]["error"]["code"] == "response_too_large"
+    assert f"sends {MAX_RESPONSE_BYTES} at most" in answers[1][1]["error"]["message"]
+    status, _ = send({"image": large, "mask": "png"})
+    assert status == 200
+
+
+def test_errors_of_a_v2_route_are_strings(server: BackgroundServer) -> None:
+    for body, content_type in ((b"{", "application/json"), (b"", "image/png"), ({"inputs": []}, None)):
+        status, answer = ask(server, "/v2/models/segments/infer", body, content_type)
+        assert (status, type(answer["error"])) == (400, str)
+    status, answer = ask(server, "/predictions/segments", b"{", "application/json")
+    assert (status, answer["error"]["code"]) == (400, "invalid_json")

@@ -208,8 +208,7 @@ def _body_entries(bodies: BodyPlan) -> list[Entry]:
             "max_response_size",
             str(bodies.max_response_bytes),
             "Bytes of an answer, at most: a 32nd of the heap, for a whole batch is there at once. Handlers of ts_handlers\n"
-            "answer 413 instead of a larger one; TorchServe ends a worker that sends it. `ts-handlers serve` tells the\n"
-            "workers; where another program starts TorchServe, set TS_HANDLERS_MAX_RESPONSE_SIZE to the same number.",
+            "answer 413 instead of a larger one; TorchServe ends a worker that sends it.",
         ),
     ]
 

@@ -11,7 +11,6 @@ from ts_handlers.config import DEFAULT_BODY_BYTES
 from ts_handlers.errors import ConfigError
 from ts_handlers.operate.archives import Archive
 from ts_handlers.operate.configure.bodies import plan_bodies
-from ts_handlers.served import max_response_bytes
 
 LARGE_HEAP_MB = 1024
 
@@ -68,11 +67,3 @@ def test_the_file_says_why(write_mar: Callable[..., Path], limits: str, expected
     assert int(values["max_request_size"]) >= DEFAULT_BODY_BYTES
     assert int(values["max_response_size"]) >= DEFAULT_BODY_BYTES
     assert expected in (store / "config.properties").read_text()
-
-
-def test_a_worker_reads_how_large_an_answer_may_be() -> None:
-    assert max_response_bytes({}) == DEFAULT_BODY_BYTES
-    assert max_response_bytes({"TS_HANDLERS_MAX_RESPONSE_SIZE": "70000"}) == 70_000
-    for text in ("", "0", "-1", "7x", "9" * 5000):
-        with pytest.raises(ConfigError, match="TS_HANDLERS_MAX_RESPONSE_SIZE"):
-            max_response_bytes({"TS_HANDLERS_MAX_RESPONSE_SIZE": text})
