@@ -12,7 +12,8 @@ from pathlib import Path
 from ts_handlers.errors import OperatorError
 from ts_handlers.operate.server_config import Address, ServerConfig
 
-_TMPDIR_OPTION = "-Djava.io.tmpdir="
+TMPDIR_OPTION = "-Djava.io.tmpdir="
+"""Java's option for its temporary folder."""
 
 
 _PORT_OPTIONS = ("inference", "management", "metrics", "grpc-inference", "grpc-management")
@@ -43,8 +44,8 @@ def worker_socket(folder: Path, port: int) -> Path:
 def worker_socket_folder(vmargs: Sequence[str] = (), environ: Mapping[str, str] = os.environ) -> Path:
     """Return the frontend's temporary folder: `java.io.tmpdir`, TEMP (which TorchServe's launcher reads) or /tmp."""
     for option in reversed(vmargs):
-        if option.startswith(_TMPDIR_OPTION):
-            return Path(option.removeprefix(_TMPDIR_OPTION))
+        if option.startswith(TMPDIR_OPTION):
+            return Path(option.removeprefix(TMPDIR_OPTION))
     return Path(environ.get("TEMP") or "/tmp")  # noqa: S108 (it is Java's default, which does not read TMPDIR)
 
 

@@ -6,6 +6,7 @@ import argparse
 import fcntl
 import os
 import signal
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,11 +18,13 @@ from ts_handlers.cpu.share import threads_from_environ
 from ts_handlers.errors import OperatorError
 from ts_handlers.operate.configure.config_file import CONFIG_NAME
 from ts_handlers.operate.frontend import LOG_CONFIG, Frontend, frontend_command
+from ts_handlers.operate.idle import wait_idle
 from ts_handlers.operate.java import find_java
 from ts_handlers.operate.ports import check_free, remove_dead_sockets, worker_socket, worker_socket_folder
 from ts_handlers.operate.readiness import KEY_FILE_NAME, ManagementClient, WorkerFailedError, WorkerWatch, wait_ready
 from ts_handlers.operate.server_config import ServerConfig, read_server_config
 from ts_handlers.operate.stop_signals import StopRequested, ignore_stop_signals, stop_on_signals
+from ts_handlers.operate.temporary import own_temporary
 
 HELP = "run TorchServe in the foreground on a configured folder"
 
@@ -29,7 +32,10 @@ READY = "ready"
 """First word of the line that is printed once every worker of every model is ready."""
 
 STOP_GRACE_S = 20.0
-"""How long Java may take to end; Kubernetes kills a container 30 s after it asked."""
+"""How long a server may take to answer what it has, and to end; Kubernetes kills a container 30 s after it asked."""
+
+_JAVA_END_S = 5.0
+"""Part of that for Java itself, which has nothing left to answer by then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         type=float,
         default=STOP_GRACE_S,
-        help="seconds TorchServe may take to end (default: %(default)g)",
+        help="seconds to answer what was accepted, and to end (default: %(default)g); a second signal ends at once",
     )
 
 
@@ -76,16 +82,20 @@ def run(args: argparse.Namespace) -> int:
     if not args.log_config.is_file():
         raise OperatorError(f"there is no log configuration {args.log_config}; leave --log-config out for ours")
     java = find_java()
-    temporary = Path(os.environ["TEMP"]) if os.environ.get("TEMP") else None
-    command = frontend_command(java, config, directory, log_config=args.log_config, temporary=temporary)
-    with claim_run_folder(args.run_dir or directory / "run") as folder:
-        sockets_folder = worker_socket_folder(config.vmargs)
+    with (
+        claim_run_folder(args.run_dir or directory / "run") as folder,
+        own_temporary(folder.path, config.vmargs) as temporary,
+    ):
+        command = frontend_command(java, config, directory, log_config=args.log_config, temporary=temporary)
+        sockets_folder = temporary or worker_socket_folder(config.vmargs)
         sockets = [worker_socket(sockets_folder, port) for port in config.worker_ports]
         check_free(config, sockets_folder)
         remove_dead_sockets(sockets)
         folder.key_file.unlink(missing_ok=True)
         print(f"TorchServe on Java {java.version} ({java.source}); logs in {folder.logs}", flush=True)
         environ = frontend_environ(config, java.home)
+        if temporary is not None:
+            environ["TMPDIR"] = str(temporary)
         try:
             return _serve(config, folder, command, environ, args.stop_grace_s)
         finally:
@@ -163,11 +173,25 @@ def _attend(
         _stop(frontend, signal.SIGTERM, stop_grace_s)
         raise
     except StopRequested as stop:
-        print(f"stopping ({signal.Signals(stop.number).name})", flush=True)
-        _stop(frontend, stop.number, stop_grace_s)
+        print(f"stopping ({signal.Signals(stop.number).name}): a second signal ends at once", flush=True)
+        _drain_and_stop(frontend, stop_grace_s)
         return 0
     ignore_stop_signals()
     return code
+
+
+def _drain_and_stop(frontend: Frontend, grace_s: float) -> None:
+    """Let the workers answer what was accepted, within the time, then end the frontend."""
+    deadline = time.monotonic() + grace_s
+    try:
+        left = wait_idle(frontend.pid, max(0.0, grace_s - _JAVA_END_S), lambda: frontend.poll() is None)
+        if left:
+            print(f"not all was answered within {grace_s:g} s: {left}", flush=True)
+    except StopRequested:
+        ignore_stop_signals()
+        frontend.kill()
+        return
+    _stop(frontend, signal.SIGTERM, max(1.0, deadline - time.monotonic()))
 
 
 def _stop(frontend: Frontend, number: int, grace_s: float) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import signal
-import tempfile
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -14,7 +15,7 @@ import pytest
 
 from ts_handlers.cli import main
 from ts_handlers.operate.background import BackgroundServer
-from ts_handlers.operate.ports import free_port_options, worker_socket, worker_socket_folder
+from ts_handlers.operate.ports import free_port_options
 from ts_handlers.operate.readiness import ManagementClient, WorkerFailedError
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("without_torch")]
@@ -29,16 +30,19 @@ def handle(rows, context):
 """
 
 
-@pytest.fixture
-def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder for what TorchServe unpacks, which a killed one leaves; short, because worker sockets are in it, too."""
-    with tempfile.TemporaryDirectory(prefix="ts-") as folder:
-        monkeypatch.setenv("TEMP", folder)
-        yield Path(folder)
+SLOW = """
+import time
+
+def handle(rows, context):
+    if rows is None:
+        return None
+    time.sleep(0.5)
+    return [{"answer": index} for index, row in enumerate(rows)]
+"""
 
 
 @pytest.fixture
-def configured(write_mar: Callable[..., Path], temporary: Path) -> Callable[..., BackgroundServer]:
+def configured(write_mar: Callable[..., Path]) -> Callable[..., BackgroundServer]:
     """Configure a store with one model on free ports."""
 
     def configure(handler: str, *, workers: int = 1) -> BackgroundServer:
@@ -66,8 +70,7 @@ def ask(
 def assert_nothing_is_left(server: BackgroundServer, children: list[psutil.Process], timeout_s: float) -> None:
     _, alive = psutil.wait_procs(children, timeout=timeout_s)
     assert alive == []
-    folder = worker_socket_folder(server.config.vmargs)
-    assert not any(worker_socket(folder, port).exists() for port in server.config.worker_ports)
+    assert not (server.run_dir / "tmp").exists()
 
 
 def test_it_serves_with_tokens_lets_no_other_in_and_leaves_nothing_behind(
@@ -115,9 +118,12 @@ def test_whichever_process_is_killed_the_others_go_too_and_the_next_server_start
     with server:
         children = psutil.Process(server.pid).children(recursive=True)
         assert server.stop(signal.SIGKILL) == -signal.SIGKILL
-        assert_nothing_is_left(server, children, 20)
+        assert psutil.wait_procs(children, timeout=20)[1] == []
+        left = {file.name for file in (server.run_dir / "tmp" / "models").iterdir()}
+        assert left
 
-    with server:  # what was left does not keep the next one from starting
+    with server:  # what was left does not keep the next one from starting, which removes it
+        assert left.isdisjoint(file.name for file in (server.run_dir / "tmp" / "models").iterdir())
         assert ask(server, "GET", "/ping", token=server.token())[0] == 200
         children = psutil.Process(server.pid).children(recursive=True)
         java = next(child for child in children if "java" in child.name())
@@ -138,3 +144,49 @@ def test_a_model_that_cannot_be_loaded_is_reported_and_not_waited_for(
 
     assert "model_log.log" in str(caught.value)
     assert time.monotonic() - start < 90
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_what_was_accepted_is_answered_before_the_server_ends(
+    number: signal.Signals, configured: Callable[..., BackgroundServer]
+) -> None:
+    server = configured(SLOW)
+    answers: list[int] = []
+
+    def send(token: str) -> None:
+        answers.append(ask(server, "POST", "/predictions/echo", token=token, body="{}")[0])
+
+    with server:
+        token = server.token()
+        clients = [threading.Thread(target=send, args=(token,)) for _ in range(20)]  # three batches of eight
+        for client in clients:
+            client.start()
+        time.sleep(0.3)
+        children = psutil.Process(server.pid).children(recursive=True)
+        assert server.stop(number) == 0
+        for client in clients:
+            client.join()
+    assert answers == [200] * 20
+    assert_nothing_is_left(server, children, 1)
+
+
+def test_a_second_signal_ends_at_once(configured: Callable[..., BackgroundServer]) -> None:
+    server = configured(SLOW.replace("0.5", "60"))
+    with server:
+        token = server.token()
+
+        def send() -> None:
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                ask(server, "POST", "/predictions/echo", token=token, body="{}")
+
+        client = threading.Thread(target=send)
+        client.start()
+        time.sleep(0.5)
+        process = psutil.Process(server.pid)
+        children = process.children(recursive=True)
+        process.send_signal(signal.SIGTERM)
+        time.sleep(1)
+        assert process.is_running()
+        assert server.stop(signal.SIGTERM) == 0
+        client.join()
+    assert_nothing_is_left(server, children, 1)

@@ -1,0 +1,97 @@
+"""Which workers have something to answer, read from the kernel: it needs no token, and a handler that sleeps counts, too."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from itertools import pairwise
+from pathlib import Path
+
+import psutil
+
+_WORKER_SCRIPT = "model_service_worker"
+_ADDRESS_OPTIONS = ("--sock-name", "--port")
+
+_POLL_S = 0.1
+_QUIET_POLLS = 4
+"""So often in a row no worker may be busy: a request that Java has and no worker yet is seen by the next look."""
+
+_IDLE_CPU_S = 0.011
+"""CPU time that an idle worker may take between two looks, where the kernel does not say what it waits for: one tick."""
+
+
+def wait_idle(java_pid: int, timeout_s: float, is_running: Callable[[], bool] = lambda: True) -> str:
+    """Wait until no worker of a frontend has a request; return what is still busy when the time is up, "" for nothing.
+
+    A worker that is being loaded counts as busy: requests may wait for it.
+
+    Args:
+        java_pid: The frontend.
+        timeout_s: Seconds to wait at most.
+        is_running: Whether the frontend still is.
+    """
+    deadline = time.monotonic() + timeout_s
+    cpu_s: dict[int, float] = {}
+    num_quiet = 0
+    while is_running():
+        workers = list(workers_of(java_pid))
+        busy = [worker for worker in workers if not _is_waiting(worker, cpu_s)]
+        num_quiet = 0 if busy else num_quiet + 1
+        if num_quiet >= _QUIET_POLLS:
+            return ""
+        if time.monotonic() > deadline:
+            return f"{len(busy)} of {len(workers)} workers have not answered yet"
+        time.sleep(_POLL_S)
+    return ""
+
+
+def workers_of(java_pid: int) -> Iterator[psutil.Process]:
+    """Return the workers that a frontend has started."""
+    with suppress(psutil.Error):
+        for child in psutil.Process(java_pid).children(recursive=True):
+            with suppress(psutil.Error):
+                if any(_WORKER_SCRIPT in word for word in child.cmdline()):
+                    yield child
+
+
+def _is_waiting(worker: psutil.Process, cpu_s: dict[int, float]) -> bool:
+    """Say whether a worker waits for its next request; one that has ended has none."""
+    try:
+        waits_on = _descriptor_waited_on(worker.pid)
+        if waits_on is not None:
+            return waits_on in _connections(worker)
+        times = worker.cpu_times()
+    except psutil.NoSuchProcess:
+        return True
+    except psutil.Error:
+        return False
+    before, cpu_s[worker.pid] = cpu_s.get(worker.pid, -1.0), times.user + times.system
+    return cpu_s[worker.pid] - before <= _IDLE_CPU_S
+
+
+def _descriptor_waited_on(pid: int) -> int | None:
+    """Return the first argument of the system call that a process's main thread is in; -1 where it computes.
+
+    None where the kernel does not tell (proc(5), /proc/PID/syscall: another user's process, or a container without ptrace).
+    """
+    try:
+        words = Path(f"/proc/{pid}/syscall").read_text(encoding="ascii").split()
+    except OSError:
+        return None
+    return int(words[1], 16) if len(words) > 2 else -1
+
+
+def _connections(worker: psutil.Process) -> set[int]:
+    """Return the descriptors of a worker's connections with its frontend: those at the address it was started with."""
+    words = worker.cmdline()
+    addresses = {word for option, word in pairwise(words) if option in _ADDRESS_OPTIONS}
+    return {
+        connection.fd
+        for connection in worker.net_connections("all")
+        if connection.status != psutil.CONN_LISTEN and _address(connection.laddr) in addresses
+    }
+
+
+def _address(local: object) -> str:
+    return str(getattr(local, "port", local))
