@@ -7,6 +7,7 @@ whatever it is fed and in whatever format it came.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from ts_handlers.build.forms.pixels import read_segmentation
 from ts_handlers.build.forms.probe import Probe
@@ -50,7 +51,9 @@ def read_outputs(task: str, found: Probe, labels: Labels | None, what: str, *, i
         note = f"the outputs {', '.join(first)} are left to --handler; the task's own would refuse them: {error}"
         return Reading({_name(name): name for name in first}, {}, labels or (), (note,))
     if not is_free:
-        return reading
+        left = [name for name in first if name not in reading.keys.values()]
+        note = f"of the outputs {', '.join(reading.keys.values())} is read, and {', '.join(left)} is left out"
+        return replace(reading, notes=(note, *reading.notes)) if left else reading
     others = {_name(name): name for name in first if name not in (*reading.keys, *reading.keys.values())}
     return Reading({**reading.keys, **others}, reading.output, reading.labels, reading.notes)
 
