@@ -16,6 +16,7 @@ EDGE = 1e-3
 """How far a score may be past 0 or 1, and a sum of scores from 1: half precision has three digits."""
 
 _LEAST_CHANGE = 1e-6
+_LEAST_SUM = 1.5
 
 
 def closing_function(rows: Array, far: Array) -> Literal["softmax", "sigmoid"] | None:
@@ -48,6 +49,20 @@ def _are_whole(found: Probe, key: str) -> bool:
     return bool((values == np.rint(values)).all() and (values != values[0]).any())
 
 
+def _refuse_percents(rows: Array, what: str) -> None:
+    """Refuse scores that sum to something else than 1: they are no logits.
+
+    Raises:
+        OperatorError: They do.
+    """
+    sums = rows.astype(np.float64).sum(axis=1)
+    is_constant = np.ptp(sums) <= EDGE * sums[0] and np.ptp(rows, axis=0).max() > _LEAST_CHANGE
+    if rows.shape[1] > 1 and rows.min() >= 0 and sums[0] > _LEAST_SUM and is_constant:
+        raise OperatorError(
+            f"{what} gives scores that sum to {sums[0]:.4g} on every picture; let it give scores that sum to 1, or logits"
+        )
+
+
 def read_classification(found: Probe, labels: Labels | None, what: str) -> Reading:
     """Find a classifier's logits, or scores.
 
@@ -76,6 +91,7 @@ def read_classification(found: Probe, labels: Labels | None, what: str) -> Readi
         for some in (found.pictures, found.far)
     )
     output: dict[str, Any] = {}
+    _refuse_percents(rows, what)
     function = closing_function(rows, far)
     if function is not None:
         notes.append(function_note(function))
