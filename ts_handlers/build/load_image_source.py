@@ -139,6 +139,8 @@ def _load_module(path: Path, task: str, given: Given, common: dict[str, Any], wo
     if batch_size not in (None, 1):
         raise OperatorError(f"{path} takes {batch_size} pictures a call; export it with a dynamic batch, or with 1")
     taken, notes = _input_form(path, common, size, layout, is_integer=not loaded.dtype.is_floating_point)
+    if loaded.shape is None and not _runs(loaded.run(), taken) and _runs(loaded.run(), replace(taken, layout="NHWC")):
+        layout, taken = "NHWC", replace(taken, layout="NHWC")
     reading, batch_size, labels = _read(loaded.run(), taken, path, task, given, batch_size)
     check_scale(path, scale_of_module(loaded.module, loaded.example(taken)), common["preprocessing"])
     return ImageSource(
@@ -198,6 +200,15 @@ def _input_form(
         )
     usual = made or preprocessing.resized(*TYPICAL_SIZE)
     return InputForm(usual, layout, preprocessing.scale, preprocessing.shift, is_integer), notes
+
+
+def _runs(run: Run, form: InputForm) -> bool:
+    """Say whether a model that names no shape takes pictures of this layout."""
+    try:
+        run(form.values(np.zeros((*form.size, 3))))
+    except Exception:  # noqa: BLE001  # what is wrong is said where the model is read
+        return False
+    return True
 
 
 def _read(

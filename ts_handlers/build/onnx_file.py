@@ -103,7 +103,9 @@ class OnnxModel:
         import onnxruntime as ort
 
         try:
-            self._session: Any = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+            options = ort.SessionOptions()
+            options.log_severity_level = 4  # what fails is raised, too; some of it is only tried
+            self._session: Any = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's errors have no common base class
             raise OperatorError(f"ONNX Runtime cannot load the model: {all_lines(error)}") from error
         self._types = {item.name: _NUMPY_TYPES.get(item.type, np.float32) for item in self._session.get_inputs()}

@@ -6,7 +6,8 @@ whatever it is fed and in whatever format it came.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from ts_handlers.build.forms.pixels import read_segmentation
 from ts_handlers.build.forms.probe import Probe
@@ -36,23 +37,34 @@ def read_outputs(task: str, found: Probe, labels: Labels | None, what: str, *, i
         OperatorError: It returns nothing that the task's handler can read, or another number of labels.
     """
     first = found.pictures[0]
-    for name, array in first.items():
-        if array.shape[:1] != (1,):
-            raise OperatorError(
-                f"{what} gives {shapes(first)} of one picture: the first axis of {name} is not that of pictures; export it "
-                "with one"
-            )
+    usable = [name for name, array in first.items() if array.shape[:1] == (1,)]
+    if not usable or (is_free and len(usable) < len(first)):
+        others = ", ".join(name for name in first if name not in usable) or "any"
+        raise OperatorError(
+            f"{what} gives {shapes(first)} of one picture: the first axis of {others} is not that of pictures; export it "
+            "with one"
+        )
     try:
-        reading = _READERS[task](found, labels, what)
+        reading = _READERS[task](_without_others(found, usable), labels, what)
     except OperatorError as error:
         if not is_free:
             raise
         note = f"the outputs {', '.join(first)} are left to --handler; the task's own would refuse them: {error}"
         return Reading({_name(name): name for name in first}, {}, labels or (), (note,))
     if not is_free:
-        return reading
-    others = {_name(name): name for name in first if name not in (*reading.keys, *reading.keys.values())}
-    return Reading({**reading.keys, **others}, reading.output, reading.labels, reading.notes)
+        left = [name for name in first if name not in reading.keys.values()]
+        note = f"of the outputs {', '.join(reading.keys.values())} is read, and {', '.join(left)} is left out"
+        return replace(reading, notes=(note, *reading.notes)) if left else reading
+    unread = {_name(name): name for name in first if name not in (*reading.keys, *reading.keys.values())}
+    return Reading({**reading.keys, **unread}, reading.output, reading.labels, reading.notes)
+
+
+def _without_others(found: Probe, names: Sequence[str]) -> Probe:
+    """Leave out outputs that are not one row a picture, a loss or a table of anchors, say."""
+    pictures, far = (
+        [{name: outputs[name] for name in names} for outputs in some] for some in (found.pictures, found.far)
+    )
+    return replace(found, pictures=pictures, far=far)
 
 
 def _name(key: str) -> str:

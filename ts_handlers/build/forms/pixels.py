@@ -9,6 +9,7 @@ import numpy as np
 from ts_handlers.batch import Array
 from ts_handlers.build.forms.probe import Probe
 from ts_handlers.build.forms.reading import Labels, Reading, name_labels, one_output
+from ts_handlers.build.forms.scores import EDGE
 from ts_handlers.errors import OperatorError
 from ts_handlers.masks import Pixels
 
@@ -52,7 +53,7 @@ def _has_labels_last(shape: tuple[int, ...], labels: Labels | None) -> bool:
 
 
 def _read_plane(key: str, planes: Sequence[Array], far: Sequence[Array], labels: Labels | None, what: str) -> Reading:
-    pixels = _kind(planes, far)
+    pixels = _kind(planes, far, what)
     if pixels == "index":
         note = f"the model gives the index of each pixel's label (output.pixels: {pixels})"
         return Reading({"logits": key}, {"pixels": pixels}, _of_indices(planes, labels, what), (note,))
@@ -65,14 +66,24 @@ def _read_plane(key: str, planes: Sequence[Array], far: Sequence[Array], labels:
     return Reading({"logits": key}, {"pixels": pixels}, labels, (*notes, *more))
 
 
-def _kind(planes: Sequence[Array], far: Sequence[Array]) -> Pixels:
-    """Say what one number a pixel is: whole ones are indices; what is always between 0 and 1 is a probability."""
+def _kind(planes: Sequence[Array], far: Sequence[Array], what: str) -> Pixels:
+    """Say what one number a pixel is: whole ones are indices; what is always between 0 and 1 is a probability.
+
+    Raises:
+        OperatorError: It is never below 0 and above 1: no logit (a depth, or a probability times 255).
+    """
     values = np.concatenate([plane.ravel() for plane in planes])
     if values.dtype.kind in "iub" or ((values == np.rint(values)) & (values >= 0)).all():
         return "index"
     every = np.concatenate([values, *(plane.ravel() for plane in far)])
     every = every[np.isfinite(every)]
-    return "probability" if every.min(initial=0) >= 0 and every.max(initial=0) <= 1 else "logit"
+    lowest, highest = every.min(initial=0), every.max(initial=0)
+    if lowest >= 0 and highest > 1 + EDGE:
+        raise OperatorError(
+            f"{what}, from {every.min():.3g} to {highest:.3g}, which are neither probabilities, from 0 to 1, nor logits, of "
+            "which some are below 0; let the model give one of them"
+        )
+    return "probability" if lowest >= -EDGE and highest <= 1 + EDGE else "logit"
 
 
 def _of_indices(planes: Sequence[Array], labels: Labels | None, what: str) -> Labels:

@@ -12,10 +12,11 @@ from ts_handlers.build.forms.reading import Labels, Reading, name_labels, one_ou
 from ts_handlers.errors import OperatorError
 from ts_handlers.outputs import one_axis
 
-_EDGE = 1e-3
+EDGE = 1e-3
 """How far a score may be past 0 or 1, and a sum of scores from 1: half precision has three digits."""
 
 _LEAST_CHANGE = 1e-6
+_LEAST_SUM = 1.5
 
 
 def closing_function(rows: Array, far: Array) -> Literal["softmax", "sigmoid"] | None:
@@ -27,9 +28,9 @@ def closing_function(rows: Array, far: Array) -> Literal["softmax", "sigmoid"] |
     """
     every = np.concatenate([rows.reshape(-1, rows.shape[-1]), far.reshape(-1, rows.shape[-1])]).astype(np.float64)
     every = every[np.isfinite(every).all(axis=1)]
-    if not len(every) or every.min() < -_EDGE or every.max() > 1 + _EDGE:
+    if not len(every) or every.min() < -EDGE or every.max() > 1 + EDGE:
         return None
-    if rows.shape[-1] > 1 and np.abs(every.sum(axis=1) - 1).max() <= _EDGE * np.sqrt(rows.shape[-1]):
+    if rows.shape[-1] > 1 and np.abs(every.sum(axis=1) - 1).max() <= EDGE * np.sqrt(rows.shape[-1]):
         return "softmax"
     return "sigmoid" if np.ptp(every, axis=0).max() > _LEAST_CHANGE else None  # a constant shows nothing
 
@@ -41,6 +42,25 @@ def function_note(function: str) -> str:
         f"the model ends in a {function}: its outputs on all probes are {why}. They are the scores "
         "(output.function_to_apply: none, which --set overrides)"
     )
+
+
+def _are_whole(found: Probe, key: str) -> bool:
+    values = np.concatenate([outputs[key].ravel() for outputs in found.pictures])
+    return bool((values == np.rint(values)).all() and (values != values[0]).any())
+
+
+def _refuse_percents(rows: Array, what: str) -> None:
+    """Refuse scores that sum to something else than 1: they are no logits.
+
+    Raises:
+        OperatorError: They do.
+    """
+    sums = rows.astype(np.float64).sum(axis=1)
+    is_constant = np.ptp(sums) <= EDGE * sums[0] and np.ptp(rows, axis=0).max() > _LEAST_CHANGE
+    if rows.shape[1] > 1 and rows.min() >= 0 and sums[0] > _LEAST_SUM and is_constant:
+        raise OperatorError(
+            f"{what} gives scores that sum to {sums[0]:.4g} on every picture; let it give scores that sum to 1, or logits"
+        )
 
 
 def read_classification(found: Probe, labels: Labels | None, what: str) -> Reading:
@@ -60,12 +80,18 @@ def read_classification(found: Probe, labels: Labels | None, what: str) -> Readi
     row = one_axis(first[key][0])
     if row.ndim != 1 or not row.size:
         raise OperatorError(f"{what} gives the output {key} of the shape {list(first[key].shape)}; {needed}")
+    if row.dtype.kind in "iub" or (len(row) == 1 and _are_whole(found, key)):
+        raise OperatorError(
+            f"{what} gives the output {key} of the shape {list(first[key].shape)} in whole numbers, the index of the best "
+            f"label, say; {needed}: leave out what comes after the scores"
+        )
     labels, notes = name_labels(labels, len(row), what, f"{len(row)} scores (output {key} {list(first[key].shape)})")
     rows, far = (
         np.reshape([one_axis(outputs[key][0]) for outputs in some], (-1, len(row)))
         for some in (found.pictures, found.far)
     )
     output: dict[str, Any] = {}
+    _refuse_percents(rows, what)
     function = closing_function(rows, far)
     if function is not None:
         notes.append(function_note(function))

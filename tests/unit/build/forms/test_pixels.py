@@ -112,6 +112,7 @@ def test_indices_are_taken_from_the_nearest_position(given: Path) -> None:
         (OF_THREE["index"], ("a", "b"), "whole numbers from 0 to 2, and 2 labels are named"),
         (OF_THREE["index"], None, "indices of labels, and not how many labels there are"),
         (lambda logits: (logits[:, :1] > 0).to(torch.uint8) * 255, ("a", "b"), "whole numbers from 0 to 255"),
+        (lambda logits: logits[:, :1].sigmoid() * 255, ("a", "b"), "neither probabilities, from 0 to 1, nor logits"),
         (lambda logits: logits[:, :1], NAMES, r"one number a pixel, which is 2 labels, and 3 labels are named"),
         (lambda logits: logits.mean((2, 3)), NAMES, r"of the shape \[1, 3\]; image-segmentation needs"),
         (lambda logits: (logits, logits + 1), NAMES, "2 of these could be it"),

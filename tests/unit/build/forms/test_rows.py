@@ -63,6 +63,17 @@ def test_a_graph_of_four_rows(given: Path) -> None:
         serve(path, given)
 
 
+@pytest.mark.parametrize("form", WRITERS)
+def test_channels_last(form: str, given: Path) -> None:
+    class Last(Classifier):
+        def forward(self, x: torch.Tensor) -> Any:
+            return self.logits(x.permute(0, 3, 1, 2))
+
+    write, backend = WRITERS[form]
+    served = serve(write(given, Last(), PIXELS.permute(0, 2, 3, 1).repeat(2, 1, 1, 1)), given, backend=backend)
+    assert served.answer() == right()
+
+
 def test_the_reason_of_a_failure_is_said(given: Path) -> None:
     class Wider(torch.nn.Module):
         def __init__(self) -> None:

@@ -110,6 +110,12 @@ def test_the_output_that_fits_is_taken(form: str, given: Path) -> None:
     assert served.answer() == pytest.approx(expected(torch.nn.Softmax(-1)), abs=1e-5)
 
 
+def test_a_loss_beside_the_scores_is_left_out(given: Path) -> None:
+    served = serve(write_onnx(given, Classifier(lambda logits: (logits.sum(), logits))), given)
+    assert served.answer() == pytest.approx(expected(torch.nn.Softmax(-1)), abs=1e-5)
+    assert "is left out" in served.said[0]
+
+
 @pytest.mark.parametrize(
     ("tail", "names", "message"),
     [
@@ -124,10 +130,14 @@ def test_the_output_that_fits_is_taken(form: str, given: Path) -> None:
             NAMES,
             r"of the shape \[1, 3, 2\]; image-classification needs",
         ),
+        (lambda logits: logits.argmax(1), None, "in whole numbers, the index of the best label, say"),
+        (lambda logits: logits.argmax(1, keepdim=True).float(), ("a",), r"\[1, 1\] in whole numbers"),
+        (lambda logits: (logits.softmax(1) * 255).to(torch.uint8), NAMES, r"\[1, 3\] in whole numbers"),
+        (lambda logits: logits.softmax(1) * 100, NAMES, "gives scores that sum to 100 on every picture"),
         (lambda logits: logits.sum(), NAMES, r"gives .* \[\] of one picture"),
     ],
 )
-def test_what_is_refused(tail: Any, names: tuple[str, ...], message: str, given: Path) -> None:
+def test_what_is_refused(tail: Any, names: tuple[str, ...] | None, message: str, given: Path) -> None:
     with pytest.raises(OperatorError, match=message):
         serve(write_onnx(given, Classifier(tail)), given, names=names)
 
