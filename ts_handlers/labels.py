@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from ts_handlers.errors import ConfigError
+from ts_handlers.reading import parse_json
 
 LABELS_FILE = "index_to_name.json"
 
@@ -23,7 +23,7 @@ def read_labels(model_dir: Path, *, are_keys: bool = True) -> tuple[str, ...]:
     file = model_dir / LABELS_FILE
     if not file.is_file():
         raise ConfigError('index_to_name.json is not in the archive; add it: {"0": "NEGATIVE", "1": "POSITIVE"}')
-    names = json.loads(file.read_text(encoding="utf-8"))
+    names = parse_json(file.read_text(encoding="utf-8"))
     if not isinstance(names, dict) or set(names) != {str(index) for index in range(len(names))}:
         raise ConfigError('index_to_name.json must map "0", "1", ... to the names of the labels, without a gap')
     values = [names[str(index)] for index in range(len(names))]

@@ -7,7 +7,6 @@ from loading.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from ts_handlers.errors import ConfigError
 from ts_handlers.preprocessing import Channels, Preprocessing, Resize, Size
 from ts_handlers.preprocessor_reader import BICUBIC, BILINEAR, Reader
 from ts_handlers.processor_classes import ProcessorClass, class_name, find_class
+from ts_handlers.reading import parse_json
 
 PREPROCESSOR_FILE = "preprocessor_config.json"
 PROCESSOR_FILE = "processor_config.json"
@@ -37,7 +37,7 @@ def read_preprocessing(file: Path) -> Preprocessing:
             f"{file.name} is not in the archive; it says how pictures are resized and normalized: add the model's own"
         )
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
+        values = parse_json(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ConfigError(f"{file.name} is no JSON: {error}") from error
     return parse_preprocessing(values, file.name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from tokenizers import Encoding, Tokenizer
 from ts_handlers.batch import ModelInput
 from ts_handlers.config import TokenizerConfig
 from ts_handlers.errors import ConfigError, PayloadTooLargeError, RequestError
+from ts_handlers.reading import parse_json
 
 NO_MAX_LENGTH = 10**6
 """transformers writes a number far above this one where a tokenizer has no maximum."""
@@ -190,7 +190,7 @@ def require_tokens(encoding: Encoding, *names: str) -> None:
 def _read_settings(file: Path) -> Mapping[str, Any]:
     if not file.is_file():
         return {}
-    settings = json.loads(file.read_text(encoding="utf-8"))
+    settings = parse_json(file.read_text(encoding="utf-8"))
     return settings if isinstance(settings, Mapping) else {}
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from ts_handlers.cpu.features import TARGETS
 from ts_handlers.errors import OperatorError
+from ts_handlers.reading import parse_yaml
 from ts_handlers.tasks import NAME_PATTERN, TASKS
 
 HELP = "package a model into a .mar"
@@ -227,16 +228,14 @@ def parse_settings(pairs: list[str]) -> dict[str, Any]:
     Raises:
         OperatorError: A pair without "=", a value that is no YAML, or a key under a value.
     """
-    import yaml
-
     tree: dict[str, Any] = {}
     for pair in pairs:
         key, equals, text = pair.partition("=")
         if not key or not equals:
             raise OperatorError(f"--set {pair}: write KEY=VALUE, as output.top_k=1")
         try:
-            value = yaml.safe_load(text)
-        except (yaml.YAMLError, ValueError) as error:
+            value = parse_yaml(text)
+        except ValueError as error:
             raise OperatorError(f"--set {pair}: the value is no YAML") from error
         node = tree
         *parents, leaf = key.split(".")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from ts_handlers.build.steps import Progress
 from ts_handlers.build.texts.tokenizer import compare_tokenizers, note_other_file
 from ts_handlers.config import HandlerConfig
 from ts_handlers.errors import OperatorError
+from ts_handlers.reading import parse_json
 from ts_handlers.tasks import TASKS
 
 
@@ -114,7 +114,7 @@ def sample_request(request: BuildRequest, source: ModelSource, section: Mapping[
     """
     if request.sample_request is not None:
         try:
-            return json.loads(request.sample_request.read_text(encoding="utf-8"))
+            return parse_json(request.sample_request.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise OperatorError(f"--sample-request {request.sample_request} cannot be read as JSON: {error}") from error
     if TASKS[request.task].instances == "image":

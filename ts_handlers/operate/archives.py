@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import zipfile
 import zlib
@@ -11,9 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ts_handlers.errors import OperatorError
+from ts_handlers.reading import parse_json, parse_yaml
 
 _MANIFEST = "MAR-INF/MANIFEST.json"
 MAX_JAVA_INT = 2**31 - 1
@@ -109,7 +107,7 @@ def read_archive(path: Path) -> Archive:
 
 def _read_manifest(path: Path, text: bytes) -> Mapping[str, Any]:
     try:
-        manifest = json.loads(text)
+        manifest = parse_json(text)
     except ValueError as error:
         raise OperatorError(f"{path}: its {_MANIFEST} is not JSON ({error}); build it again") from error
     model = manifest.get("model") if isinstance(manifest, dict) else None
@@ -119,15 +117,17 @@ def _read_manifest(path: Path, text: bytes) -> Mapping[str, Any]:
     if not isinstance(name, str) or not _MODEL_NAME.fullmatch(name):
         raise OperatorError(f"{path}: modelName is {name!r}; use letters, digits, '_', '-' and '.', and build it again")
     version = model.get("modelVersion")
-    if not isinstance(version, str) or not version:
-        raise OperatorError(f"{path}: modelVersion is {version!r}; build it again with a version such as 1.0")
+    if not isinstance(version, str) or not _MODEL_NAME.fullmatch(version) or ".." in version:
+        raise OperatorError(
+            f"{path}: modelVersion is {version!r}; use letters, digits, '_', '-' and '.', as in 1.0, and build it again"
+        )
     return model
 
 
 def _read_settings(path: Path, text: bytes) -> Mapping[str, Any]:
     try:
-        settings = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        settings = parse_yaml(text)
+    except ValueError as error:
         reason = " ".join(str(error).split())
         raise OperatorError(
             f"{path}: its model-config.yaml is not YAML ({reason}); correct it and build again"

@@ -5,10 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from ts_handlers.errors import ConfigError
 
 ENCODING = "iso-8859-1"
+
+MAX_BYTES = 2_000_000
+"""Largest file that is read; one of a thousand models has a tenth of it."""
 
 _NAMED = {"t": "\t", "n": "\n", "r": "\r", "f": "\f"}
 _ESCAPES = {value: f"\\{name}" for name, value in _NAMED.items()} | {"\\": "\\\\"}
@@ -64,6 +68,24 @@ def render(entries: Iterable[Entry], *, header: str = "") -> str:
         line = f"{_escape(entry.key, extra=' =:#!')}={_escape_value(entry.value)}\n"
         blocks.append(_comment(entry.comment) + line if entry.comment else line)
     return "\n".join(blocks)
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a .properties file.
+
+    Raises:
+        ConfigError: It cannot be read, or is far too large to be one.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror or error}; give a config.properties") from error
+    if len(content) > MAX_BYTES:
+        raise ConfigError(
+            f"{path} has more than {MAX_BYTES} bytes, which no config.properties has; give the right file"
+        )
+    return content.decode(ENCODING)
 
 
 def parse(text: str) -> dict[str, str]:

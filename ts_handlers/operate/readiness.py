@@ -16,6 +16,7 @@ import psutil
 
 from ts_handlers.errors import OperatorError
 from ts_handlers.operate.server_config import Address, ConfiguredModel, ServerConfig
+from ts_handlers.reading import parse_json
 
 KEY_FILE_NAME = "key_file.json"
 
@@ -65,7 +66,7 @@ class ManagementClient:
     def _headers(self) -> dict[str, str]:
         if self._key_file is None:
             return {}
-        keys = json.loads(self._key_file.read_text(encoding="utf-8"))
+        keys = parse_json(self._key_file.read_text(encoding="utf-8"))
         return {"Authorization": f"Bearer {keys['management']['key']}"}
 
     def _connect(self) -> http.client.HTTPConnection:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from ts_handlers.config import DEFAULT_BODY_BYTES
 from ts_handlers.errors import ConfigError
 from ts_handlers.operate import properties
 from ts_handlers.operate.archives import MAX_JAVA_INT
+from ts_handlers.reading import parse_json
 
 _ADDRESS = re.compile(r"(https?)://([^:/]+)(?::(\d+))?/?", re.IGNORECASE)
 _DEFAULT_STARTUP_TIMEOUT_S = 120
@@ -118,10 +118,7 @@ def read_server_config(path: Path) -> ServerConfig:
     Raises:
         ConfigError: It cannot be read, has no usable `models=`, or binds an address this cannot check.
     """
-    try:
-        values = properties.parse(path.read_text(encoding=properties.ENCODING))
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror or error}") from error
+    values = properties.parse(properties.read_text(path))
     is_metrics = values.get("enable_metrics_api", "true").lower() == "true"
     return ServerConfig(
         path=path,
@@ -142,7 +139,7 @@ def read_server_config(path: Path) -> ServerConfig:
 def _models(path: Path, values: Mapping[str, str]) -> tuple[ConfiguredModel, ...]:
     remedy = "write it with: ts-handlers configure"
     try:
-        models = json.loads(values["models"])
+        models = parse_json(values["models"])
         found = tuple(
             _model(name, version, settings)
             for name, versions in models.items()

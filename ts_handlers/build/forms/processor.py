@@ -27,6 +27,8 @@ def read_preprocessor(folder: Path, given: Path | None) -> tuple[Mapping[str, An
     Raises:
         OperatorError: There is none, or it asks for what is not done here.
     """
+    if given is not None and not given.is_file():
+        raise _none_there(given)
     values, name = (read_json(given), str(given)) if given is not None else _own_values(folder)
     try:
         return values, parse_preprocessing(values, name)
@@ -42,16 +44,19 @@ def _own_values(folder: Path) -> tuple[Mapping[str, Any], str]:
     """
     files = [folder / name for name in (PREPROCESSOR_FILE, PROCESSOR_FILE) if (folder / name).is_file()]
     if not files:
-        raise OperatorError(
-            f"there is no {folder / PREPROCESSOR_FILE}; it says how pictures are resized and normalized: give one with "
-            "--preprocessor FILE"
-        )
+        raise _none_there(folder / PREPROCESSOR_FILE)
     values = read_json(files[0])
     values = values.get("image_processor", values) if isinstance(values, Mapping) else values
     if not isinstance(values, Mapping) or not (folder / "config.json").is_file():
         return values, str(files[0])
     refuse_own_code(str(folder), folder, files[0].name, "image_processor_type")
     return {**values, **_class_settings(folder, values)}, str(files[0])
+
+
+def _none_there(file: Path) -> OperatorError:
+    return OperatorError(
+        f"there is no {file}; it says how pictures are resized and normalized: give one with --preprocessor FILE"
+    )
 
 
 def _class_settings(folder: Path, values: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ts_handlers.errors import ConfigError
 from ts_handlers.operate.autoscale.decide import Policy
+from ts_handlers.reading import parse_yaml
 from ts_handlers.settings import from_mapping, setting
 
 SERVICE_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
@@ -128,10 +127,10 @@ def read_settings(path: Path) -> Settings:
         ConfigError: It cannot be read, or something in it is wrong: names the setting.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = parse_yaml(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
-    except yaml.YAMLError as error:
+    except ValueError as error:
         raise ConfigError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
     return parse_settings(content, path.name)
 

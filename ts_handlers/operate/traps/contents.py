@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import json
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ts_handlers.errors import OperatorError
+from ts_handlers.reading import parse_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ def read_contents(path: Path) -> Contents:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            handler = json.loads(archive.read("MAR-INF/MANIFEST.json"))["model"].get("handler")
+            handler = parse_json(archive.read("MAR-INF/MANIFEST.json"))["model"].get("handler")
             contents = Contents(handler if isinstance(handler, str) else "", frozenset(archive.namelist()))
             file = f"{contents.handler_module}.py"
             if file not in contents.members:

@@ -48,21 +48,32 @@ def check_keys(subject: Subject) -> Iterator[Finding]:
         )
 
 
+_MOST_UNKNOWN = 50
+"""Unknown keys that are named one by one, with the known one that is near: a file with more is another kind of file."""
+
+
 def _names(subject: Subject) -> Iterator[Finding]:
-    for key, count in Counter(line.key for line in subject.lines).items():
+    counts = Counter(line.key for line in subject.lines)
+    unknown = [key for key in counts if key not in KNOWN]
+    for key, count in counts.items():
         if count > 1:
             yield Finding("warning", key, f"{count} times", "only its last line counts", "keep one")
-        if key in KNOWN:
-            continue
-        near = nearest(key, KNOWN)
-        if near is not None:
-            yield Finding(
-                "problem", key, "no key of TorchServe's", "it is ignored, and the default holds", f"write {near}"
-            )
-        else:
-            of_model = nearest(key, MODEL_KEYS)
-            remedy = f"set {of_model} for each model, in models=" if of_model else "remove it"
-            yield Finding("warning", key, "no key of TorchServe 0.12", "it is ignored", remedy)
+    for key in unknown[:_MOST_UNKNOWN]:
+        yield _unknown(key)
+    if len(unknown) > _MOST_UNKNOWN:
+        rest = f"{len(unknown) - _MOST_UNKNOWN} more that are no keys of TorchServe's"
+        yield Finding("problem", "keys", rest, "they are ignored", "give a config.properties")
+
+
+def _unknown(key: str) -> Finding:
+    near = nearest(key, KNOWN)
+    if near is not None:
+        return Finding(
+            "problem", key, "no key of TorchServe's", "it is ignored, and the default holds", f"write {near}"
+        )
+    of_model = nearest(key, MODEL_KEYS)
+    remedy = f"set {of_model} for each model, in models=" if of_model else "remove it"
+    return Finding("warning", key, "no key of TorchServe 0.12", "it is ignored", remedy)
 
 
 def nearest(key: str, known: Iterable[str]) -> str | None:

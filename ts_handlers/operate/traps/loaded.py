@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ts_handlers.operate.archives import Archive
 from ts_handlers.operate.traps.subject import Subject
+from ts_handlers.reading import parse_json
 
 DEFAULT_BATCH_SIZE = 1
 DEFAULT_MAX_BATCH_DELAY_MS = 100
@@ -57,7 +57,7 @@ def read_models(text: str) -> dict[str, dict[str, Mapping[str, Any]]]:
     Raises:
         ValueError: It is no JSON object of objects of objects.
     """
-    models = json.loads(text)
+    models = parse_json(text, any_number=True)  # of what TorchServe makes of them, findings tell
     if not _is_table(models) or not all(map(_is_table, models.values())):
         raise ValueError("an object of versions is expected for each name")
     for name, versions in models.items():

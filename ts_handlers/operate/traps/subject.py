@@ -10,12 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ts_handlers.cgroup import read_lines
 from ts_handlers.cpu import CpuBudget, cpu_budget
 from ts_handlers.cpu.topology import parse_cpu_list
-from ts_handlers.errors import ConfigError, OperatorError
+from ts_handlers.errors import OperatorError
 from ts_handlers.memory import memory_limit
 from ts_handlers.operate import properties
 from ts_handlers.operate.archives import Archive, read_archive
@@ -23,6 +21,7 @@ from ts_handlers.operate.configure.build_report import BuildReport, read_reports
 from ts_handlers.operate.configure.shares import MIB
 from ts_handlers.operate.traps.contents import Contents, read_contents
 from ts_handlers.operate.traps.known_keys import KNOWN
+from ts_handlers.reading import parse_yaml
 
 _VARIABLE = re.compile(r"\$\$([^$]+[^$])\$\$")
 """How TorchServe finds a variable in a value; a name has at least two characters."""
@@ -135,11 +134,7 @@ def gather(path: Path, environ: Mapping[str, str] = os.environ, machine: Machine
     Raises:
         ConfigError: The file cannot be read.
     """
-    try:
-        text = path.read_text(encoding=properties.ENCODING)
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror or error}; give a config.properties") from error
-    return gather_text(path, text, environ, machine)
+    return gather_text(path, properties.read_text(path), environ, machine)
 
 
 def gather_text(
@@ -248,10 +243,10 @@ def _read_store(named: str | None, base: Path) -> Store:
 
 def _read_metrics(path: Path, text: str | None) -> MetricsFile:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8") if text is None else text)
+        content = parse_yaml(path.read_text(encoding="utf-8") if text is None else text)
     except OSError as error:
         return MetricsFile(path, error=error.strerror or str(error))
-    except (yaml.YAMLError, ValueError) as error:
+    except ValueError as error:
         return MetricsFile(path, error=f"no YAML: {' '.join(str(error).split())}")
     if not isinstance(content, dict):
         return MetricsFile(path, error=f"it holds {type(content).__name__}, not a mapping")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
-import json
 import os
 import tempfile
 import time
@@ -30,6 +29,7 @@ from ts_handlers.operate.tune.results import Trial
 from ts_handlers.operate.tune.search import failure
 from ts_handlers.operate.tune.space import Setting
 from ts_handlers.operate.tune.stop import Stopper
+from ts_handlers.reading import parse_json
 
 FIRST_START_LIMIT_S = 600.0
 """How long the first server may take to start; a later one three times as long as the slowest, and half a minute."""
@@ -179,6 +179,6 @@ def write_config(store: Path, setting: Setting | None, config: Path, options: Se
 def read_decision(config: Path) -> tuple[int, int, int]:
     """Return (workers, batch size, batch delay in ms) of the only model of a config.properties."""
     values = properties.parse(config.read_text(encoding=properties.ENCODING))
-    ((versions),) = json.loads(values["models"]).values()
+    ((versions),) = parse_json(values["models"]).values()
     ((model),) = versions.values()
     return int(model["minWorkers"]), int(model["batchSize"]), int(model["maxBatchDelay"])

@@ -53,7 +53,7 @@ def test_a_table_without_single_calls_says_nothing(write_mar: Callable[..., Path
         ({"weight": -1}, "weight is -1"),
         ({"weight": "3"}, "weight is '3'"),
         ({"weight": True}, "weight is True"),
-        ({"weight": float("inf")}, "weight is inf"),
+        ({"weight": float("inf")}, "a number that is infinite"),
         ({"weight": 10**9}, r"weight is 1e\+09; write a number up to 1,000,000"),
         ({"rss_mb": -5}, "rss_mb is -5"),
         ({"latency_ms": 3}, "latency_ms is 3, not a table"),
