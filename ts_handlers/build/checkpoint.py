@@ -87,6 +87,11 @@ def cannot_load(source: str, folder: Path, task: str, error: Exception) -> Opera
     """Return what to say of a folder that transformers cannot load."""
     if "trust_remote_code" in str(error):
         return _needs_own_code(source, folder)
+    if "weights_only" in str(error):  # torch's own text advises to run what is in the file
+        return OperatorError(
+            f"{source} holds objects beside its weights that can run code, so they are not read; save it with "
+            "save_pretrained, which writes safetensors"
+        )
     return OperatorError(f"{source} cannot be loaded for {task}: {_said(error)}")
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import pickle
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import torch
 
@@ -82,9 +84,19 @@ def _load_state_dict(config: RuntimeConfig, files: ModelFiles) -> torch.nn.Modul
 
         state = load_file(str(path))
     else:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = _load_tensors(path)
     model.load_state_dict(state)
     return model
+
+
+def _load_tensors(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:  # torch's own text advises to run what is in it
+        raise ConfigError(
+            f"{path.name} holds more than tensors, and objects in it can run code, so it is not read; save the weights "
+            "alone: torch.save(model.state_dict(), PATH)"
+        ) from error
 
 
 def construct(model_file: Path) -> torch.nn.Module:

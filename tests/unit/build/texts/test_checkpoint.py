@@ -131,3 +131,13 @@ def test_a_sentence_transformers_module_of_the_folder_s_own_is_never_run(tmp_pat
     (tmp_path / "modules.json").write_text(json.dumps(modules), encoding="utf-8")
     with pytest.raises(OperatorError, match=r"needs code of its own \(own\.Transformer\)"):
         load_source(str(tmp_path), "feature-extraction")
+
+
+def test_a_pickle_with_more_than_tensors_is_refused_without_torch_s_advice(tmp_path: Path) -> None:
+    write_bert(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    (tmp_path / "model.safetensors").unlink()
+    torch.save({**weights, "own": io.StringIO()}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(OperatorError, match="objects beside its weights that can run code") as caught:
+        load_source(str(tmp_path), "text-classification")
+    assert "weights_only" not in str(caught.value)
