@@ -14,8 +14,8 @@ MAX_CHARACTERS = 20_000_000
 MAX_VALUES = 1_000_000
 """Most values in it, those counted again that YAML's aliases repeat: a few lines of them can stand for billions."""
 
-_LARGEST = 2**63
-"""Whole numbers are below it, as they are for Java."""
+_LARGEST = 10**100
+"""Whole numbers are below it: transformers writes 10^30 for no limit, and past 10^308 a number has no floating point."""
 
 
 def parse_json(text: str | bytes, *, any_number: bool = False) -> Any:
@@ -74,5 +74,5 @@ def _checked(value: Any, *, any_number: bool = False) -> Any:
         elif isinstance(item, float) and not math.isfinite(item):
             raise ValueError("it has a number that is infinite or none (or too large to be written as one)")
         elif isinstance(item, int) and abs(item) >= _LARGEST:
-            raise ValueError("it has a whole number of more than 63 bits")
+            raise ValueError("it has a whole number of more than 100 digits")
     return value

@@ -94,7 +94,8 @@ def _run(architecture: Architecture, backends: Sequence[str]) -> list[Result]:
 def _in_words(result: Result) -> str:
     difference = result.get("difference")
     shown = "" if difference is None else f" {difference:.2g}"
-    return f"{result['task']} {result['name']} {result['backend']}: {result['verdict']}{shown} {result.get('reason') or ''}".rstrip()
+    what = f"{result['task']} {result['name']} {result['backend']}: {result['verdict']}{shown}"
+    return f"{what} {result.get('reason') or ''}".rstrip()
 
 
 if __name__ == "__main__":

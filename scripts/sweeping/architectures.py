@@ -115,8 +115,11 @@ def small_config(architecture: Architecture, labels: int, ids: Mapping[str, int]
     """Return a small configuration, with labels named a, b, c ..."""
     config_class = transformers.models.auto.configuration_auto.CONFIG_MAPPING[architecture.name]
     known = config_class().to_dict()
-    names = {"id2label": {index: chr(97 + index) for index in range(labels)}}
-    names["label2id"] = {name: index for index, name in names["id2label"].items()}
+    letters = [chr(97 + index) for index in range(labels)]
+    names: dict[str, Any] = {
+        "id2label": dict(enumerate(letters)),
+        "label2id": {name: index for index, name in enumerate(letters)},
+    }
     if architecture.task == "feature-extraction":
         names = {}
     if architecture.task in IMAGES:

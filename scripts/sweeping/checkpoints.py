@@ -97,11 +97,21 @@ def write_checkpoint(architecture: Architecture, folder: Path) -> None:
     model.save_pretrained(folder)
     if architecture.task in IMAGES:
         _write_processor(architecture.name, config, folder)
+    else:
+        _run(model, folder)
+
+
+def _run(model: Any, folder: Path) -> None:
+    """Run the model once: a small one may be none that runs, which says nothing of the build."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    encoded = tokenizer("a quiet river", "and a boat", return_tensors="pt")
+    with torch.inference_mode():
+        model(**{name: encoded[name] for name in ("input_ids", "attention_mask")})
 
 
 def _write_tokenizer(name: str, folder: Path) -> dict[str, int]:
     kind = _CLASSES.get(name, _GENERAL)
-    two = {} if kind != _GENERAL else {"model_input_names": ["input_ids", "attention_mask"]}
+    two: dict[str, Any] = {} if kind != _GENERAL else {"model_input_names": ["input_ids", "attention_mask"]}
     if name in _BYTE_PAIRS:
         size, ids = write_byte_pairs(folder, max_length=10**30, tokenizer_class=kind, **two), (1, 0, 2)
     elif name in _UNIGRAM:
@@ -147,5 +157,5 @@ def _spread(model: Any) -> None:
         if isinstance(module, torch.nn.Embedding) and module.padding_idx is not None:
             module.weight.data[module.padding_idx].zero_()
         if isinstance(module, torch.nn.BatchNorm2d):
-            module.running_mean.normal_(0, 0.1)
-            module.running_var.uniform_(0.5, 1.5)
+            torch.nn.init.normal_(module.get_buffer("running_mean"), 0, 0.1)
+            torch.nn.init.uniform_(module.get_buffer("running_var"), 0.5, 1.5)

@@ -68,18 +68,19 @@ def _texts(architecture: Architecture, folder: Path, unpacked: Path) -> tuple[li
         with torch.inference_mode():
             made = model(**encoded, return_dict=True)
         asked.append(instance)
-        want.append(_of_texts(architecture.task, made, tokenizer, encoded, instance))
+        want.append(_of_texts(architecture.task, made, encoded, instance))
     return asked, want
 
 
-def _of_texts(task: str, made: Any, tokenizer: Any, encoded: Any, instance: Any) -> Any:
+def _of_texts(task: str, made: Any, encoded: Any, instance: Any) -> Any:
     if task == "text-classification":
         return dict(zip("abc", made.logits[0].softmax(-1).tolist(), strict=True))
     if task == "feature-extraction":
         return made.last_hidden_state[0].mean(0).tolist()
     if task == "token-classification":
-        special = tokenizer.get_special_tokens_mask(encoded["input_ids"][0].tolist(), already_has_special_tokens=True)
-        return [int(row.argmax()) for row, skip in zip(made.logits[0], special, strict=True) if not skip]
+        special = encoded.encodings[0].special_tokens_mask
+        rows = made.logits[0].softmax(-1).tolist()
+        return [(chr(97 + row.index(max(row))), max(row)) for row, skip in zip(rows, special, strict=True) if not skip]
     return _best_span(made, encoded, instance["context"])
 
 
@@ -139,10 +140,11 @@ def _distance(task: str, got: Any, want: Any) -> float:
     if task == "feature-extraction":
         return float(np.linalg.norm(np.subtract(got, want)) / max(np.linalg.norm(want), 1e-9))
     if task == "token-classification":
-        labels = sorted({f"{chr(97 + index)}" for index in want})
-        return 0.0 if sorted({item["entity_group"] for item in got}) == labels else APART
+        if [item["entity"] for item in got] != [label for label, _ in want]:
+            return APART
+        return float(max(abs(item["score"] - score) for item, (_, score) in zip(got, want, strict=True)))
     if task == "question-answering":
-        return abs(got["score"] - want[1])
+        return float(abs(got["score"] - want[1]))
     if task == "image-segmentation":
         return float(np.mean(np.asarray(got["mask"]) != want))
     return _of_objects(got, want)

@@ -40,7 +40,11 @@ def main(arguments: list[str]) -> int:
                 write_checkpoint(architecture, folder)
         except Exception as error:  # noqa: BLE001  # an architecture may want what a small model does not have
             for backend in backends:
-                _say(backend, "not made", reason=f"{type(error).__name__}: {str(error).splitlines()[:1]}")
+                _say(
+                    backend,
+                    "not made",
+                    reason=f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:200]}",
+                )
             return 0
         for backend in backends:
             _say(backend, **_tried(architecture, folder, Path(scratch) / backend, backend))
@@ -65,7 +69,9 @@ def _tried(architecture: Any, folder: Path, store: Path, backend: str) -> dict[s
         "--backend",
         backend,
     ]
-    more = ["--set", "output.aggregation_strategy=simple"] if architecture.task == "token-classification" else []
+    more = []
+    if architecture.task == "token-classification":  # each token by itself
+        more = ["--set", "output.aggregation_strategy=none", "--set", "output.ignore_labels=[]"]
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
         code = run([*command, *more])
     if code:

@@ -10,8 +10,8 @@ from typing import Any
 
 HEAD = """# Architectures
 
-Every architecture that transformers registers for a task of ours was made small, with random weights, built, and asked texts or
-pictures of many sizes, alone and in one batch.
+Every architecture that transformers registers for a task of ours was made small, with random weights, built, and asked texts
+or pictures of many sizes, alone and in one batch.
 
 * **right**: the archive answers as transformers does. The number is the largest difference of a score.
 * **refused**: the build says why, and makes no archive. The reason is below the table.

@@ -117,3 +117,7 @@ def test_a_check_of_many_lines_ends(tmp_path: Path, capsys: pytest.CaptureFixtur
     file.write_bytes(b"a=b\n" * (properties.MAX_BYTES // 4 + 1))
     assert main(["configure", "--check", str(file)]) == 2
     assert "which no config.properties has" in capsys.readouterr().err
+
+
+def test_the_number_that_transformers_writes_for_no_limit_is_one() -> None:
+    assert parse_json('{"model_max_length": 1000000000000000019884624838656}')["model_max_length"] > 1e29
