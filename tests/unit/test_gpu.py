@@ -113,7 +113,8 @@ def test_torch_on_a_gpu_copies_from_pinned_memory_without_waiting(monkeypatch: p
         seen.append("pinned")
         return tensor
 
-    def move(tensor: torch.Tensor, device: torch.device, *, non_blocking: bool) -> torch.Tensor:
+    def move(tensor: torch.Tensor, device: torch.device, *, dtype: object, non_blocking: bool) -> torch.Tensor:
+        assert dtype is None
         seen.append((str(device), non_blocking))
         return tensor
 
