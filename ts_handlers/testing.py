@@ -219,10 +219,13 @@ def load_archive(path: Path, *, batch_size: int = 8) -> Any:
     try:
         with zipfile.ZipFile(path) as archive:
             archive.extractall(folder.name)
+        handler = _load_folder(Path(folder.name), batch_size)
     except (OSError, zipfile.BadZipFile) as error:
         folder.cleanup()
         raise ConfigError(f"{path} cannot be read as a .mar: {first_line(error)}") from error
-    handler = _load_folder(Path(folder.name), batch_size)
+    except BaseException:
+        folder.cleanup()
+        raise
     weakref.finalize(handler, folder.cleanup)
     return handler
 
@@ -245,6 +248,7 @@ def _load_folder(folder: Path, batch_size: int) -> Any:
     config_file = folder / str(model.get("configFile", "model-config.yaml"))
     config = yaml.safe_load(config_file.read_text(encoding="utf-8")) if config_file.is_file() else {}
     context = FakeContext(folder, config or {}, manifest, batch_size, model_name=name)
+    before = set(sys.modules)
     sys.path.insert(0, str(folder))
     try:
         module = _import(folder / Path(file).name if not (folder / file).is_file() else folder / file)
@@ -256,25 +260,26 @@ def _load_folder(folder: Path, batch_size: int) -> Any:
         handler.initialize(context)
     finally:
         sys.path.remove(str(folder))
+        _forget(set(sys.modules) - before, folder)
     handler.context = context
     return handler
 
 
+def _forget(names: set[str], folder: Path) -> None:
+    """Take an archive's own modules out of the process: the next archive may have others of these names."""
+    for name in names:
+        if Path(getattr(sys.modules[name], "__file__", None) or "/").is_relative_to(folder):
+            del sys.modules[name]
+
+
 def _import(file: Path) -> ModuleType:
-    """Import a handler file under its own name, as TorchServe does, and forget it: the next archive has another."""
+    """Import a handler file under its own name, as TorchServe does."""
     spec = importlib.util.spec_from_file_location(file.stem, file)
     if spec is None or spec.loader is None or not file.is_file():
         raise ConfigError(f"the archive has no handler file {file.name}")
     module = importlib.util.module_from_spec(spec)
-    before = sys.modules.get(file.stem)
     sys.modules[file.stem] = module
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        if before is None:
-            del sys.modules[file.stem]
-        else:
-            sys.modules[file.stem] = before
+    spec.loader.exec_module(module)
     return module
 
 

@@ -136,9 +136,15 @@ def _sizes(known: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {
         key: value for key, value in _SIZES.items() if key in known and isinstance(known[key], int | None)
     }
+    return found | _within(known)
+
+
+def _within(known: Mapping[str, Any]) -> dict[str, Any]:
+    """Return small sizes for the configurations within one."""
+    found = {}
     for key, value in known.items():
-        if key.endswith("_config") and isinstance(value, dict) and (within := _sizes(value)):
-            found[key] = {**within, "model_type": value.get("model_type")} if value.get("model_type") else within
+        if key.endswith("_config") and isinstance(value, dict) and (sizes := _sizes(value)):
+            found[key] = {**sizes, "model_type": value.get("model_type")} if value.get("model_type") else sizes
     return found
 
 
@@ -165,6 +171,7 @@ def _small_image(known: Mapping[str, Any], name: str) -> dict[str, Any]:
         narrow |= dict.fromkeys(("encoder_attention_heads", "decoder_attention_heads"), 4)
         narrow |= dict.fromkeys(("encoder_ffn_dim", "decoder_ffn_dim"), 64)
         settings |= {key: value for key, value in narrow.items() if isinstance(known.get(key), int)}
+    settings |= _within(known)
     if name in _FEW_QUERIES:
         settings["num_queries"] = 12
     return settings

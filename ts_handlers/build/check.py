@@ -110,7 +110,15 @@ def check_build(
     largest = 0.0
     longest = max(samples, key=lambda item: item.length)
     for sample in samples:
-        expected = _source_outputs(source, sample)
+        try:
+            expected = _source_outputs(source, sample)
+        except OperatorError:
+            raise
+        except Exception as failure:  # models raise what they like past their positions
+            raise OperatorError(
+                f"the source itself fails on a sample of {sample.length} {_unit(sample)}: {type(failure).__name__}: "
+                f"{first_line(failure)}; set tokenizer.max_length to what the model takes, or correct the checkpoint"
+            ) from failure
         try:
             outputs = _run_in_pair(source, session, calls, sample, longest)
         except Exception as failure:  # engines raise what they like

@@ -100,6 +100,7 @@ def _run(mar: Path, batches: Sequence[Sequence[Any]]) -> dict[str, Any]:
     logging.basicConfig(level=logging.ERROR, format="%(message)s")
     started = time.perf_counter()
     handler = load_archive(mar)
+    sys.path.insert(0, str(handler.context.model_dir))  # where a worker has it, for what a handler imports later
     loaded = time.perf_counter() - started
     answers: list[list[Answer]] = []
     rss_mb = 0

@@ -127,3 +127,31 @@ def test_a_branch_by_length_that_tracing_froze_is_refused_with_the_length(
         assert "--set tokenizer.max_length=" in error
     assert build(tmp_path / "model", tmp_path, "--set", "tokenizer.max_length=64") == 0
     assert not (tmp_path / "work").exists()
+
+
+@pytest.mark.parametrize(
+    ("positions", "claimed", "found"), [(1500, 2000, 1500), (1500, 1200, 1200), (1500, 10**30, 1500)]
+)
+def test_of_long_texts_what_is_before_the_layers_is_asked(
+    positions: int, claimed: int, found: int, tmp_path: Path
+) -> None:
+    size = write_wordpiece(tmp_path, max_length=claimed)
+    settings = {"max_position_embeddings": positions, "pad_token_id": 0, **SMALL, **NAMES}
+    write_model(tmp_path, "BertConfig", "BertForSequenceClassification", vocab_size=size, **settings)
+    assert load_source(str(tmp_path), "text-classification").max_length == found
+
+
+def test_a_model_without_positions_takes_what_a_request_may_have(tmp_path: Path) -> None:
+    size = write_wordpiece(tmp_path, max_length=10**30)
+    small = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 1, "num_heads": 4, "decoder_start_token_id": 0}
+    ids = {"pad_token_id": 0, "eos_token_id": 3}
+    write_model(tmp_path, "T5Config", "T5ForSequenceClassification", vocab_size=size, **small, **ids, **NAMES)
+    assert load_source(str(tmp_path), "text-classification").max_length == 16_384
+
+
+def test_a_length_of_the_command_line_that_the_model_does_not_take(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_bert(tmp_path / "model", max_length=32)
+    assert build(tmp_path / "model", tmp_path, "--set", "tokenizer.max_length=64") == 2
+    assert "fails on a " in capsys.readouterr().err
