@@ -84,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
     java = find_java()
     with (
         claim_run_folder(args.run_dir or directory / "run") as folder,
-        own_temporary(folder.path, config.vmargs) as temporary,
+        own_temporary(folder.path, config.vmargs, os.environ.get("TEMP")) as temporary,
     ):
         command = frontend_command(java, config, directory, log_config=args.log_config, temporary=temporary)
         sockets_folder = temporary or worker_socket_folder(config.vmargs)

@@ -1,4 +1,4 @@
-"""The temporary folder of one server, in its run folder: what TorchServe unpacks there goes with the server.
+"""The temporary folder of one server: what TorchServe unpacks there goes with the server.
 
 Java puts archives and the workers' sockets into java.io.tmpdir, never into TMPDIR, and removes neither when it is killed.
 """
@@ -21,12 +21,13 @@ _MAX_SOCKET_BYTES = 100
 
 
 @contextmanager
-def own_temporary(run_folder: Path, vmargs: Sequence[str]) -> Iterator[Path | None]:
-    """Make the folder, without what an earlier server left there, and remove it in the end.
+def own_temporary(run_folder: Path, vmargs: Sequence[str], base: str | None = None) -> Iterator[Path | None]:
+    """Make the folder, without what an earlier server of the run folder left there, and remove it in the end.
 
     Args:
         run_folder: The run folder; whoever holds its lock calls this.
         vmargs: Java's options; where they name a folder of their own it is the operator's.
+        base: Folder to make it in (TEMP, which TorchServe's launcher reads, too); by default the run folder.
 
     Yields:
         The folder, or a short link to it where a worker's socket in it would have too long a path; None where the operator
@@ -38,10 +39,12 @@ def own_temporary(run_folder: Path, vmargs: Sequence[str]) -> Iterator[Path | No
     if any(option.startswith(TMPDIR_OPTION) for option in vmargs):
         yield None
         return
-    folder, link = run_folder / "tmp", _short_link(run_folder)
+    name = _own_name(run_folder)
+    folder = Path(base).resolve() / name if base else run_folder / "tmp"
+    link = Path(tempfile.gettempdir()) / f"{name}-link"
     try:
         _remove(folder, link)
-        folder.mkdir(mode=0o700)
+        folder.mkdir(mode=0o700, parents=True)
         is_long = len(os.fsencode(worker_socket(folder, 65535))) > _MAX_SOCKET_BYTES
         if is_long:
             link.symlink_to(folder)
@@ -53,17 +56,16 @@ def own_temporary(run_folder: Path, vmargs: Sequence[str]) -> Iterator[Path | No
         _remove(folder, link)
 
 
-def _short_link(run_folder: Path) -> Path:
-    """Return where the link is: the same for a run folder each time, so that the next server finds a dead one's."""
-    digest = hashlib.sha256(os.fsencode(run_folder)).hexdigest()[:12]
-    return Path(tempfile.gettempdir()) / f"ts-{os.getuid()}-{digest}"
+def _own_name(run_folder: Path) -> str:
+    """Return a name that is the same for a run folder each time, so that the next server finds what a dead one left."""
+    return f"ts-{os.getuid()}-{hashlib.sha256(os.fsencode(run_folder)).hexdigest()[:12]}"
 
 
 def _remove(folder: Path, link: Path) -> None:
-    """Remove both; somebody else's file in the place of the link is left, and the server does not start."""
-    if link.is_symlink() and link.lstat().st_uid == os.getuid():
-        link.unlink()
-    if folder.is_symlink():
-        folder.unlink()
-    elif folder.exists():
-        shutil.rmtree(folder)
+    """Remove both where they are ours; somebody else's in their place is left, and the server does not start."""
+    for path in (link, folder):
+        if path.is_symlink():
+            if path.lstat().st_uid == os.getuid():
+                path.unlink()
+        elif path == folder and path.exists() and path.stat().st_uid == os.getuid():
+            shutil.rmtree(path)

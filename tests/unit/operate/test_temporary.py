@@ -59,3 +59,13 @@ def test_a_link_in_the_place_of_the_folder_is_not_followed(tmp_path: Path) -> No
     with own_temporary(run, []):
         pass
     assert (precious / "file").exists()
+
+
+def test_a_base_of_the_operator_s_gets_a_folder_for_each_run_folder(tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    with own_temporary(tmp_path / "a", [], str(base)) as one, own_temporary(tmp_path / "b", [], str(base)) as other:
+        assert one is not None
+        assert other is not None
+        assert one != other
+        assert {folder.resolve().parent for folder in (one, other)} == {base}
+    assert list(base.iterdir()) == []

@@ -48,6 +48,8 @@ def find_max_length(model: Any, tokenizer: Any, *, is_pair: bool) -> int:
             f"{type(model).__name__} fails on a text of {shortest} tokens: {type(error).__name__}: {first_line(error)}; "
             "correct the checkpoint"
         )
+    if claimed > WHOLE_LENGTH and failure(WHOLE_LENGTH):  # it is within its layers that it takes no more
+        claimed = WHOLE_LENGTH
     return _largest(shortest, max(shortest, claimed), lambda length: failure(length) is None)
 
 

@@ -236,7 +236,7 @@ def _reach_entries(layout: Layout) -> list[Entry]:
         Entry(
             "initial_worker_port",
             str(layout.initial_worker_port),
-            "Workers listen on unix sockets /tmp/.ts.sock.N, counted from here: a range for each server of a machine.",
+            "Workers listen on unix sockets .ts.sock.N, counted from here, in the server's temporary folder.",
         ),
         Entry(
             "disable_token_authorization",

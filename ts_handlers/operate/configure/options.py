@@ -110,7 +110,7 @@ def _add_reach_arguments(group: argparse._ArgumentGroup) -> None:
         add(f"{name}-port", "PORT", _port, f"HTTP port of {text}")
     add("grpc-inference-port", "PORT", _port, "gRPC port of inference")
     add("grpc-management-port", "PORT", _port, "gRPC port of management")
-    add("initial-worker-port", "PORT", _port, "number of the first worker's socket, /tmp/.ts.sock.N")
+    add("initial-worker-port", "PORT", _port, "number of the first worker's socket, .ts.sock.N")
     add("token-expiration-min", "MIN", whole(1, _MAX_TOKEN_MIN), "minutes until a token must be renewed")
     group.add_argument("--disable-token-authorization", action="store_true", help="serve clients without a token")
 

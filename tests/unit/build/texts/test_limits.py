@@ -141,6 +141,14 @@ def test_of_long_texts_what_is_before_the_layers_is_asked(
     assert load_source(str(tmp_path), "text-classification").max_length == found
 
 
+def test_a_limit_within_the_layers_is_found_too(tmp_path: Path) -> None:
+    size = write_byte_pairs(tmp_path, max_length=10**30, tokenizer_class="PreTrainedTokenizerFast")
+    ids = {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
+    small = {"d_model": 32, "n_heads": 4, "n_layers": 1, "max_seq_len": 100, "expansion_ratio": 2}
+    write_model(tmp_path, "MptConfig", "MptForSequenceClassification", vocab_size=size, **small, **ids, **NAMES)
+    assert load_source(str(tmp_path), "text-classification").max_length == 100
+
+
 def test_a_model_without_positions_takes_what_a_request_may_have(tmp_path: Path) -> None:
     size = write_wordpiece(tmp_path, max_length=10**30)
     small = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 1, "num_heads": 4, "decoder_start_token_id": 0}
