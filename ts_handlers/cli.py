@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterable, Sequence
 
 import ts_handlers
-from ts_handlers.errors import OperatorError
+from ts_handlers.errors import OperatorError, printable
 from ts_handlers.telemetry import disable_telemetry
 
 VERBS = {
@@ -55,10 +55,10 @@ def _run(args: argparse.Namespace) -> int:
     except Exception as error:
         if os.environ.get(DEBUG_ENV):
             raise
-        text = " ".join(str(error).split())
+        text = str(error)
         if not isinstance(error, (OperatorError, OSError)):  # what no check foresaw: a broken file, or a bug of ours
             text = f"{type(error).__name__}: {text} (set {DEBUG_ENV}=1 to see where)"
-        print(f"ts-handlers {args.verb}: error: {text}".encode(errors="replace").decode(), file=sys.stderr)
+        print(printable(f"ts-handlers {args.verb}: error: {text}"), file=sys.stderr)
         return EXIT_MISTAKE
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED

@@ -119,9 +119,20 @@ def all_lines(error: BaseException) -> str:
     """
     text = _TERMINAL_CODES.sub("", str(error))
     whole = " ".join(line.strip() for line in text.splitlines() if line.strip())
-    if len(whole) > _MAX_LENGTH:
-        whole = f"{whole[: _MAX_LENGTH // 2]} ... {whole[-_MAX_LENGTH // 2 :]}"
-    return whole or type(error).__name__
+    return _without_middle(whole, _MAX_LENGTH) or type(error).__name__
+
+
+_MAX_SHOWN = 2000
+
+
+def printable(text: str) -> str:
+    """Return a text on one line of a terminal, whatever it quotes of a file: a line's end, colours, half a character."""
+    line = _without_middle(" ".join(text.split()), _MAX_SHOWN)
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in line)
+
+
+def _without_middle(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[: length // 2]} ... {text[-length // 2 :]}"
 
 
 def reason(error: BaseException) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ts_handlers.errors import ConfigError
-from ts_handlers.reading import parse_json
+from ts_handlers.reading import load_json
 
 LABELS_FILE = "index_to_name.json"
 
@@ -23,7 +23,10 @@ def read_labels(model_dir: Path, *, are_keys: bool = True) -> tuple[str, ...]:
     file = model_dir / LABELS_FILE
     if not file.is_file():
         raise ConfigError('index_to_name.json is not in the archive; add it: {"0": "NEGATIVE", "1": "POSITIVE"}')
-    names = parse_json(file.read_text(encoding="utf-8"))
+    try:
+        names = load_json(file)
+    except ValueError as error:
+        raise ConfigError(f"index_to_name.json cannot be read: {error}; build the model again") from error
     if not isinstance(names, dict) or set(names) != {str(index) for index in range(len(names))}:
         raise ConfigError('index_to_name.json must map "0", "1", ... to the names of the labels, without a gap')
     values = [names[str(index)] for index in range(len(names))]

@@ -16,7 +16,7 @@ from ts_handlers.errors import ConfigError
 from ts_handlers.preprocessing import Channels, Preprocessing, Resize, Size
 from ts_handlers.preprocessor_reader import BICUBIC, BILINEAR, Reader
 from ts_handlers.processor_classes import ProcessorClass, class_name, find_class
-from ts_handlers.reading import parse_json
+from ts_handlers.reading import load_json
 
 PREPROCESSOR_FILE = "preprocessor_config.json"
 PROCESSOR_FILE = "processor_config.json"
@@ -37,7 +37,7 @@ def read_preprocessing(file: Path) -> Preprocessing:
             f"{file.name} is not in the archive; it says how pictures are resized and normalized: add the model's own"
         )
     try:
-        values = parse_json(file.read_text(encoding="utf-8"))
+        values = load_json(file, any_number=True)
     except ValueError as error:
         raise ConfigError(f"{file.name} is no JSON: {error}") from error
     return parse_preprocessing(values, file.name)

@@ -126,8 +126,8 @@ class SegmentationOutput:
     pixels: Literal["labels", "labels_last", "logit", "probability", "index"] = "labels"
 
 
-NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-"""Model names and versions: they become file names and parts of URLs."""
+NAME_PATTERN = re.compile(r"(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+"""Model names and versions, without two dots in a row: they become file names and parts of URLs."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,9 +21,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
-import yaml
-
 from ts_handlers.errors import ConfigError, first_line
+from ts_handlers.reading import load_json, load_yaml
 
 H = TypeVar("H")
 
@@ -186,12 +185,12 @@ def load_handler(
         batch_size: The frontend's batch size.
     """
     manifest_file = model_dir / "MAR-INF" / "MANIFEST.json"
-    manifest = json.loads(manifest_file.read_text()) if manifest_file.is_file() else {"model": {"modelName": "model"}}
+    manifest = load_json(manifest_file) if manifest_file.is_file() else {"model": {"modelName": "model"}}
     if serialized_file is not None:
         manifest["model"]["serializedFile"] = serialized_file
     if model_config is None:
         config_file = model_dir / "model-config.yaml"
-        model_config = yaml.safe_load(config_file.read_text()) if config_file.is_file() else {}
+        model_config = load_yaml(config_file) if config_file.is_file() else {}
     context = FakeContext(
         model_dir, model_config or {}, manifest, batch_size, model_name=manifest["model"]["modelName"]
     )
@@ -239,19 +238,23 @@ class _HandleFunction:
 
 def _load_folder(folder: Path, batch_size: int) -> Any:
     try:
-        manifest = json.loads((folder / "MAR-INF" / "MANIFEST.json").read_text(encoding="utf-8"))
+        manifest = load_json(folder / "MAR-INF" / "MANIFEST.json")
         model = manifest["model"]
         file, _, function = str(model["handler"]).partition(":")
         name = str(model["modelName"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{folder} has no usable MAR-INF/MANIFEST.json: {first_line(error)}") from error
-    config_file = folder / str(model.get("configFile", "model-config.yaml"))
-    config = yaml.safe_load(config_file.read_text(encoding="utf-8")) if config_file.is_file() else {}
+    config_file = folder / _own_path(str(model.get("configFile", "model-config.yaml")))
+    try:
+        config = load_yaml(config_file) if config_file.is_file() else {}
+    except ValueError as error:
+        raise ConfigError(f"{config_file.name} cannot be read: {error}") from error
     context = FakeContext(folder, config or {}, manifest, batch_size, model_name=name)
     before = set(sys.modules)
     sys.path.insert(0, str(folder))
     try:
-        module = _import(folder / Path(file).name if not (folder / file).is_file() else folder / file)
+        path = _own_path(file)
+        module = _import(folder / path if (folder / path).is_file() else folder / path.name)
         found = getattr(module, function or "handle", None)
         if found is not None:
             found(None, context)  # TorchServe's call to initialize
@@ -270,6 +273,13 @@ def _forget(names: set[str], folder: Path) -> None:
     for name in names:
         if Path(getattr(sys.modules[name], "__file__", None) or "/").is_relative_to(folder):
             del sys.modules[name]
+
+
+def _own_path(name: str) -> Path:
+    path = Path(name)
+    if path.is_absolute() or ".." in path.parts:
+        raise ConfigError(f"MAR-INF/MANIFEST.json names {name!r}, which is outside the archive; build it again")
+    return path
 
 
 def _import(file: Path) -> ModuleType:

@@ -13,7 +13,7 @@ from tokenizers import Encoding, Tokenizer
 from ts_handlers.batch import ModelInput
 from ts_handlers.config import TokenizerConfig
 from ts_handlers.errors import ConfigError, PayloadTooLargeError, RequestError
-from ts_handlers.reading import parse_json
+from ts_handlers.reading import load_json
 
 NO_MAX_LENGTH = 10**6
 """transformers writes a number far above this one where a tokenizer has no maximum."""
@@ -190,10 +190,13 @@ def require_tokens(encoding: Encoding, *names: str) -> None:
 def _read_settings(file: Path) -> Mapping[str, Any]:
     if not file.is_file():
         return {}
-    settings = parse_json(file.read_text(encoding="utf-8"))
+    try:
+        settings = load_json(file, any_number=True)
+    except ValueError as error:
+        raise ConfigError(f"{file.name} cannot be read: {error}; build the model again") from error
     return settings if isinstance(settings, Mapping) else {}
 
 
 def _max_length(settings: Mapping[str, Any]) -> int | None:
     value = settings.get("model_max_length")
-    return int(value) if isinstance(value, (int, float)) and value < NO_MAX_LENGTH else None
+    return int(value) if isinstance(value, (int, float)) and 0 < value < NO_MAX_LENGTH else None

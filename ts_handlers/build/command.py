@@ -145,7 +145,7 @@ def _add_gate_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Build, and say what was made and what comes next."""
     for option, value in (("--name", args.name), ("--version", args.version)):
-        if not NAME_PATTERN.fullmatch(value) or ".." in value:
+        if not NAME_PATTERN.fullmatch(value):
             raise OperatorError(f"{option} {value!r}: use letters, digits, single dots, dashes and underscores")
     store: Path = args.output / KSERVE_STORE if args.kserve else args.output
     mar = store / f"{args.name}.mar"

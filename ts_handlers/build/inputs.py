@@ -19,7 +19,7 @@ from ts_handlers.build.steps import Progress
 from ts_handlers.build.texts.tokenizer import compare_tokenizers, note_other_file
 from ts_handlers.config import HandlerConfig
 from ts_handlers.errors import OperatorError
-from ts_handlers.reading import parse_json
+from ts_handlers.reading import load_json
 from ts_handlers.tasks import TASKS
 
 
@@ -114,7 +114,7 @@ def sample_request(request: BuildRequest, source: ModelSource, section: Mapping[
     """
     if request.sample_request is not None:
         try:
-            return parse_json(request.sample_request.read_text(encoding="utf-8"))
+            return load_json(request.sample_request)
         except (OSError, ValueError) as error:
             raise OperatorError(f"--sample-request {request.sample_request} cannot be read as JSON: {error}") from error
     if TASKS[request.task].instances == "image":

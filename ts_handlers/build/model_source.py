@@ -16,7 +16,7 @@ from ts_handlers.batch import Array
 from ts_handlers.calls import ModelCalls
 from ts_handlers.config import BucketingConfig
 from ts_handlers.errors import OperatorError, first_line
-from ts_handlers.reading import parse_json
+from ts_handlers.reading import load_json
 
 OUTPUT_NAMES: Mapping[str, tuple[str, ...]] = {
     "text-classification": ("logits",),
@@ -197,6 +197,6 @@ def read_json(file: Path) -> Any:
         OperatorError: It cannot be read.
     """
     try:
-        return parse_json(file.read_text(encoding="utf-8"))
+        return load_json(file, any_number=True)
     except (OSError, ValueError) as error:
         raise OperatorError(f"{file} cannot be read: {first_line(error)}") from error

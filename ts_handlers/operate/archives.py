@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lzma
 import re
 import zipfile
 import zlib
@@ -11,13 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from ts_handlers.errors import OperatorError
-from ts_handlers.reading import parse_json, parse_yaml
+from ts_handlers.reading import parse_json, parse_yaml, read_member
+from ts_handlers.settings import shown
+from ts_handlers.tasks import NAME_PATTERN
 
 _MANIFEST = "MAR-INF/MANIFEST.json"
 MAX_JAVA_INT = 2**31 - 1
 _AT_LEAST_ONE = ("minWorkers", "batchSize")
 _FILE_NAME = re.compile(r"[^,=/\\]+\.mar")
-_MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*")
+
+
+BROKEN_ZIP = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, KeyError, ValueError)
+"""What Python's zipfile raises where an archive is damaged, encrypted, or unpacked to more than it should be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,19 +95,25 @@ def read_archive(path: Path) -> Archive:
             f"{path.name!r}: TorchServe cannot load a file whose name holds a comma, '=' or '..'; rename it"
         )
     try:
-        with zipfile.ZipFile(path) as archive:
-            members = frozenset(archive.namelist())
-            if _MANIFEST not in members:
-                raise OperatorError(f"{path} has no {_MANIFEST}, so it is no model archive; build it again")
-            model = _read_manifest(path, archive.read(_MANIFEST))
-            config = model.get("configFile")
-            if config and config not in members:
-                raise OperatorError(f"{path}: its manifest names {config!r}, which is not in it; build it again")
-            settings = _read_settings(path, archive.read(config)) if config else None
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise OperatorError(f"{path} is not a readable zip file ({error}); copy or build it again") from error
+        return _read(path)
+    except OperatorError:
+        raise
     except OSError as error:
         raise OperatorError(f"{path} cannot be read: {error.strerror or error}") from error
+    except BROKEN_ZIP as error:
+        raise OperatorError(f"{path} is not a readable zip file ({error}); copy or build it again") from error
+
+
+def _read(path: Path) -> Archive:
+    with zipfile.ZipFile(path) as archive:
+        members = frozenset(archive.namelist())
+        if _MANIFEST not in members:
+            raise OperatorError(f"{path} has no {_MANIFEST}, so it is no model archive; build it again")
+        model = _read_manifest(path, read_member(archive, _MANIFEST))
+        config = model.get("configFile")
+        if config and config not in members:
+            raise OperatorError(f"{path}: its manifest names {config!r}, which is not in it; build it again")
+        settings = _read_settings(path, read_member(archive, config)) if config else None
     return Archive(path, model["modelName"], model["modelVersion"], settings, model.get("requirementsFile"))
 
 
@@ -113,14 +125,15 @@ def _read_manifest(path: Path, text: bytes) -> Mapping[str, Any]:
     model = manifest.get("model") if isinstance(manifest, dict) else None
     if not isinstance(model, dict):
         raise OperatorError(f'{path}: its {_MANIFEST} has no "model" entry; build it again')
-    name = model.get("modelName")
-    if not isinstance(name, str) or not _MODEL_NAME.fullmatch(name):
-        raise OperatorError(f"{path}: modelName is {name!r}; use letters, digits, '_', '-' and '.', and build it again")
-    version = model.get("modelVersion")
-    if not isinstance(version, str) or not _MODEL_NAME.fullmatch(version) or ".." in version:
-        raise OperatorError(
-            f"{path}: modelVersion is {version!r}; use letters, digits, '_', '-' and '.', as in 1.0, and build it again"
-        )
+    for key in ("modelName", "modelVersion"):
+        value = model.get(key)
+        if not isinstance(value, str) or not NAME_PATTERN.fullmatch(value):
+            raise OperatorError(
+                f"{path}: {key} is {value!r}; use letters, digits, '_', '-' and '.', at most 128 of them, and build it again"
+            )
+    for key in ("configFile", "requirementsFile"):
+        if not isinstance(model.get(key), str | None):
+            raise OperatorError(f"{path}: {key} is {shown(model[key])}; it must be a file's name: build it again")
     return model
 
 
@@ -133,5 +146,7 @@ def _read_settings(path: Path, text: bytes) -> Mapping[str, Any]:
             f"{path}: its model-config.yaml is not YAML ({reason}); correct it and build again"
         ) from error
     if not isinstance(settings, dict):
-        raise OperatorError(f"{path}: its model-config.yaml is {settings!r}, not a mapping; correct it and build again")
+        raise OperatorError(
+            f"{path}: its model-config.yaml is {settings!r}, not a mapping; correct it and build again"
+        )
     return settings

@@ -16,7 +16,7 @@ from ts_handlers.operate.configure.config_file import CONFIG_NAME
 from ts_handlers.operate.readiness import KEY_FILE_NAME, WorkerFailedError
 from ts_handlers.operate.serve import READY, STOP_GRACE_S
 from ts_handlers.operate.server_config import ServerConfig, read_server_config
-from ts_handlers.reading import parse_json
+from ts_handlers.reading import load_json
 
 _POLL_S = 0.05
 
@@ -82,7 +82,7 @@ class BackgroundServer:
         """Return the token of the inference or the management API; None where the server asks for none."""
         if not self.config.is_token_required:
             return None
-        keys = parse_json((self.run_dir / KEY_FILE_NAME).read_text(encoding="utf-8"))
+        keys = load_json(self.run_dir / KEY_FILE_NAME)
         return str(keys[name]["key"])
 
     def start(self) -> None:

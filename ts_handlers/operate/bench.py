@@ -21,7 +21,7 @@ from ts_handlers.operate.load.plot import import_plotly, latency_page
 from ts_handlers.operate.load.result import LoadResult
 from ts_handlers.operate.load.text import describe_loop, describe_result
 from ts_handlers.optional import import_optional
-from ts_handlers.reading import parse_json
+from ts_handlers.reading import load_json
 
 HELP = "load a server, closed or open loop, and report rate, latencies and errors"
 
@@ -145,7 +145,7 @@ def read_inference_token(path: Path) -> str:
         OperatorError: There is none.
     """
     try:
-        return str(parse_json(path.read_text(encoding="utf-8"))["inference"]["key"])
+        return str(load_json(path)["inference"]["key"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise OperatorError(
             f"{path} holds no inference key ({type(error).__name__}: {error}): give the key_file.json that TorchServe "

@@ -21,6 +21,7 @@ from ts_handlers.memory import memory_limit
 from ts_handlers.operate.frontend import torchserve_folder
 from ts_handlers.operate.java import Java, find_java
 from ts_handlers.operate.ports import is_port_free, is_socket_served, worker_socket_folder
+from ts_handlers.operate.traps.subject import java_int
 
 HELP = "say what this machine gives a server, and what is wrong with it"
 
@@ -181,7 +182,7 @@ def _threads(facts: Facts) -> Iterator[Finding]:
     cpus = facts.budget.cpus
     for name in _POOL_VARIABLES:
         text = facts.environ.get(name, "")
-        if text.isascii() and text.isdigit() and int(text) > cpus:
+        if (java_int(text) or 0) > cpus:
             yield Finding(
                 "problem",
                 f"{name} is {text}, more than the {cpus:g} CPUs of the budget",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import json
 import re
 import ssl
 import time
@@ -16,7 +15,7 @@ import psutil
 
 from ts_handlers.errors import OperatorError
 from ts_handlers.operate.server_config import Address, ConfiguredModel, ServerConfig
-from ts_handlers.reading import parse_json
+from ts_handlers.reading import load_json, parse_json
 
 KEY_FILE_NAME = "key_file.json"
 
@@ -57,16 +56,16 @@ class ManagementClient:
             try:
                 connection.request("GET", path, headers=headers)
                 response = connection.getresponse()
-                return response.status, json.loads(response.read() or b"null")
+                return response.status, parse_json(response.read() or b"null")
             finally:
                 connection.close()
-        except (OSError, http.client.HTTPException, ValueError, KeyError):
+        except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
             return 0, None
 
     def _headers(self) -> dict[str, str]:
         if self._key_file is None:
             return {}
-        keys = parse_json(self._key_file.read_text(encoding="utf-8"))
+        keys = load_json(self._key_file)
         return {"Authorization": f"Bearer {keys['management']['key']}"}
 
     def _connect(self) -> http.client.HTTPConnection:

@@ -12,9 +12,10 @@ from ts_handlers.config import DEFAULT_BODY_BYTES
 from ts_handlers.errors import ConfigError
 from ts_handlers.operate import properties
 from ts_handlers.operate.archives import MAX_JAVA_INT
+from ts_handlers.operate.configure.workers import MAX_WORKERS
 from ts_handlers.reading import parse_json
 
-_ADDRESS = re.compile(r"(https?)://([^:/]+)(?::(\d+))?/?", re.IGNORECASE)
+_ADDRESS = re.compile(r"(https?)://([^:/]+)(?::([0-9]{1,5}))?/?", re.IGNORECASE)
 _DEFAULT_STARTUP_TIMEOUT_S = 120
 
 
@@ -120,7 +121,7 @@ def read_server_config(path: Path) -> ServerConfig:
     """
     values = properties.parse(properties.read_text(path))
     is_metrics = values.get("enable_metrics_api", "true").lower() == "true"
-    return ServerConfig(
+    config = ServerConfig(
         path=path,
         models=_models(path, values),
         inference=_address(path, values, "inference", 8080),
@@ -134,6 +135,12 @@ def read_server_config(path: Path) -> ServerConfig:
         vmargs=tuple(values.get("vmargs", "").split()),
         plugins_path=values.get("plugins_path"),
     )
+    if config.worker_ports.stop > 65536:
+        raise ConfigError(
+            f"{path}: initial_worker_port is {config.initial_worker_port}, which leaves no room for {config.num_workers} "
+            "workers; choose a smaller one"
+        )
+    return config
 
 
 def _models(path: Path, values: Mapping[str, str]) -> tuple[ConfiguredModel, ...]:
@@ -153,6 +160,9 @@ def _models(path: Path, values: Mapping[str, str]) -> tuple[ConfiguredModel, ...
         raise ConfigError(f"{path}: models= cannot be read ({error}); {remedy}") from error
     if not found:
         raise ConfigError(f"{path}: models= is empty; {remedy}")
+    count = sum(model.min_workers for model in found)
+    if count > MAX_WORKERS or min(model.min_workers for model in found) < 0:
+        raise ConfigError(f"{path}: models= asks for {count} workers; 0 to {MAX_WORKERS} can be started; {remedy}")
     return found
 
 
@@ -161,7 +171,7 @@ def _model(name: str, version: str, settings: Mapping[str, Any]) -> ConfiguredMo
         name=name,
         version=version,
         min_workers=int(settings["minWorkers"]),
-        startup_timeout_s=int(settings.get("startupTimeout", _DEFAULT_STARTUP_TIMEOUT_S)),
+        startup_timeout_s=min(MAX_JAVA_INT, int(settings.get("startupTimeout", _DEFAULT_STARTUP_TIMEOUT_S))),
     )
 
 
@@ -169,8 +179,8 @@ def _address(path: Path, values: Mapping[str, str], name: str, default: int) -> 
     key = f"{name}_address"
     text = values.get(key, f"http://127.0.0.1:{default}")
     match = _ADDRESS.fullmatch(text)
-    if match is None or match[3] is None:
-        raise ConfigError(f"{path}: {key} is {text!r}; write it as http://ADDRESS:PORT")
+    if match is None or not 0 < int(match[3] or 0) < 65536:
+        raise ConfigError(f"{path}: {key} is {text!r}; write it as http://ADDRESS:PORT, with a port of 1 to 65535")
     return Address(name, match[1].lower(), match[2], int(match[3]))
 
 
@@ -181,7 +191,7 @@ def _grpc(path: Path, values: Mapping[str, str], name: str, default: int) -> Add
 
 def _port(path: Path, values: Mapping[str, str], key: str, default: int) -> int:
     text = values.get(key, str(default)).strip()
-    if not text.isascii() or not text.isdigit() or not 0 < int(text) < 65536:
+    if not text.isascii() or not text.isdigit() or len(text) > 5 or not 0 < int(text) < 65536:
         raise ConfigError(f"{path}: {key} is {text!r}; write a port, 1 to 65535")
     return int(text)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import json
 import ssl
 import urllib.parse
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ts_handlers.errors import OperatorError
+from ts_handlers.reading import parse_json
 
 
 class NoAnswerError(OperatorError):
@@ -36,14 +36,14 @@ class Answer:
             NoAnswerError: It is no JSON.
         """
         try:
-            return json.loads(self.body or b"null")
+            return parse_json(self.body or b"null", any_number=True)
         except ValueError as error:
             raise NoAnswerError(f"status {self.status} with a body that is no JSON: {self.body[:80]!r}") from error
 
     def message(self) -> str:
         """Return what a JSON error body says, or its beginning."""
         try:
-            return " ".join(str(json.loads(self.body)["message"]).split())
+            return " ".join(str(parse_json(self.body, any_number=True)["message"]).split())
         except (ValueError, KeyError, TypeError):
             return self.body[:200].decode("utf-8", "replace").strip() or "no body"
 

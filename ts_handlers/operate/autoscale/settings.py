@@ -10,7 +10,7 @@ from typing import Any
 
 from ts_handlers.errors import ConfigError
 from ts_handlers.operate.autoscale.decide import Policy
-from ts_handlers.reading import parse_yaml
+from ts_handlers.reading import load_yaml
 from ts_handlers.settings import from_mapping, setting
 
 SERVICE_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
@@ -127,7 +127,7 @@ def read_settings(path: Path) -> Settings:
         ConfigError: It cannot be read, or something in it is wrong: names the setting.
     """
     try:
-        content = parse_yaml(path.read_text(encoding="utf-8"))
+        content = load_yaml(path)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
     except ValueError as error:

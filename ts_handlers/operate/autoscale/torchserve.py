@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from ts_handlers.errors import OperatorError
 from ts_handlers.operate.autoscale.http import Answer, NoAnswerError, send
 from ts_handlers.operate.autoscale.settings import TorchServeSettings
-from ts_handlers.reading import parse_json
+from ts_handlers.reading import load_json
 
 _REFUSED = (400, 401, 403)
 """TorchServe answers 400 where a token is wrong or has expired."""
@@ -187,7 +187,7 @@ class TorchServe:
         if self._key_file is None:
             return {}
         try:
-            key = parse_json(self._key_file.read_text(encoding="utf-8"))[name]["key"]
+            key = load_json(self._key_file)[name]["key"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise TorchServeError(f"no token of TorchServe in {self._key_file}: {reason}") from error

@@ -10,7 +10,7 @@ from typing import Any
 
 from ts_handlers.errors import OperatorError
 from ts_handlers.operate.archives import Archive
-from ts_handlers.reading import parse_json
+from ts_handlers.reading import load_json
 
 _SUFFIX = ".build.json"
 MAX_WEIGHT = 1_000_000.0
@@ -89,7 +89,7 @@ def parse_report(file: Path, content: Mapping[str, Any]) -> BuildReport:
 
 def _read_json(file: Path) -> Mapping[str, Any]:
     try:
-        content = parse_json(file.read_text(encoding="utf-8"))
+        content = load_json(file)
     except OSError as error:
         raise OperatorError(f"cannot read {file}: {error.strerror or error}") from error
     except ValueError as error:

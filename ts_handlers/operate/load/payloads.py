@@ -110,7 +110,7 @@ def _read_json(path: Path) -> Iterator[Payload]:
 def _checked_json(body: bytes, where: str) -> bytes:
     try:
         json.loads(body)
-    except ValueError as error:  # bytes that are not UTF-8 are one, too
+    except (ValueError, RecursionError) as error:  # bytes that are not UTF-8 are one, too
         raise OperatorError(f"{where} is no JSON ({error}): {body[:60]!r}; correct it") from error
     return body
 

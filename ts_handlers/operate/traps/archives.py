@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from ts_handlers.operate.archives import MAX_JAVA_INT, Archive
 from ts_handlers.operate.configure.plan import YAML_TIMEOUT_S
-from ts_handlers.operate.traps.finding import Finding
+from ts_handlers.operate.traps.finding import Finding, at_most
 from ts_handlers.operate.traps.keys import nearest
 from ts_handlers.operate.traps.loaded import NUMBERS, LoadedModel, load_entries, loaded_models, positive
 from ts_handlers.operate.traps.subject import Subject
@@ -68,7 +68,7 @@ def check_archives(subject: Subject) -> Iterator[Finding]:
             )
     for model in loaded:
         if model.archive.settings is not None:
-            yield from _yaml(model.archive)
+            yield from at_most(_yaml(model.archive), model.archive.path.name, "settings that do not hold")
             yield from _overruled(model)
         yield from _requirements(subject, model)
         yield from _handler(subject, model.archive.path.name)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import ast
 import zipfile
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ts_handlers.errors import OperatorError
-from ts_handlers.reading import parse_json
+from ts_handlers.operate.archives import BROKEN_ZIP
+from ts_handlers.reading import parse_json, read_member
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +54,13 @@ def read_contents(path: Path) -> Contents:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            handler = parse_json(archive.read("MAR-INF/MANIFEST.json"))["model"].get("handler")
+            handler = parse_json(read_member(archive, "MAR-INF/MANIFEST.json"))["model"].get("handler")
             contents = Contents(handler if isinstance(handler, str) else "", frozenset(archive.namelist()))
             file = f"{contents.handler_module}.py"
             if file not in contents.members:
                 return contents
-            return replace(contents, source=archive.read(file).decode("utf-8", errors="replace"))
-    except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, KeyError, ValueError) as error:
+            return replace(contents, source=read_member(archive, file).decode("utf-8", errors="replace"))
+    except (OSError, *BROKEN_ZIP) as error:
         raise OperatorError(f"{path} is damaged, or changed while it was read ({error}); copy it again") from error
 
 

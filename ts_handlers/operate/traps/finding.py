@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal
+
+from ts_handlers.errors import printable
 
 Severity = Literal["problem", "warning", "hint"]
 
@@ -32,7 +35,18 @@ class Finding:
 
     def describe(self) -> str:
         """Say it in one line."""
-        return f"{self.severity}: {self.key}: {self.seen or 'empty'}: {self.why}; {self.remedy}"
+        return printable(f"{self.severity}: {self.key}: {self.seen or 'empty'}: {self.why}; {self.remedy}")
+
+
+MOST = 50
+"""Findings of one kind: a file with more of them is another kind of file."""
+
+
+def at_most(findings: Iterator[Finding], key: str, what: str) -> Iterator[Finding]:
+    """Yield the first findings of one kind, and say whether there are more: `what` they are. Those are not looked for."""
+    yield from islice(findings, MOST)
+    if next(findings, None) is not None:
+        yield Finding("problem", key, f"more than {MOST} {what}", "the rest is not listed", "give the right file")
 
 
 def worst_first(findings: Iterable[Finding]) -> list[Finding]:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import difflib
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
-from ts_handlers.operate.traps.finding import Finding
+from ts_handlers.operate.traps.finding import Finding, at_most
 from ts_handlers.operate.traps.known_keys import KNOWN, LAUNCHER_KEYS, Kind
 from ts_handlers.operate.traps.loaded import MODEL_KEYS
-from ts_handlers.operate.traps.subject import Subject, java_int, overrides, unset_variables
+from ts_handlers.operate.traps.subject import Subject, compiled, java_int, overrides, unset_variables
 
 _NEAR = 0.8
+_MAX_COMPARED = 300
 _METRICS_MODES = ("log", "prometheus", "legacy")
 _LONG = re.compile(r"[+-]?[0-9]{1,19}")
 _AT_LEAST_ONE = ("job_queue_size", "max_request_size", "max_response_size", "default_response_timeout")
@@ -21,9 +22,12 @@ _AT_LEAST_ONE = ("job_queue_size", "max_request_size", "max_response_size", "def
 
 def check_keys(subject: Subject) -> Iterator[Finding]:
     """Check how the file is read, key by key."""
-    yield from _names(subject)
-    yield from _text(subject)
-    yield from _variables(subject)
+    counts = Counter(line.key for line in subject.lines)
+    yield from at_most(_repeated(counts), "keys", "that are repeated")
+    yield from at_most((_unknown(key) for key in counts if key not in KNOWN), "keys", "that are none of TorchServe's")
+    yield from at_most(_text(subject), "keys", "lines that are read otherwise than written")
+    yield from at_most(_unset(subject), "keys", "variables that are not set")
+    yield from _environment(subject)
     for key, value in subject.values.items():
         known = KNOWN.get(key)
         if known is not None:
@@ -48,21 +52,10 @@ def check_keys(subject: Subject) -> Iterator[Finding]:
         )
 
 
-_MOST_UNKNOWN = 50
-"""Unknown keys that are named one by one, with the known one that is near: a file with more is another kind of file."""
-
-
-def _names(subject: Subject) -> Iterator[Finding]:
-    counts = Counter(line.key for line in subject.lines)
-    unknown = [key for key in counts if key not in KNOWN]
+def _repeated(counts: Mapping[str, int]) -> Iterator[Finding]:
     for key, count in counts.items():
         if count > 1:
             yield Finding("warning", key, f"{count} times", "only its last line counts", "keep one")
-    for key in unknown[:_MOST_UNKNOWN]:
-        yield _unknown(key)
-    if len(unknown) > _MOST_UNKNOWN:
-        rest = f"{len(unknown) - _MOST_UNKNOWN} more that are no keys of TorchServe's"
-        yield Finding("problem", "keys", rest, "they are ignored", "give a config.properties")
 
 
 def _unknown(key: str) -> Finding:
@@ -77,7 +70,9 @@ def _unknown(key: str) -> Finding:
 
 
 def nearest(key: str, known: Iterable[str]) -> str | None:
-    """Return the known key that was probably meant; None where none is near."""
+    """Return the known key that was probably meant; None where none is near, or where it is too long to be compared."""
+    if len(key) > _MAX_COMPARED:
+        return None
     by_plain = {_plain(name): name for name in known}
     found = difflib.get_close_matches(_plain(key), list(by_plain), n=1, cutoff=_NEAR)
     return by_plain[found[0]] if found else None
@@ -116,7 +111,7 @@ def _text(subject: Subject) -> Iterator[Finding]:
             )
 
 
-def _variables(subject: Subject) -> Iterator[Finding]:
+def _unset(subject: Subject) -> Iterator[Finding]:
     environ = subject.environ
     for line in subject.lines:
         for name in unset_variables(line.value, environ):
@@ -127,6 +122,10 @@ def _variables(subject: Subject) -> Iterator[Finding]:
                 f"{name} is not set here, and TorchServe does not start with a variable it cannot expand",
                 f"set {name} where the server starts, or write the value",
             )
+
+
+def _environment(subject: Subject) -> Iterator[Finding]:
+    environ = subject.environ
     written = {line.key: line.value for line in subject.lines}
     changed = [KNOWN[key].variable for key, value in overrides(written, environ).items() if value != written.get(key)]
     if changed and written.get("enable_envvars_config", "").lower() == "true":
@@ -154,7 +153,7 @@ def _value(key: str, value: str, kind: Kind) -> Iterator[Finding]:
         yield Finding("problem", key, repr(value), "TorchServe does not start: it is no whole number", _bare(value))
     elif kind == "float" and _positive_float(value) is None:
         yield Finding("problem", key, repr(value), "no number above 0: tokens would be of no use, or live 60 min", "60")
-    elif kind == "pattern" and not _is_pattern(value):
+    elif kind == "pattern" and compiled(value) is None:
         yield Finding(
             "problem", key, repr(value), "TorchServe does not start: it is no regular expression", "correct it"
         )
@@ -178,11 +177,3 @@ def _positive_float(value: str) -> float | None:
     except ValueError:
         return None
     return number if number > 0 else None
-
-
-def _is_pattern(value: str) -> bool:
-    try:
-        re.compile(value)
-    except re.error:
-        return False
-    return True

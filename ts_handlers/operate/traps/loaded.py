@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ts_handlers.operate.archives import Archive
-from ts_handlers.operate.traps.subject import Subject
+from ts_handlers.operate.traps.subject import Subject, java_int
 from ts_handlers.reading import parse_json
 
 DEFAULT_BATCH_SIZE = 1
@@ -122,8 +122,8 @@ def java_cpus(subject: Subject) -> int:
     """Return the CPUs Java counts: what vmargs says, else those of the whole machine at worst."""
     for word in reversed(subject.values.get("vmargs", "").split()):
         _, option, number = word.partition("-XX:ActiveProcessorCount=")
-        if option and number.isdigit():
-            return int(number)
+        if option and (count := java_int(number)):
+            return count
     return subject.machine.num_node_cpus
 
 

@@ -10,7 +10,7 @@ from ts_handlers.config import DEFAULT_BODY_BYTES
 from ts_handlers.operate.configure.shares import JVM_OVERHEAD_MB, memory_of
 from ts_handlers.operate.traps.finding import Finding
 from ts_handlers.operate.traps.loaded import LoadedModel, java_cpus, loaded_models
-from ts_handlers.operate.traps.subject import Subject
+from ts_handlers.operate.traps.subject import Subject, compiled, java_int
 
 _SMALL_BODY_BYTES = 64 * 1024
 _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
@@ -66,7 +66,7 @@ def _threads(subject: Subject, loaded: Sequence[LoadedModel]) -> Iterator[Findin
             )
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         text = subject.environ.get(name, "")
-        if text.isascii() and text.isdigit() and count and int(text) * count > max(cpus, count):
+        if count and (java_int(text) or 0) * count > max(cpus, count):
             yield Finding(
                 "warning",
                 name,
@@ -125,7 +125,7 @@ def _jvm(subject: Subject) -> Iterator[Finding]:
 
 def heap_mb(vmargs: str) -> float | None:
     """Return what -Xmx says, in MiB; the last one counts."""
-    found = re.findall(r"-Xmx(\d+)([kKmMgGtT]?)(?=\s|$)", vmargs)
+    found = re.findall(r"-Xmx([0-9]{1,15})([kKmMgGtT]?)(?=\s|$)", vmargs)
     return int(found[-1][0]) * _UNITS[found[-1][1].lower()] / 2**20 if found else None
 
 
@@ -217,9 +217,8 @@ def _store(subject: Subject) -> Iterator[Finding]:
 
 
 def _blacklist(subject: Subject) -> Iterator[Finding]:
-    try:
-        pattern = re.compile(subject.values.get("blacklist_env_vars", ""))
-    except re.error:  # reported as a value that cannot be read
+    pattern = compiled(subject.values.get("blacklist_env_vars", ""))
+    if pattern is None:  # reported as a value that cannot be read
         return
     hidden = [name for name in _NEEDED_VARIABLES if pattern.fullmatch(name)]
     if hidden:

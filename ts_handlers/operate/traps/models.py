@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ts_handlers.operate.configure.workers import MAX_WORKERS
-from ts_handlers.operate.traps.finding import Finding
+from ts_handlers.operate.traps.finding import Finding, at_most
 from ts_handlers.operate.traps.keys import nearest
 from ts_handlers.operate.traps.loaded import (
     MODEL_KEYS,
@@ -26,7 +26,7 @@ _LONG_DELAY_MS = 100
 
 def check_models(subject: Subject) -> Iterator[Finding]:
     """Check what is loaded, and what is said about it."""
-    yield from _load_models(subject)
+    yield from at_most(_load_models(subject), "load_models", "files that cannot be loaded as they are named")
     try:
         models = read_models(subject.values.get("models", "{}"))
     except ValueError as error:
@@ -35,12 +35,11 @@ def check_models(subject: Subject) -> Iterator[Finding]:
         )
         return
     loaded = loaded_models(subject)
-    yield from _match(subject, models, loaded)
-    for name, versions in models.items():
-        for version, entry in versions.items():
-            yield from _entry(f"{name} {version}", entry)
-    for model in loaded:
-        yield from _numbers(subject, model)
+    yield from at_most(_match(subject, models, loaded), "models", "entries that are for nothing")
+    yield from at_most(_entries(models), "models", "settings that do not hold")
+    yield from at_most(
+        (found for model in loaded for found in _numbers(subject, model)), "models", "numbers that do not fit"
+    )
     yield from _defaults(subject, models, loaded)
     yield from _envelope(subject, loaded)
 
@@ -133,6 +132,12 @@ def _unread(subject: Subject) -> list[str]:
     if subject.values["load_models"].upper() == "ALL":
         files += store.others
     return [file for file in files if "://" in file or file in store.others or file in store.broken]
+
+
+def _entries(models: Mapping[str, Mapping[str, Any]]) -> Iterator[Finding]:
+    for name, versions in models.items():
+        for version, entry in versions.items():
+            yield from _entry(f"{name} {version}", entry)
 
 
 def _entry(label: str, entry: Mapping[str, Any]) -> Iterator[Finding]:

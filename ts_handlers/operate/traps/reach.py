@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from ts_handlers.operate.traps.finding import Finding
 from ts_handlers.operate.traps.loaded import loaded_models
-from ts_handlers.operate.traps.subject import Subject
+from ts_handlers.operate.traps.subject import Subject, compiled
 
-_ADDRESS = re.compile(r"((https|http)://([^:^/]+)(:([0-9]+))?)|(unix:(/.*))", re.IGNORECASE)
+_ADDRESS = re.compile(r"((https|http)://([^:^/]+)(:([0-9]{1,20}))?)|(unix:(/.*))", re.IGNORECASE)
 _LOOPBACK = re.compile(r"127\..*|localhost", re.IGNORECASE)
 _HTTP = {"inference": (8080, 80, 443), "management": (8081, 8081, 8444), "metrics": (8082, 8082, 8445)}
 """By address: its port where the key is not set, and where the address has none, for http and https."""
@@ -197,10 +197,8 @@ def _urls(subject: Subject) -> Iterator[Finding]:
 
 
 def _matches(pattern: str, url: str) -> bool:
-    try:
-        return re.fullmatch(pattern, url) is not None
-    except re.error:  # Java's syntax has more than Python's; what cannot be read is not judged
-        return False
+    readable = compiled(pattern)
+    return readable is not None and readable.fullmatch(url) is not None
 
 
 def _encryption(subject: Subject) -> Iterator[Finding]:

@@ -21,7 +21,7 @@ from ts_handlers.operate.configure.build_report import BuildReport, read_reports
 from ts_handlers.operate.configure.shares import MIB
 from ts_handlers.operate.traps.contents import Contents, read_contents
 from ts_handlers.operate.traps.known_keys import KNOWN
-from ts_handlers.reading import parse_yaml
+from ts_handlers.reading import load_yaml, parse_yaml
 
 _VARIABLE = re.compile(r"\$\$([^$]+[^$])\$\$")
 """How TorchServe finds a variable in a value; a name has at least two characters."""
@@ -121,6 +121,17 @@ def java_int(text: str) -> int | None:
     if not re.fullmatch(r"[+-]?[0-9]{1,20}", text):
         return None
     return int(text) if -(2**31) <= int(text) < 2**31 else None
+
+
+_MAX_PATTERN = 10_000
+
+
+def compiled(pattern: str) -> re.Pattern[str] | None:
+    """Return a regular expression; None where Python cannot read it, whose syntax has less than Java's."""
+    try:
+        return re.compile(pattern) if len(pattern) <= _MAX_PATTERN else None
+    except (re.error, RecursionError, OverflowError):
+        return None
 
 
 def gather(path: Path, environ: Mapping[str, str] = os.environ, machine: Machine | None = None) -> Subject:
@@ -243,7 +254,7 @@ def _read_store(named: str | None, base: Path) -> Store:
 
 def _read_metrics(path: Path, text: str | None) -> MetricsFile:
     try:
-        content = parse_yaml(path.read_text(encoding="utf-8") if text is None else text)
+        content = load_yaml(path) if text is None else parse_yaml(text)
     except OSError as error:
         return MetricsFile(path, error=error.strerror or str(error))
     except ValueError as error:

@@ -12,7 +12,7 @@ from ts_handlers.errors import OperatorError
 from ts_handlers.operate.replacing import replacing
 from ts_handlers.operate.tune.objective import Measurement, Objective, Verdict
 from ts_handlers.operate.tune.space import Setting
-from ts_handlers.reading import parse_json
+from ts_handlers.reading import load_json
 
 RESULTS_NAME = "results.json"
 FORMAT = "ts-handlers tune 1"
@@ -145,7 +145,7 @@ def read_results(path: Path) -> Results:
         OperatorError: It was not written by this version of `tune`.
     """
     try:
-        content = parse_json(path.read_text(encoding="utf-8"))
+        content = load_json(path)
         if content["format"] == FORMAT:
             return _results(path, content)
         reason = f"its format is {content['format']!r}"

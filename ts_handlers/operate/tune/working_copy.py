@@ -16,7 +16,7 @@ import yaml
 from ts_handlers.config import HandlerConfig
 from ts_handlers.operate.archives import Archive
 from ts_handlers.operate.replacing import replacing
-from ts_handlers.reading import parse_json
+from ts_handlers.reading import parse_json, read_member
 
 SERVER_KEYS = ("minWorkers", "maxWorkers", "batchSize", "maxBatchDelay")
 """Keys of model-config.yaml that TorchServe prefers to config.properties."""
@@ -93,7 +93,7 @@ def sha256(path: Path) -> str:
 def _rewrite(source: Path, target: Path, settings: Mapping[str, Any] | None) -> None:
     text = _HEADER + yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
     with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
-        config_name = parse_json(old.read(_MANIFEST))["model"]["configFile"]
+        config_name = parse_json(read_member(old, _MANIFEST))["model"]["configFile"]
         for entry in old.infolist():
             if entry.filename == config_name:
                 new.writestr(entry, text)
