@@ -11,8 +11,8 @@ from ts_handlers.errors import ConfigError
 
 ENCODING = "iso-8859-1"
 
-MAX_BYTES = 2_000_000
-"""Largest file that is read; one of a thousand models has a tenth of it."""
+MAX_BYTES = 1_000_000
+"""Largest file that is read; one of a thousand models has a fifth of it."""
 
 _NAMED = {"t": "\t", "n": "\n", "r": "\r", "f": "\f"}
 _ESCAPES = {value: f"\\{name}" for name, value in _NAMED.items()} | {"\\": "\\\\"}

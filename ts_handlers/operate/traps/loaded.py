@@ -70,12 +70,16 @@ def _is_table(value: object) -> bool:
     return isinstance(value, dict)
 
 
+MAX_ENTRIES = 1000
+"""Entries of load_models that are looked at; each is a model with processes of its own."""
+
+
 def load_entries(subject: Subject) -> list[tuple[str | None, str]]:
-    """Return (name, file) of each entry of load_models; the name is None where the archive's own holds."""
+    """Return (name, file) of each of the first entries of load_models; the name is None where the archive's own holds."""
     text = subject.values.get("load_models", "")
     if text.upper() == "ALL":
         return [(None, file) for file in (*subject.store.archives, *subject.store.broken) if file.endswith(".mar")]
-    pairs = [entry.split("=", 1) for entry in text.split(",") if entry]
+    pairs = [entry.split("=", 1) for entry in text.split(",", MAX_ENTRIES)[:MAX_ENTRIES] if entry]
     return [(None, pair[0]) if len(pair) == 1 else (pair[0], pair[1]) for pair in pairs]
 
 

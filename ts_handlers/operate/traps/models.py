@@ -9,6 +9,7 @@ from ts_handlers.operate.configure.workers import MAX_WORKERS
 from ts_handlers.operate.traps.finding import Finding, at_most
 from ts_handlers.operate.traps.keys import nearest
 from ts_handlers.operate.traps.loaded import (
+    MAX_ENTRIES,
     MODEL_KEYS,
     NUMBERS,
     LoadedModel,
@@ -66,6 +67,10 @@ def _load_models(subject: Subject) -> Iterator[Finding]:
                 "list the .mar files",
             )
         return
+    if text.count(",") > MAX_ENTRIES:
+        yield Finding(
+            "problem", "load_models", f"{text.count(',') + 1} entries", f"the first {MAX_ENTRIES} are checked", "list fewer"
+        )
     for _, file in load_entries(subject):
         yield from _load_entry(subject, file)
 

@@ -12,6 +12,7 @@ from ts_handlers.operate.traps.loaded import loaded_models
 from ts_handlers.operate.traps.subject import Subject, compiled
 
 _ADDRESS = re.compile(r"((https|http)://([^:^/]+)(:([0-9]{1,20}))?)|(unix:(/.*))", re.IGNORECASE)
+_MAX_URLS = 1000
 _LOOPBACK = re.compile(r"127\..*|localhost", re.IGNORECASE)
 _HTTP = {"inference": (8080, 80, 443), "management": (8081, 8081, 8444), "metrics": (8082, 8082, 8445)}
 """By address: its port where the key is not set, and where the address has none, for http and https."""
@@ -182,6 +183,11 @@ def _exposure(subject: Subject, endpoints: list[Endpoint]) -> Iterator[Finding]:
 
 def _urls(subject: Subject) -> Iterator[Finding]:
     patterns = subject.values.get("allowed_urls", "file://.*|http(s)?://.*").split(",")
+    if len(patterns) > _MAX_URLS:
+        yield Finding(
+            "problem", "allowed_urls", f"{len(patterns)} patterns", f"up to {_MAX_URLS} are checked", "list fewer"
+        )
+        return
     matched = [url for url in _FOREIGN_URLS if any(_matches(pattern, url) for pattern in patterns)]
     if not matched:
         return
