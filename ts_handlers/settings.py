@@ -14,6 +14,10 @@ from ts_handlers.errors import ConfigError
 
 T = TypeVar("T")
 
+_LARGEST = 10**15
+_LONGEST = 10**9
+"""Seconds and milliseconds are fewer: Python's waiting takes no more than some 300 years."""
+
 
 def setting(default: Any, *, minimum: float | None = None) -> Any:
     """Declare a field with a default and, for numbers, the smallest value it may have."""
@@ -36,7 +40,8 @@ def from_mapping(cls: type[T], values: Any, path: str) -> T:
     converted = {}
     for key, value in values.items():
         converted[key] = _convert(hints[key], value, _join(path, key))
-        _check_minimum(converted[key], fields[key].metadata.get("minimum"), _join(path, key))
+        most = _LONGEST if key.endswith(("_s", "_ms")) else _LARGEST
+        _check_range(converted[key], fields[key].metadata.get("minimum"), most, _join(path, key))
     return cls(**converted)
 
 
@@ -104,12 +109,14 @@ def _convert_scalar(hint: Any, value: Any, path: str) -> Any:
     return value
 
 
-def _check_minimum(value: Any, minimum: float | None, path: str) -> None:
-    if minimum is None or value is None:
-        return
+def _check_range(value: Any, minimum: float | None, maximum: float, path: str) -> None:
     for number in value if isinstance(value, tuple) else (value,):
-        if number < minimum:
+        if not isinstance(number, int | float):
+            continue
+        if minimum is not None and number < minimum:
             raise ConfigError(f"{path} is {shown(value)}; it must be {minimum:g} or more")
+        if number > maximum:
+            raise ConfigError(f"{path} is {shown(value)}; it must be {maximum:g} or less")
 
 
 def shown(value: Any) -> str:

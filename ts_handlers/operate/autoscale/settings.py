@@ -154,6 +154,8 @@ def parse_settings(content: Any, name: str) -> Settings:
             )
     _check_url(settings.torchserve.management_url, f"{name}: torchserve.management_url")
     _check_url(settings.torchserve.metrics_url, f"{name}: torchserve.metrics_url")
+    if (settings.metrics.port or 0) > 65535:
+        raise ConfigError(f"{name}: metrics.port is {settings.metrics.port}; it must be 1 to 65535")
     if settings.kubernetes is not None:
         if settings.kubernetes.api_url is not None:
             _check_url(settings.kubernetes.api_url, f"{name}: kubernetes.api_url")
@@ -163,6 +165,10 @@ def parse_settings(content: Any, name: str) -> Settings:
 
 
 def _check_url(url: str, path: str) -> None:
-    parts = urllib.parse.urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        parts = urllib.parse.urlsplit(url)
+        is_usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # of its port, or of brackets
+        is_usable = False
+    if not is_usable:
         raise ConfigError(f"{path} is {url!r}; it must be an address as http://127.0.0.1:8081")

@@ -75,7 +75,8 @@ def _catalogue(named: str, content: Mapping[str, Any], *, is_ours: bool, is_dete
     dimensions = {
         str(metric.get("name")): metric.get("dimensions")
         for metrics in section.values()
-        for metric in metrics or ()
+        if isinstance(metrics, list)
+        for metric in metrics
         if isinstance(metric, dict)
     }
     if not is_ours:
