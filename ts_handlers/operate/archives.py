@@ -146,7 +146,5 @@ def _read_settings(path: Path, text: bytes) -> Mapping[str, Any]:
             f"{path}: its model-config.yaml is not YAML ({reason}); correct it and build again"
         ) from error
     if not isinstance(settings, dict):
-        raise OperatorError(
-            f"{path}: its model-config.yaml is {settings!r}, not a mapping; correct it and build again"
-        )
+        raise OperatorError(f"{path}: its model-config.yaml is {settings!r}, not a mapping; correct it and build again")
     return settings

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import os
 import pickle
+import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,6 +20,7 @@ from ts_handlers.config import RuntimeConfig
 from ts_handlers.errors import ConfigError, RuntimeUnavailableError
 from ts_handlers.runtime.session import ModelFiles
 
+_TENSORS_ONLY = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 _CONVOLUTIONS = (torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d)
 
 
@@ -92,11 +97,35 @@ def _load_state_dict(config: RuntimeConfig, files: ModelFiles) -> torch.nn.Modul
 def _load_tensors(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:  # torch's own text advises to run what is in it
-        raise ConfigError(
-            f"{path.name} holds more than tensors, and objects in it can run code, so it is not read; save the weights "
-            "alone: torch.save(model.state_dict(), PATH)"
-        ) from error
+    except pickle.UnpicklingError as error:
+        raise ConfigError(refusal(path.name, error)) from error
+
+
+@contextmanager
+def tensors_only() -> Iterator[None]:
+    """Keep torch to tensors within the block, whatever it asks of itself.
+
+    torch.export.load unpickles what a file holds beside its graph, and goes on to run it where it holds more than tensors.
+    """
+    before = os.environ.get(_TENSORS_ONLY)
+    os.environ[_TENSORS_ONLY] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_TENSORS_ONLY]
+        else:
+            os.environ[_TENSORS_ONLY] = before
+
+
+def refusal(name: str, error: Exception) -> str:
+    """Return what to say of a file that holds more than tensors: torch's own text advises to run what is in it."""
+    found = re.search(r"(?:GLOBAL|class) ([\w.]+)", str(error))
+    what = f"an object of the type {found[1]}" if found else "more than tensors"
+    return (
+        f"{name} holds {what}, which is not read: it can run code. Save the weights alone, with "
+        "torch.save(model.state_dict(), PATH) or as safetensors"
+    )
 
 
 def construct(model_file: Path) -> torch.nn.Module:

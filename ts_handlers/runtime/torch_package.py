@@ -20,6 +20,7 @@ from torch.utils import _pytree as pytree
 from ts_handlers.config import RuntimeConfig
 from ts_handlers.errors import ConfigError, RuntimeUnavailableError, first_line
 from ts_handlers.runtime.session import ModelFiles
+from ts_handlers.runtime.torch_module import tensors_only
 from ts_handlers.runtime.torch_program import Program
 
 logger = logging.getLogger(__name__)
@@ -152,7 +153,8 @@ def _open_compiled(path: Path, config: RuntimeConfig, device: torch.device) -> P
 def _open_exported(path: Path, config: RuntimeConfig, device: torch.device) -> Program:
     """Load a graph; torch runs its operators one by one."""
     try:
-        exported = torch.export.load(path)
+        with tensors_only():
+            exported = torch.export.load(path)
         module = exported.module().to(device)
     except Exception as error:  # torch.export raises errors of many kinds
         raise RuntimeUnavailableError(

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from ts_handlers.errors import OperatorError, all_lines
+from ts_handlers.runtime.torch_module import refusal
 from ts_handlers.runtime.torch_script import is_script
 
 State = dict[str, torch.Tensor]
@@ -80,12 +81,8 @@ def _read(path: Path) -> Any:
         with torch.serialization.safe_globals(_NUMPY_GLOBALS):
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # files are broken in many ways
-        kinds = re.findall(r"GLOBAL ([\w.]+)", str(error))
-        if kinds or "weights_only" in str(error):
-            raise OperatorError(
-                f"{path} holds an object of the type {kinds[0] if kinds else 'that runs code'}, which is not read: it "
-                "can run code. Save the weights alone: torch.save(model.state_dict(), PATH)"
-            ) from error
+        if "weights_only" in str(error):
+            raise OperatorError(refusal(str(path), error)) from error
         raise OperatorError(f"{path} is no file of weights: {all_lines(error)}") from error
 
 

@@ -69,7 +69,11 @@ def _load_models(subject: Subject) -> Iterator[Finding]:
         return
     if text.count(",") > MAX_ENTRIES:
         yield Finding(
-            "problem", "load_models", f"{text.count(',') + 1} entries", f"the first {MAX_ENTRIES} are checked", "list fewer"
+            "problem",
+            "load_models",
+            f"{text.count(',') + 1} entries",
+            f"the first {MAX_ENTRIES} are checked",
+            "list fewer",
         )
     for _, file in load_entries(subject):
         yield from _load_entry(subject, file)
