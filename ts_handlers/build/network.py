@@ -14,7 +14,8 @@ from ts_handlers.batch import Array
 from ts_handlers.build.forms.checkpoint import State, find_weights
 from ts_handlers.build.forms.probe import InputForm, Outputs, Run
 from ts_handlers.errors import OperatorError, all_lines
-from ts_handlers.runtime.torch_module import construct, tensors_only
+from ts_handlers.runtime.torch_module import construct
+from ts_handlers.runtime.torch_package import read_exported
 from ts_handlers.runtime.torch_program import named_tensors, pick
 from ts_handlers.runtime.torch_script import ListDetector, float_type, takes_list
 
@@ -148,15 +149,11 @@ def load_exported(path: Path) -> Loaded:
         OperatorError: It is none, or does not take one tensor.
     """
     try:
-        with tensors_only():
-            program = torch.export.load(path)
+        program = read_exported(path)
         module = program.module()
+    except OperatorError:
+        raise
     except Exception as error:  # torch raises errors of many kinds
-        if "weights_only" in str(error):
-            raise OperatorError(
-                f"{path} holds more than tensors beside its graph, which is not read: it can run code. Export the model "
-                "with tensors alone as its sample inputs and constants"
-            ) from error
         raise OperatorError(f"{path} is no package of torch.export: {all_lines(error)}") from error
     arguments = program.graph_signature.user_inputs
     if len(arguments) != 1:

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
-import os
 import pickle
 import re
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,7 +17,6 @@ from ts_handlers.config import RuntimeConfig
 from ts_handlers.errors import ConfigError, RuntimeUnavailableError
 from ts_handlers.runtime.session import ModelFiles
 
-_TENSORS_ONLY = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 _CONVOLUTIONS = (torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d)
 
 
@@ -99,23 +95,6 @@ def _load_tensors(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ConfigError(refusal(path.name, error)) from error
-
-
-@contextmanager
-def tensors_only() -> Iterator[None]:
-    """Keep torch to tensors within the block, whatever it asks of itself.
-
-    torch.export.load unpickles what a file holds beside its graph, and goes on to run it where it holds more than tensors.
-    """
-    before = os.environ.get(_TENSORS_ONLY)
-    os.environ[_TENSORS_ONLY] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[_TENSORS_ONLY]
-        else:
-            os.environ[_TENSORS_ONLY] = before
 
 
 def refusal(name: str, error: Exception) -> str:

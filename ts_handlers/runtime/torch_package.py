@@ -10,7 +10,8 @@ import logging
 import os
 import platform
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,6 @@ from torch.utils import _pytree as pytree
 from ts_handlers.config import RuntimeConfig
 from ts_handlers.errors import ConfigError, RuntimeUnavailableError, first_line
 from ts_handlers.runtime.session import ModelFiles
-from ts_handlers.runtime.torch_module import tensors_only
 from ts_handlers.runtime.torch_program import Program
 
 logger = logging.getLogger(__name__)
@@ -35,6 +35,9 @@ TORCH_KEY = "ts_handlers_torch"
 _MODEL_NAME = "model"
 _FLAGS_OF_ISA = {"AVX2": "avx2", "AVX512": "avx512f", "AVX512_VNNI": "avx512_vnni", "AMX_TILE": "amx_tile"}
 """Instruction sets as torch's own metadata names them -> their flags of /proc/cpuinfo."""
+
+
+_TENSORS_ONLY = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 
 
 def is_package(name: str | None) -> bool:
@@ -150,12 +153,46 @@ def _open_compiled(path: Path, config: RuntimeConfig, device: torch.device) -> P
     )
 
 
+def read_exported(path: Path) -> torch.export.ExportedProgram:
+    """Read a graph with the tensors beside it.
+
+    Raises:
+        ConfigError: It has other objects there, which could run code.
+        Exception: Of many kinds: it is none.
+    """
+    try:
+        with _tensors_only():
+            return torch.export.load(path)
+    except Exception as error:
+        if "weights_only" not in str(error):
+            raise
+        raise ConfigError(
+            f"{path} holds more than tensors beside its graph, which is not read: it can run code. Export the model with "
+            "tensors alone as its sample inputs and constants"
+        ) from error
+
+
+@contextmanager
+def _tensors_only() -> Iterator[None]:
+    """Keep torch to tensors: torch.export.load unpickles what else there is, and runs it."""
+    before = os.environ.get(_TENSORS_ONLY)
+    os.environ[_TENSORS_ONLY] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_TENSORS_ONLY]
+        else:
+            os.environ[_TENSORS_ONLY] = before
+
+
 def _open_exported(path: Path, config: RuntimeConfig, device: torch.device) -> Program:
     """Load a graph; torch runs its operators one by one."""
     try:
-        with tensors_only():
-            exported = torch.export.load(path)
+        exported = read_exported(path)
         module = exported.module().to(device)
+    except ConfigError:
+        raise
     except Exception as error:  # torch.export raises errors of many kinds
         raise RuntimeUnavailableError(
             f"torch {torch.__version__} cannot load {path.name}: {first_line(error)}"
