@@ -97,11 +97,11 @@ def parse_yaml(text: str | bytes) -> Any:
     loader = None
     try:
         loader = yaml.SafeLoader(text)
-        node = loader.get_single_node()  # type: ignore[no-untyped-call]  # PyYAML's stubs leave it out
+        node = loader.get_single_node()
         if node is None:
             return None
         _check_extent(node, _nodes_in)
-        value = loader.construct_document(node)  # type: ignore[no-untyped-call]
+        value = loader.construct_document(node)
     except RecursionError as error:
         raise _too_deep() from error
     except yaml.YAMLError as error:
@@ -110,7 +110,7 @@ def parse_yaml(text: str | bytes) -> Any:
         raise ValueError("it has a value that is none of its type") from error
     finally:
         if loader is not None:
-            loader.dispose()  # type: ignore[no-untyped-call]
+            loader.dispose()
     _check_leaves(value)
     return value
 

@@ -261,3 +261,12 @@ def test_numbers_of_the_autoscaler(line: str, reason: str, tmp_path: Path, capsy
     file.write_text(f"models: {{m: {{max_workers: 2}}}}\n{line}\n", encoding="utf-8")
     assert main(["autoscale", "--config", str(file)]) == 2
     assert reason in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", ["hunter\\.2", "hunter-\\\nother_key=1", "hunter2\\u12"])
+def test_a_check_does_not_show_passwords(value: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_mar(tmp_path, json.dumps({"model": MODEL}))
+    main(check(tmp_path, keystore_pass=value))
+    captured = capsys.readouterr()
+    assert "keystore_pass" in captured.out + captured.err
+    assert "hunter" not in captured.out + captured.err

@@ -153,18 +153,21 @@ def _split(line: str, *, is_continued: bool) -> Line:
     match = re.match(r"((?:\\.|[^\\=: \t\f])*)[ \t\f]*([=:]?)[ \t\f]*", line, re.DOTALL)
     if match is None:  # the pattern also matches nothing at all
         return Line(line, "", "", "", is_continued)
+    key = _unescape(match.group(1), "a key")
     raw = line[match.end() :]
-    return Line(_unescape(match.group(1)), _unescape(raw), raw, match.group(2), is_continued)
+    return Line(key, _unescape(raw, f"the value of {key}"), raw, match.group(2), is_continued)
 
 
-def _unescape(text: str) -> str:
+def _unescape(text: str, where: str) -> str:
+    """Undo escapes; an error says where they are and quotes nothing, for some values are passwords."""
+
     def character(match: re.Match[str]) -> str:
         code, other = match.group(1), match.group(2)
         if code is not None:
             return chr(int(code, 16))
         if other == "u":
             raise ConfigError(
-                f"a \\u escape needs four hexadecimal digits, in {text!r}; write \\\\u for a backslash and u"
+                f"a \\u escape needs four hexadecimal digits, in {where}; write \\\\u for a backslash and u"
             )
         return _NAMED.get(other, other)
 

@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
+from ts_handlers.operate.properties import Line
 from ts_handlers.operate.traps.finding import Finding, at_most
 from ts_handlers.operate.traps.known_keys import KNOWN, LAUNCHER_KEYS, Kind
 from ts_handlers.operate.traps.loaded import MODEL_KEYS
@@ -89,15 +90,15 @@ def _text(subject: Subject) -> Iterator[Finding]:
             yield Finding(
                 "warning",
                 line.key,
-                line.raw,
-                f"Java drops a single backslash: this is read as {line.value}",
+                _shown(line, line.raw),
+                f"Java drops a single backslash: this is read as {_shown(line, line.value)}",
                 "write each backslash twice",
             )
         if line.is_continued and re.search(r"\b[a-z_]{5,}=", line.value):
             yield Finding(
                 "warning",
                 line.key,
-                line.value,
+                _shown(line, line.value),
                 "the backslash at the end of its line makes the next line part of it",
                 "remove the backslash, if the next line is a property of its own",
             )
@@ -109,6 +110,10 @@ def _text(subject: Subject) -> Iterator[Finding]:
                 "`torchserve` itself reads this line too, and knows neither ':', blanks, escapes nor continuation lines",
                 f"write {line.key}=VALUE on one line, without backslashes",
             )
+
+
+def _shown(line: Line, text: str) -> str:
+    return "a password, not shown here" if "pass" in line.key.lower() else text
 
 
 def _unset(subject: Subject) -> Iterator[Finding]:
