@@ -21,7 +21,7 @@ from ts_handlers.build.samples import Dataset, Sample
 from ts_handlers.build.steps import Progress
 from ts_handlers.errors import OperatorError, RequestError, first_line
 from ts_handlers.images import ImageLimits, Picture, decode_image, open_image, picture_from_pixels
-from ts_handlers.preprocessing import preprocess
+from ts_handlers.preprocessing import pixel_mask, preprocess
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 
@@ -109,8 +109,7 @@ def read_picture(source: ImageSource, file: Path) -> Picture:
     """
     try:
         encoded = open_image(file.read_bytes(), _LIMITS)
-        resizes = source.preprocessing.resize is not None
-        wanted = source.preprocessing.resized(encoded.height, encoded.width) if resizes else None
+        wanted = source.preprocessing.reduced(encoded.height, encoded.width)
         return decode_image(encoded, wanted, resample=source.preprocessing.resample)
     except (OSError, RequestError) as error:
         raise OperatorError(f"{file} cannot be read as an image: {error}") from error
@@ -124,7 +123,7 @@ def encode_picture(source: ImageSource, picture: Picture) -> ModelInput:
         values = np.ascontiguousarray(values.transpose(1, 2, 0))
     arrays: dict[str, Array] = {PIXEL_VALUES: values}
     if source.pads_images:
-        arrays[PIXEL_MASK] = np.ones(size, dtype=np.int64)
+        arrays[PIXEL_MASK] = pixel_mask(source.preprocessing.content_size(picture.height, picture.width), size)
     return ModelInput(arrays, size[0] * size[1], source=(picture.height, picture.width), size=size)
 
 
