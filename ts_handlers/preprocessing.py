@@ -23,10 +23,10 @@ class Resize:
     """How large a picture is made.
 
     Attributes:
-        mode: `exact`: height and width; `shortest_edge`: that edge becomes `height`; `rounded_edge`: the same, the other edge
-            rounded to the nearest and not down; `bounded`: the same, and no edge is longer than `width`; `fit`: as large as
-            height and width allow; `nearest_edge`: the edge that is nearer to its size gets it, and the other keeps the
-            shape; `multiple`: as it is, but for `multiple`.
+        mode: `exact`: height and width; `shortest_edge`: that edge becomes `height`; `rounded_edge`: the same, the other
+            edge rounded to the nearest and not down; `bounded`: as `shortest_edge`, and no edge is longer than `width`;
+            `fit`: as large as height and width allow; `nearest_edge`: the edge that is nearer to its size gets it, and the
+            other keeps the shape; `multiple`: as it is, but for `multiple`.
         height: In pixels, or the shortest edge.
         width: In pixels, or the longest edge; without meaning for `shortest_edge`.
         multiple: Both edges become multiples of it: cut (`bounded`, `multiple`), the next larger (`shortest_edge`,
@@ -69,8 +69,9 @@ class Preprocessing:
         resize: How large it is made; None: as it is.
         resample: Pillow's number of the filter.
         crop: What is cut out of its middle; a smaller picture gets a black border.
-        rounds_crop: Whether half a pixel beside the crop is rounded to even, as in torchvision, or down; an odd border has
-            its larger half below and on the right then, and else above and on the left.
+        rounds_crop: Whether half a pixel beside the crop is rounded to even, as in torchvision, or down.
+        larger_below: Whether a border of an odd number of pixels has the larger half below and on the right, as in
+            torchvision, or above and on the left, as transformers has it with Pillow.
         scale: Factor of each channel's 0 to 255.
         shift: What is added to it then.
         is_bgr: Whether the model takes blue first.
@@ -85,6 +86,7 @@ class Preprocessing:
     resample: int = 2
     crop: Size | None = None
     rounds_crop: bool = False
+    larger_below: bool = False
     scale: Channels = (1 / 255, 1 / 255, 1 / 255)
     shift: Channels = (0.0, 0.0, 0.0)
     is_bgr: bool = False
@@ -105,24 +107,23 @@ class Preprocessing:
             size = self.resize.target(*size)
         if min(size) < 1:
             raise RequestError(
-                f"the image has {width} x {height} pixels, and nothing is left of its shorter edge when it is resized as the "
-                "model needs it; send one of another shape",
+                f"the image has {width} x {height} pixels, and nothing is left of its shorter edge when it is resized as "
+                "the model needs it; send one of another shape",
                 code="image_too_narrow",
             )
         kept = self.crop or size
         if self.pad_size is not None and (kept[0] > self.pad_size[0] or kept[1] > self.pad_size[1]):
             raise RequestError(
-                f"the image has {kept[1]} x {kept[0]} pixels; this model takes {self.pad_size[1]} x {self.pad_size[0]}: send a "
-                "smaller one",
+                f"the image has {kept[1]} x {kept[0]} pixels; this model takes {self.pad_size[1]} x {self.pad_size[0]}: send "
+                "a smaller one",
                 code="image_too_large",
             )
         return size
 
     def reduced(self, height: int, width: int) -> Size | None:
         """Return the size down to which pixels of such a picture are averaged; None where single ones count."""
-        if self.resize is None or self.resample == Image.Resampling.NEAREST or not self.antialias or self.middle is not None:
-            return None
-        return self.resized(height, width)
+        averages = self.resample != Image.Resampling.NEAREST and self.antialias
+        return self.resized(height, width) if self.resize and averages and self.middle is None else None
 
     def cut(self, height: int, width: int) -> Size:
         """Return the size of what is resized of such a picture."""
@@ -164,7 +165,7 @@ def preprocess(picture: Picture, settings: Preprocessing) -> NDArray[np.float32]
     else:
         pixels = _resize(image, size, settings)
     if settings.crop is not None:
-        pixels = center_crop(pixels, settings.crop, rounds=settings.rounds_crop)
+        pixels = center_crop(pixels, settings.crop, rounds=settings.rounds_crop, larger_below=settings.larger_below)
     channels = pixels.transpose(2, 0, 1)
     if settings.is_bgr:
         channels = channels[::-1]
@@ -181,11 +182,11 @@ def pixel_mask(content: Size, size: Size) -> NDArray[np.int64]:
     return mask
 
 
-def center_crop(pixels: NDArray[Any], size: Size, *, rounds: bool = False) -> NDArray[Any]:
+def center_crop(pixels: NDArray[Any], size: Size, *, rounds: bool = False, larger_below: bool = False) -> NDArray[Any]:
     """Cut `size` out of the middle of `(height, width, channels)`; what is smaller gets a border of zeros first."""
     margins = [wanted - given for wanted, given in zip(size, pixels.shape, strict=False)]
     if max(margins) > 0:
-        odd = 0 if rounds else 1  # where an odd margin's larger half is
+        odd = 0 if larger_below else 1
         border = [((max(0, margin) + odd) // 2, (max(0, margin) + 1 - odd) // 2) for margin in margins]
         pixels = np.pad(pixels, [*border, (0, 0)])
     height, width = pixels.shape[:2]

@@ -41,22 +41,32 @@ def read_preprocessing(file: Path) -> Preprocessing:
 
 
 def parse_preprocessing(values: Any, name: str) -> Preprocessing:
-    """Understand the contents of a preprocessor_config.json, in any of the three forms; of a processor_config.json its section.
+    """Understand the contents of a preprocessor_config.json, in any of the three forms, or of a processor_config.json.
 
     Raises:
         ConfigError: It asks for what is not done here.
     """
-    if not isinstance(values, Mapping):
-        raise ConfigError(f"{name} holds a {type(values).__name__}; it must be an object")
-    for section in ("image_processor", "pretrained_cfg"):
-        if isinstance(values.get(section), Mapping):
-            values = values[section]
+    values = settings_section(values, name)
     reader = Reader(values, name)
     if "input_size" in values:
         return _from_timm(reader)
     if "resize_size" in values:
         return _from_torchvision(reader)
     return from_transformers(values, name)
+
+
+def settings_section(values: Any, name: str) -> Mapping[str, Any]:
+    """Return the settings of pictures in a file's contents: those of a processor, or of timm, are a section of them.
+
+    Raises:
+        ConfigError: It holds no object.
+    """
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{name} holds a {type(values).__name__}; it must be an object")
+    for section in ("image_processor", "pretrained_cfg"):
+        if isinstance(values.get(section), Mapping):
+            values = values[section]
+    return values
 
 
 _TIMM_KEYS = ("input_size", "interpolation", "crop_pct", "crop_mode", "mean", "std")
@@ -91,7 +101,7 @@ def _from_timm(reader: Reader) -> Preprocessing:
     resize = Resize("shortest_edge", before) if mode == "center" else Resize("exact", before, before)
     scale, shift = affine(1 / 255, 0.0, reader.channels("mean"), reader.channels("std", positive=True))
     resample = reader.filter("interpolation", BICUBIC)
-    return Preprocessing(resize, resample, (edge, edge), rounds_crop=True, scale=scale, shift=shift)
+    return Preprocessing(resize, resample, (edge, edge), rounds_crop=True, larger_below=True, scale=scale, shift=shift)
 
 
 def _from_torchvision(reader: Reader) -> Preprocessing:
@@ -100,4 +110,4 @@ def _from_torchvision(reader: Reader) -> Preprocessing:
     edge = reader.square("crop_size")
     scale, shift = affine(1 / 255, 0.0, reader.channels("mean"), reader.channels("std", positive=True))
     resample = reader.filter("interpolation", BILINEAR)
-    return Preprocessing(resize, resample, (edge, edge), rounds_crop=True, scale=scale, shift=shift)
+    return Preprocessing(resize, resample, (edge, edge), rounds_crop=True, larger_below=True, scale=scale, shift=shift)

@@ -1,7 +1,7 @@
 """What transformers' image processors do that their preprocessor_config.json need not say: defaults and rules by class.
 
-Of transformers 5.24. A build writes out the defaults of the installed class and compares with it; the table is for files that
-were written by hand or by another release, and for the rules that no setting says.
+Of transformers 5.24. A build writes out the defaults of the installed class and compares with it; the table is for files
+that were written by hand or by another release, and for the rules that no setting says.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from typing import Any, Literal
 
 from ts_handlers.errors import ConfigError
 
-Rule = Literal["plain", "detr", "yolos", "convnext", "levit", "poolformer", "dpt", "glpn", "textnet", "perceiver", "pp_lcnet"]
+Rule = Literal[
+    "plain", "detr", "yolos", "convnext", "levit", "poolformer", "dpt", "glpn", "textnet", "perceiver", "pp_lcnet"
+]
 """How a class makes a size of its settings; `processor_settings` has each."""
 
 _PIPELINE: Mapping[str, Any] = {
@@ -57,6 +59,7 @@ class ProcessorClass:
         rule: How it makes a size of its settings.
         never: Settings that all classes have and this one does not heed.
         antialias: Whether what is made smaller is averaged.
+        needs_torchvision: Whether transformers has it with torchvision alone, and not with Pillow.
         old_names: Settings of older releases -> their names.
         off: Settings that must be off, and what they would do, which is not done here.
         unlike: What it does that is not done here; a model of it is refused.
@@ -66,6 +69,7 @@ class ProcessorClass:
     rule: Rule = "plain"
     never: frozenset[str] = frozenset()
     antialias: bool = True
+    needs_torchvision: bool = False
     old_names: Mapping[str, str] = field(default_factory=dict)
     off: Mapping[str, str] = field(default_factory=dict)
     unlike: str = ""
@@ -185,10 +189,13 @@ CLASSES: Mapping[str, ProcessorClass] = {
         },
         "pp_lcnet",
         _NO_PAD,
+        needs_torchvision=True,
     ),
     "ppocrv5serverdet": _TEXT_LINES,
     "pvt": ProcessorClass({**_square(224), **_BICUBIC, **_IMAGENET}),
-    "rfdetr": ProcessorClass(_DETR_DEFAULTS, "detr", _NO_CROP, antialias=False, old_names=_OLD_NAMES),
+    "rfdetr": ProcessorClass(
+        _DETR_DEFAULTS, "detr", _NO_CROP, antialias=False, needs_torchvision=True, old_names=_OLD_NAMES
+    ),
     "rtdetr": ProcessorClass(
         {**_square(640), "default_to_square": False, "do_normalize": False, "do_pad": False, **_IMAGENET},
         "detr",
@@ -196,6 +203,7 @@ CLASSES: Mapping[str, ProcessorClass] = {
     ),
     "sapiens2": ProcessorClass(
         {"size": {"height": 1024, "width": 768}, **_cropped(224, crops=False), "do_pad": False, **_IMAGENET},
+        needs_torchvision=True,
         off={"do_pad": "puts a picture into the middle of a border"},
     ),
     "segformer": ProcessorClass({**_square(512), **_IMAGENET}, never=_NEITHER),
@@ -204,7 +212,7 @@ CLASSES: Mapping[str, ProcessorClass] = {
     "textnet": ProcessorClass(
         {**_shortest(640), **_cropped(224, crops=False), "size_divisor": 32, **_IMAGENET}, "textnet", _NO_PAD
     ),
-    "tipsv2dpt": ProcessorClass({**_square(448), "do_normalize": False}),
+    "tipsv2dpt": ProcessorClass({**_square(448), "do_normalize": False}, needs_torchvision=True),
     "vit": ProcessorClass({**_square(224), **_STANDARD}),
     "yolos": ProcessorClass(_DETR_DEFAULTS, "yolos", _NO_CROP, old_names=_OLD_NAMES),
 }
@@ -225,6 +233,12 @@ def is_known(values: Mapping[str, Any]) -> bool:
     return _SUFFIX.sub("", class_name(values)).lower() in CLASSES
 
 
+def heeded_settings(values: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names of the settings that change a pixel in the class that a file names; all, if it is not known."""
+    kind = CLASSES.get(_SUFFIX.sub("", class_name(values)).lower())
+    return tuple(sorted(SETTINGS)) if kind is None else tuple(kind.settings({}))
+
+
 def find_class(values: Mapping[str, Any], name: str) -> ProcessorClass:
     """Return the class that the file of this name names.
 
@@ -243,7 +257,7 @@ def find_class(values: Mapping[str, Any], name: str) -> ProcessorClass:
     for what in filter(None, unlike):
         raise ConfigError(
             f"{name}: {named} {what}, which is not done here; describe something close to it in a file for --preprocessor, "
-            "or write a handler of your own that overrides transform"
+            "and where that is not enough let a handler of your own override transform"
         )
     return kind
 
@@ -254,13 +268,13 @@ def _refuse_open_questions(values: Mapping[str, Any], name: str, named: str) -> 
     missing = [key for key in _PIPELINE if key.startswith("do_") and values.get(key) is None] if named else []
     if missing:
         raise ConfigError(
-            f"{name}: {what}, and {', '.join(missing)} are not said; add them, and remove image_processor_type if that is all "
-            "it does, or write a handler of your own that overrides transform"
+            f"{name}: {what}, and {', '.join(missing)} are not said; add them, and remove image_processor_type if that "
+            "is all it does, or write a handler of your own that overrides transform"
         )
     known = {*_PIPELINE, *UNNAMED.defaults}
     for key in sorted(SETTINGS - known):
         if values.get(key) not in (None, False):
             raise ConfigError(
-                f"{name}: {key} is {values[key]!r}, and {what}; each class does something else by it: name the class that the "
-                "model was trained with, or remove it"
+                f"{name}: {key} is {values[key]!r}, and {what}; each class does something else by it: name the class that "
+                "the model was trained with, or remove it"
             )

@@ -41,7 +41,7 @@ def from_transformers(values: Mapping[str, Any], name: str) -> Preprocessing:
     Raises:
         ConfigError: It asks for what is not done here.
     """
-    Reader(values, name).only(tuple(sorted(SETTINGS)), _NO_PIXELS)
+    check_keys(values, name)
     kind = find_class(values, name)
     reader = Reader(kind.settings(values), name)
     scale, shift = _numbers(reader)
@@ -53,12 +53,24 @@ def from_transformers(values: Mapping[str, Any], name: str) -> Preprocessing:
         shift=shift,
         is_bgr=reader.flag("do_flip_channel_order"),
         antialias=kind.antialias,
+        larger_below=kind.needs_torchvision,
     )
+    if not kind.antialias and found.resample != BILINEAR:
+        raise reader.error("resample", f"{BILINEAR}, bilinear: of this class no other filter is done here")
     if resizes:
         found = _RULES[kind.rule](found, reader)
     if kind.rule == "pp_lcnet":  # its mean and deviation are of blue, green and red, and applied to red, green and blue
         found = dataclasses.replace(found, is_bgr=True, scale=found.scale[::-1], shift=found.shift[::-1])
     return _with_padding(_with_crop(found, reader, kind.rule), reader, kind.rule)
+
+
+def check_keys(values: Mapping[str, Any], name: str) -> None:
+    """Refuse a setting that no class has, and that might change a pixel.
+
+    Raises:
+        ConfigError: There is one.
+    """
+    Reader(values, name).only(tuple(sorted(SETTINGS)), _NO_PIXELS)
 
 
 def _with_crop(found: Preprocessing, reader: Reader, rule: Rule) -> Preprocessing:
@@ -69,7 +81,9 @@ def _with_crop(found: Preprocessing, reader: Reader, rule: Rule) -> Preprocessin
         size = _height_and_width(reader, "size")
         return dataclasses.replace(found, middle=(size[0] / crop[0], size[1] / crop[1]))
     if found.crop is not None and found.crop != crop:
-        raise reader.error("crop_size", f"{list(found.crop)}, or do_center_crop false: it is cropped to that size already")
+        raise reader.error(
+            "crop_size", f"{list(found.crop)}, or do_center_crop false: it is cropped to that size already"
+        )
     return dataclasses.replace(found, crop=crop)
 
 
@@ -78,7 +92,11 @@ def _with_padding(found: Preprocessing, reader: Reader, rule: Rule) -> Preproces
         return found
     if rule == "dpt":
         multiple = reader.values["size_divisor"]
-        return found if multiple is None else dataclasses.replace(found, pad_multiple=reader.edge(multiple, "size_divisor"))
+        return (
+            found
+            if multiple is None
+            else dataclasses.replace(found, pad_multiple=reader.edge(multiple, "size_divisor"))
+        )
     if reader.values["pad_size"] is None:
         return dataclasses.replace(found, pads=True)
     return dataclasses.replace(found, pads=True, pad_size=_height_and_width(reader, "pad_size"))
@@ -227,7 +245,9 @@ def _dpt(found: Preprocessing, reader: Reader) -> Preprocessing:
     if reader.flag("keep_aspect_ratio"):
         return dataclasses.replace(found, resize=Resize("nearest_edge", *size, multiple))
     if any(2 * edge % multiple == 0 and edge % multiple for edge in size):
-        raise reader.error("ensure_multiple_of", f"such that none of {list(size)} is halfway between two multiples of it")
+        raise reader.error(
+            "ensure_multiple_of", f"such that none of {list(size)} is halfway between two multiples of it"
+        )
     height, width = (round(edge / multiple) * multiple for edge in size)
     return dataclasses.replace(found, resize=Resize("exact", height, width))
 
