@@ -111,11 +111,10 @@ class Preprocessing:
                 "the model needs it; send one of another shape",
                 code="image_too_narrow",
             )
-        kept = self.crop or size
-        if self.pad_size is not None and (kept[0] > self.pad_size[0] or kept[1] > self.pad_size[1]):
+        kept, most = self.crop or size, self.pad_size
+        if most is not None and (kept[0] > most[0] or kept[1] > most[1]):
             raise RequestError(
-                f"the image has {kept[1]} x {kept[0]} pixels; this model takes {self.pad_size[1]} x {self.pad_size[0]}: send "
-                "a smaller one",
+                f"the image has {kept[1]} x {kept[0]} pixels; this model takes {most[1]} x {most[0]}: send a smaller one",
                 code="image_too_large",
             )
         return size
