@@ -63,10 +63,11 @@ def settings_section(values: Any, name: str) -> Mapping[str, Any]:
     """
     if not isinstance(values, Mapping):
         raise ConfigError(f"{name} holds a {type(values).__name__}; it must be an object")
+    found: Mapping[str, Any] = values
     for section in ("image_processor", "pretrained_cfg"):
-        if isinstance(values.get(section), Mapping):
-            values = values[section]
-    return values
+        if isinstance(found.get(section), Mapping):
+            found = found[section]
+    return found
 
 
 _TIMM_KEYS = ("input_size", "interpolation", "crop_pct", "crop_mode", "mean", "std")

@@ -203,6 +203,11 @@ class ObjectDetectionHandler(ImageHandler):
         if "pred_boxes" in output:
             found = from_queries(output["logits"], output["pred_boxes"], len(self._labels), settings.function_to_apply)
         elif {"boxes", "labels", "scores"} <= set(output):
+            if self.preprocessing.pad_size is not None:
+                raise InferenceError(
+                    "the boxes are in pixels of a picture with a border, by pad_size, and are not brought back from there; "
+                    "give the model preprocessing without pad_size"
+                )
             count = int(output["num_detections"]) if "num_detections" in output else len(output["scores"])
             found = from_detector(
                 output["labels"][:count], output["scores"][:count], output["boxes"][:count], item.size or (1, 1)

@@ -148,7 +148,12 @@ def test_which_way_is_up_wherever_a_png_says_it(more: bytes, is_last: bool) -> N
 def test_pixels_of_a_png_are_decoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     loads: list[Any] = []
     load = ImageFile.ImageFile.load
-    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda image: loads.append(image.tile) or load(image))
+
+    def record(image: ImageFile.ImageFile) -> Any:
+        loads.append(list(image.tile))
+        return load(image)
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", record)
     opened = open_image(png(FLAT), LIMITS)
     assert loads == []
     decode_image(opened)
