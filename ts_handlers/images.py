@@ -69,7 +69,14 @@ _TRANSPOSES = {
 _SIDEWAYS = (5, 6, 7, 8)
 
 _DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")
-_DEEPEST = 65535
+_DEPTH = (16,)
+"""Bits of a pixel in those modes, where the file is no TIFF, which says it."""
+
+_FEW_BITS = {"1": 1, "L;2": 2, "L;4": 4}
+"""Pillow's names of grey PNGs whose levels it spreads to 256 -> their bits."""
+
+_WHITE_IS_ZERO = 0
+"""Photometric interpretation of a TIFF."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +188,7 @@ def decode_image(
         if wanted is not None and averages and image.format in ("JPEG", "MPO"):
             height, width = (DRAFT_FACTOR * side for side in wanted)
             image.draft(None, (height, width) if orientation in _SIDEWAYS else (width, height))
+        _heed_depth(image)
         image.decodermaxblock = len(encoded.content)  # in one go: Pillow copies what is left of each 64 KiB
         image.load()
         rgb = to_rgb(image)
@@ -220,11 +228,6 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
-    if _is_deep_rgb(image):
-        raise UnsupportedMediaTypeError(
-            "the image has 16 bits a channel and a transparent colour; send 8 bits a channel, or an alpha channel",
-            code="unsupported_image",
-        )
     if image.mode in _DEEP_MODES:
         return _from_16_bits(image)
     try:
@@ -278,7 +281,9 @@ def _read(content: bytes, formats: tuple[str, ...], use: Callable[[ImageFile.Ima
         ) from error
     except Exception as error:  # decoders of broken bytes raise errors of a dozen kinds
         raise RequestError(
-            f"the image is broken or cut off ({formats[0]}); send the whole file as {TAKEN}", code="broken_image"
+            f"the image is broken or cut off, or has pixels of a kind that is not decoded here ({formats[0]}); send the "
+            f"whole file as {TAKEN}, of 8 bits a channel",
+            code="broken_image",
         ) from error
 
 
@@ -287,35 +292,49 @@ def _orientation(image: Image.Image) -> int:
     if image.format == "TIFF":  # Pillow turns these itself
         return 1
     try:
-        return int(image.getexif().get(_ORIENTATION_TAG, 1))
+        exif = Image.Image.getexif(
+            image
+        )  # a PNG's own would decode its pixels first; what it looks for is before them here
+        return int(exif.get(_ORIENTATION_TAG, 1))
     except Exception:  # noqa: BLE001  # it is parsed by code that raises errors of many kinds
         return 1
 
 
 def _from_16_bits(image: Image.Image) -> Image.Image:
+    tags: Any = getattr(image, "tag_v2", {})  # of a TIFF
+    deepest = 2 ** tags.get(TiffImagePlugin.BITSPERSAMPLE, _DEPTH)[0] - 1
     deep = np.asarray(image)
-    if deep.min() < 0 or deep.max() > _DEEPEST:
+    if deep.min() < 0 or deep.max() > deepest:
         raise _no_rgb(image)
     deep = deep.astype(np.uint32)
-    if _is_white_at_zero(image):
-        deep = _DEEPEST - deep
-    grey = ((deep * 255 + _DEEPEST // 2) // _DEEPEST).astype(np.uint8)
+    if tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == _WHITE_IS_ZERO:  # Pillow turns those of 8 bits itself
+        deep = deepest - deep
+    grey = ((deep * 255 + deepest // 2) // deepest).astype(np.uint8)
     transparent = image.info.get("transparency")
     if isinstance(transparent, int):
         grey[deep == transparent] = 255
     return Image.fromarray(grey).convert("RGB")
 
 
-def _is_white_at_zero(image: Image.Image) -> bool:
-    """Say whether a TIFF counts its grey levels from white; Pillow turns those of 8 bits around itself."""
-    tags = getattr(image, "tag_v2", None)
-    return tags is not None and tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0
+def _heed_depth(image: ImageFile.ImageFile) -> None:
+    """Make a PNG's transparent colour one of the levels that its pixels get; call it before they are loaded.
 
-
-def _is_deep_rgb(image: Image.Image) -> bool:
-    """Say whether a picture had 16 bits a channel and names a transparent colour in them: its pixels have 8 bits by now."""
-    colour = image.info.get("transparency")
-    return image.mode == "RGB" and isinstance(colour, tuple) and max(colour) > 255
+    Raises:
+        UnsupportedMediaTypeError: 415, the levels will be lost: 16 bits a channel; or say nothing of black and white.
+    """
+    raw = image.tile[0][3] if image.tile else None
+    if image.format == "TIFF" and image.mode == "I":  # of 32 bits, or signed
+        raise _no_rgb(image)
+    transparent = image.info.get("transparency")
+    if image.format != "PNG" or transparent is None or isinstance(transparent, bytes):
+        return
+    if raw == "RGB;16B":
+        raise UnsupportedMediaTypeError(
+            "the image has 16 bits a channel and a transparent colour; send 8 bits a channel, or an alpha channel",
+            code="unsupported_image",
+        )
+    if raw in _FEW_BITS:
+        image.info["transparency"] = transparent * 255 // (2 ** _FEW_BITS[raw] - 1)
 
 
 def _no_rgb(image: Image.Image) -> UnsupportedMediaTypeError:

@@ -27,16 +27,16 @@ class Reader:
     def __init__(self, values: Mapping[str, Any], name: str) -> None:
         self.values, self.name = values, name
 
-    def flag(self, key: str, *, default: bool) -> bool:
-        """Return true or false; the default where the file has no value."""
+    def flag(self, key: str) -> bool:
+        """Return true or false; null, and what is not there, is false."""
         value = self.values.get(key)
         if value is None:
-            return default
+            return False
         if not isinstance(value, bool):
             raise self.error(key, "true or false")
         return value
 
-    def number(self, key: str, default: float) -> float:
+    def number(self, key: str, default: float | None = None) -> float:
         """Return a finite number."""
         value = self.values.get(key, default)
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
@@ -67,10 +67,10 @@ class Reader:
             raise self.error(key, "one size in pixels")
         return self.edge(items[0], key)
 
-    def filter(self, key: str, default: int) -> int:
+    def filter(self, key: str, default: int | None = None) -> int:
         """Return Pillow's number of a filter, which a file names or numbers."""
         value = self.values.get(key)
-        if value is None:
+        if value is None and default is not None:
             return default
         if isinstance(value, str) and value.lower() in FILTERS:
             return FILTERS[value.lower()]

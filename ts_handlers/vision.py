@@ -26,7 +26,7 @@ from ts_handlers.images import (
 from ts_handlers.labels import read_labels
 from ts_handlers.masks import MASK_FORMATS, format_mask, read_mask
 from ts_handlers.outputs import default_function, one_axis, score_labels
-from ts_handlers.preprocessing import Preprocessing, preprocess
+from ts_handlers.preprocessing import Preprocessing, pixel_mask, preprocess
 from ts_handlers.preprocessor_config import read_preprocessing
 from ts_handlers.tasks import DetectionOutput, ImageClassificationOutput, SegmentationOutput
 
@@ -113,24 +113,26 @@ class ImageHandler(InferenceHandler):
             return [self._model_input(image, (image.shape[1], image.shape[2]))]
         picture = image
         if isinstance(image, EncodedImage):
-            reduces = self.config.image.reduces_jpeg and self.preprocessing.resize is not None
-            wanted = self.preprocessing.resized(image.height, image.width) if reduces else None
+            reduces = self.config.image.reduces_jpeg
+            wanted = self.preprocessing.reduced(image.height, image.width) if reduces else None
             picture = decode_image(image, wanted, resample=self.preprocessing.resample)
-        return [self._model_input(preprocess(picture, self.preprocessing), (picture.height, picture.width))]
+        original = (picture.height, picture.width)
+        content = self.preprocessing.content_size(*original)
+        return [self._model_input(preprocess(picture, self.preprocessing), original, content)]
 
     def warmup_input(self, length: int) -> ModelInput:
         """Return a black picture of the model's size."""
         del length
-        height, width = self.preprocessing.fixed_size or self.preprocessing.resized(*_TYPICAL_SIZE)
+        height, width = self.preprocessing.fixed_size or self.preprocessing.input_size(*_TYPICAL_SIZE)
         return self._model_input(np.zeros((3, height, width), dtype=np.float32), (height, width))
 
-    def _model_input(self, values: NDArray[np.float32], original: Size) -> ModelInput:
+    def _model_input(self, values: NDArray[np.float32], original: Size, content: Size | None = None) -> ModelInput:
         size = (values.shape[1], values.shape[2])
         if self.config.image.layout == "NHWC":
             values = np.ascontiguousarray(values.transpose(1, 2, 0))
         arrays: dict[str, Array] = {"pixel_values": values}
         if self.pads_images:
-            arrays["pixel_mask"] = np.ones(size, dtype=np.int64)
+            arrays["pixel_mask"] = pixel_mask(content or size, size)
         return ModelInput(arrays, size[0] * size[1], source=original, size=size)
 
     def _check_tensor(self, tensor: Array) -> NDArray[np.float32]:
@@ -201,6 +203,11 @@ class ObjectDetectionHandler(ImageHandler):
         if "pred_boxes" in output:
             found = from_queries(output["logits"], output["pred_boxes"], len(self._labels), settings.function_to_apply)
         elif {"boxes", "labels", "scores"} <= set(output):
+            if self.preprocessing.pad_size is not None:
+                raise InferenceError(
+                    "the boxes are in pixels of a picture with a border, by pad_size, and are not brought back from there; "
+                    "give the model preprocessing without pad_size"
+                )
             count = int(output["num_detections"]) if "num_detections" in output else len(output["scores"])
             found = from_detector(
                 output["labels"][:count], output["scores"][:count], output["boxes"][:count], item.size or (1, 1)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 from tests.pictures import encode, scene
 from ts_handlers.errors import RequestError
@@ -25,10 +25,39 @@ def chunk(kind: bytes, content: bytes, *, is_broken: bool = False) -> bytes:
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)
 
 
+def packed(levels: Any, depth: int) -> bytes:
+    """Return levels as so many bits each."""
+    bits = (np.ravel(levels).astype(np.uint32)[:, None] >> np.arange(depth - 1, -1, -1)) & 1
+    return np.packbits(bits.astype(np.uint8)).tobytes()
+
+
+def tiff(levels: list[int], depth: int, *, sample_format: int = 1) -> bytes:
+    """Return a grey TIFF of one row."""
+    data = (
+        b"".join(struct.pack("<I", level)[: depth // 8] for level in levels)
+        if depth % 8 == 0
+        else packed(levels, depth)
+    )
+    tags = {
+        256: len(levels),
+        257: 1,
+        258: depth,
+        259: 1,
+        262: 1,
+        273: 0,
+        277: 1,
+        278: 1,
+        279: len(data),
+        339: sample_format,
+    }
+    tags[273] = 8 + 2 + 12 * len(tags) + 4
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + data
+
+
 def png(pixels: Any, *more: bytes, depth: int = 8, colour: int = 2) -> bytes:
     """Return a PNG with more chunks before its pixels."""
-    kind = ">u2" if depth == 16 else "u1"
-    rows = b"".join(b"\0" + row.astype(kind).tobytes() for row in pixels)
+    rows = b"".join(b"\0" + packed(row, depth) for row in pixels)
     header = struct.pack(">IIBBBBB", pixels.shape[1], pixels.shape[0], depth, colour, 0, 0, 0)
     body = (chunk(b"IHDR", header), *more, chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(body)
@@ -57,6 +86,16 @@ def test_metadata_of_a_png_is_no_reason_to_refuse_its_pixels(more: bytes) -> Non
     assert first_pixel(png(FLAT, more)) == [77, 77, 77]
 
 
+def test_an_interlaced_png() -> None:
+    pixels = scene(21, 30)
+    passes = [(0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1)]
+    parts = (pixels[top::down, left::across] for top, left, down, across in passes)
+    rows = b"".join(b"\0" + row.tobytes() for part in parts for row in part)
+    body = chunk(b"IHDR", struct.pack(">IIBBBBB", 30, 21, 8, 2, 0, 0, 1)), chunk(b"IDAT", zlib.compress(rows))
+    content = b"".join((b"\x89PNG\r\n\x1a\n", *body, chunk(b"IEND", b"")))
+    np.testing.assert_array_equal(decode_image(open_image(content, LIMITS)).pixels, pixels)
+
+
 def test_a_bomb_in_a_profile_is_not_unpacked() -> None:
     content = png(FLAT, chunk(b"iCCP", b"p\0\0" + zlib.compress(bytes(200_000_000))))
     tracemalloc.start()
@@ -64,6 +103,61 @@ def test_a_bomb_in_a_profile_is_not_unpacked() -> None:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 10_000_000
+
+
+@pytest.mark.parametrize("keyword", [b"Raw profile type exif", b"XML:com.adobe.xmp", b"Comment"])
+def test_a_bomb_in_a_text_is_not_unpacked(keyword: bytes) -> None:
+    for more in (
+        chunk(b"zTXt", keyword + b"\0\0" + zlib.compress(bytes(200_000_000))),
+        chunk(b"iTXt", keyword + b"\0\1\0\0\0" + zlib.compress(bytes(200_000_000))),
+        chunk(b"zTXt", keyword + b"\0\0no zlib"),
+        chunk(b"tEXt", keyword + b"\0" + bytes(5_000_000)),
+    ):
+        content = png(FLAT, more)
+        tracemalloc.start()
+        first_pixel(content)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < 8_000_000
+
+
+EXIF = b"MM\0*\0\0\0\x08\0\1\x01\x12\0\3\0\0\0\1\0\6\0\0\0\0\0\0"
+"""Which says that the left edge is up."""
+
+XMP = b'<rdf:Description tiff:Orientation="6"/>'
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        chunk(b"eXIf", EXIF),
+        chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(b"\nexif\n26\n" + EXIF.hex().encode() + b"\n")),
+        chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + XMP),
+    ],
+)
+@pytest.mark.parametrize("is_last", [False, True])
+def test_which_way_is_up_wherever_a_png_says_it(more: bytes, is_last: bool) -> None:
+    content = png(FLAT[:10], more)
+    if is_last:
+        end = chunk(b"IEND", b"")
+        content = png(FLAT[:10])[: -len(end)] + more + end
+    picture = decode_image(open_image(content, LIMITS))
+    assert (picture.height, picture.width) == picture.pixels.shape[:2] == (30, 10)
+
+
+def test_pixels_of_a_png_are_decoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    loads: list[Any] = []
+    load = ImageFile.ImageFile.load
+
+    def record(image: ImageFile.ImageFile) -> Any:
+        loads.append(list(image.tile))
+        return load(image)
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", record)
+    opened = open_image(png(FLAT), LIMITS)
+    assert loads == []
+    decode_image(opened)
+    assert len([tile for tile in loads if tile]) == 1
 
 
 def test_a_wrong_checksum_of_the_header_is_a_400() -> None:
@@ -94,6 +188,31 @@ def test_bigtiff() -> None:
     assert first_pixel(encode(FLAT, "TIFF", big_tiff=True)) == [77, 77, 77]
 
 
+@pytest.mark.parametrize("depth", [1, 2, 4, 8, 16])
+def test_a_transparent_level_is_white_at_every_depth(depth: int) -> None:
+    most = 2**depth - 1
+    for transparent in {0, 1, most // 2, most}:
+        levels = np.array([[[0], [1], [most // 2], [most]]])
+        content = png(levels, chunk(b"tRNS", struct.pack(">H", transparent)), depth=depth, colour=0)
+        expected = [255 if level == transparent else round(level * 255 / most) for level in levels.ravel()]
+        found = decode_image(open_image(content, LIMITS)).pixels[0]
+        assert found.tolist() == [[level] * 3 for level in expected], transparent
+
+
+@pytest.mark.parametrize("depth", [8, 12, 16])
+def test_levels_of_a_grey_tiff(depth: int) -> None:
+    most = 2**depth - 1
+    found = decode_image(open_image(tiff([0, most // 3, most], depth), LIMITS)).pixels[0, :, 0]
+    assert found.tolist() == [0, 85, 255]
+
+
+@pytest.mark.parametrize(("depth", "sample_format"), [(32, 1), (32, 2), (16, 2), (32, 3)])
+def test_numbers_that_say_nothing_of_black_and_white_are_a_415(depth: int, sample_format: int) -> None:
+    with pytest.raises(RequestError, match="pixels are of type") as caught:
+        first_pixel(tiff([0, 100, 2000], depth, sample_format=sample_format))
+    assert caught.value.status == 415
+
+
 @pytest.mark.parametrize(("level", "expected"), [(1000, 255), (1001, 4)])
 def test_a_transparent_level_of_16_bits_is_white_and_its_neighbour_is_not(level: int, expected: int) -> None:
     grey = np.full((4, 4, 1), level)
@@ -101,8 +220,9 @@ def test_a_transparent_level_of_16_bits_is_white_and_its_neighbour_is_not(level:
     assert first_pixel(content) == [expected] * 3
 
 
-def test_a_transparent_colour_of_16_bits_a_channel_is_a_415() -> None:
-    content = png(FLAT * np.uint16(257), chunk(b"tRNS", struct.pack(">HHH", 19789, 19789, 19789)), depth=16)
+@pytest.mark.parametrize("level", [19789, 77])
+def test_a_transparent_colour_of_16_bits_a_channel_is_a_415(level: int) -> None:
+    content = png(FLAT * np.uint16(257), chunk(b"tRNS", struct.pack(">HHH", level, level, level)), depth=16)
     with pytest.raises(RequestError, match="16 bits a channel and a transparent colour") as caught:
         first_pixel(content)
     assert caught.value.status == 415

@@ -16,8 +16,8 @@ from ts_handlers.preprocessing import Preprocessing, Resize, preprocess
 LIMITS = ImageLimits(max_bytes=20_000_000, max_pixels=50_000_000)
 
 
-def decode(content: bytes, wanted: tuple[int, int] | None = None) -> images.Picture:
-    return decode_image(open_image(content, LIMITS), wanted, resample=2)
+def decode(content: bytes, wanted: tuple[int, int] | None = None, resample: int = 2) -> images.Picture:
+    return decode_image(open_image(content, LIMITS), wanted, resample=resample)
 
 
 def levels(left: Any, right: Any) -> tuple[int, float]:
@@ -188,6 +188,20 @@ def test_reduced_decoding_moves_pixels_by_little(name: str, scale: int) -> None:
     if min(large.size) >= 4 * 224:
         assert min(reduced.image.size) < min(large.size)
     assert min(reduced.image.size) >= 2 * 224 or min(large.size) < 2 * 224
+    largest, mean = levels(preprocess(full, settings), preprocess(reduced, settings))
+    assert (largest <= 24, mean <= 1.5) == (True, True), (largest, mean)
+
+
+@pytest.mark.parametrize("resample", range(6))
+def test_reduced_decoding_of_fine_detail_under_every_filter(resample: int) -> None:
+    """Stripes three pixels wide, as cloth or leaves have: the filters that average them lose them either way."""
+    rows, columns = np.mgrid[0:1200, 0:1600]
+    noise = np.random.default_rng(0).normal(0, 6, (1200, 1600, 3))
+    fine = ((rows // 3 + columns // 3) % 2 * 60 - 30)[..., None] + noise
+    content = encode(np.clip(scene(1200, 1600) + fine, 0, 255).astype(np.uint8), "JPEG", quality=92)
+    settings = Preprocessing(Resize("exact", 224, 224), resample, scale=(1, 1, 1))
+    full, reduced = decode(content), decode(content, settings.resized(1200, 1600), resample)
+    assert reduced.is_reduced == (resample != Image.Resampling.NEAREST) == (settings.reduced(1200, 1600) is not None)
     largest, mean = levels(preprocess(full, settings), preprocess(reduced, settings))
     assert (largest <= 24, mean <= 1.5) == (True, True), (largest, mean)
 

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from tests.pictures import scene
-from ts_handlers.errors import ConfigError
+from ts_handlers.errors import ConfigError, RequestError
 from ts_handlers.images import Picture, picture_from_pixels
-from ts_handlers.preprocessing import Preprocessing, Resize, center_crop, preprocess
+from ts_handlers.preprocessing import Preprocessing, Resize, center_crop, pixel_mask, preprocess
 from ts_handlers.preprocessor_config import parse_preprocessing, read_preprocessing
 
 VIT: dict[str, Any] = {
@@ -50,7 +50,12 @@ def test_the_common_case() -> None:
             {"size": 200, "feature_extractor_type": "CLIPFeatureExtractor", "image_processor_type": None},
             Resize("shortest_edge", 200),
         ),
-        ({"size": 800, "max_size": 1333}, Resize("bounded", 800, 1333)),
+        (
+            {"size": 800, "max_size": 1333, "image_processor_type": "DetrImageProcessor"},
+            Resize("bounded", 800, 1333),
+        ),
+        ({"size": 200, "max_size": 1333}, Resize("exact", 200, 200)),
+        ({"size": 200, "max_size": 300, "image_processor_type": None}, Resize("bounded", 200, 300)),
         ({"size": {"shortest_edge": 224, "longest_edge": None}}, Resize("shortest_edge", 224)),
         ({"size": {"shortest_edge": 800, "longest_edge": 1333}}, Resize("bounded", 800, 1333)),
         ({"size": {"max_height": 300, "max_width": 500}}, Resize("fit", 300, 500)),
@@ -71,7 +76,13 @@ def test_sizes(changes: dict[str, Any], resize: Resize | None) -> None:
         (Resize("bounded", 800, 1333), (300, 900), (444, 1333)),
         (Resize("bounded", 800, 1333), (800, 1000), (800, 1000)),
         (Resize("fit", 50, 50), (100, 200), (25, 50)),
-        (Resize("fit", 50, 50), (5000, 1), (50, 1)),
+        (Resize("fit", 50, 50), (5000, 1), (50, 0)),
+        (Resize("bounded", 800, 1333), (3000, 1), (1333, 0)),
+        (Resize("bounded", 800, 1333, 16), (480, 640), (800, 1056)),
+        (Resize("shortest_edge", 90, 0, 32), (300, 451), (96, 160)),
+        (Resize("rounded_edge", 90), (300, 452), (90, 136)),
+        (Resize("multiple", 0, 0, 32), (300, 451), (288, 448)),
+        (Resize("nearest_edge", 96, 128, 32), (300, 451), (96, 160)),
     ],
 )
 def test_targets(resize: Resize, given: tuple[int, int], target: tuple[int, int]) -> None:
@@ -130,6 +141,63 @@ def test_only_the_middle_of_a_reduced_picture_is_resized(
     assert (values != expected).mean() < 0.05
 
 
+@pytest.mark.parametrize(("larger_below", "row"), [(False, 2), (True, 1)])
+def test_where_an_odd_border_is_larger(larger_below: bool, row: int) -> None:
+    framed = center_crop(np.ones((1, 4, 1)), (4, 4), larger_below=larger_below)[..., 0]
+    assert np.flatnonzero(framed.any(axis=1)).tolist() == [row]
+
+
+def test_padding_to_a_size_is_zeros_after_all_else_and_the_mask_says_where() -> None:
+    settings = parse(do_pad=True, pad_size={"height": 40, "width": 50}, size={"height": 30, "width": 20})
+    assert (settings.fixed_size, settings.content_size(9, 9)) == ((40, 50), (30, 20))
+    values = preprocess(picture_from_pixels(scene(60, 60)), settings)
+    plain = preprocess(picture_from_pixels(scene(60, 60)), parse(size={"height": 30, "width": 20}))
+    np.testing.assert_array_equal(values[:, :30, :20], plain)
+    mask = pixel_mask(settings.content_size(60, 60), (40, 50))
+    assert mask.sum() == 600
+    assert not values[:, mask == 0].any()
+    with pytest.raises(
+        RequestError, match="the image has 60 x 41 pixels; this model takes 50 x 40: send a smaller"
+    ) as caught:
+        parse(do_pad=True, pad_size={"height": 40, "width": 50}, do_resize=False).resized(41, 60)
+    assert caught.value.status == 400
+
+
+def test_padding_to_a_multiple_is_on_all_sides() -> None:
+    values = {**VIT, "image_processor_type": "DPTImageProcessor", "do_pad": True, "size_divisor": 32, "size": 90}
+    settings = parse_preprocessing(values, "p")
+    assert settings.fixed_size == settings.input_size(10, 10) == (96, 96)
+    made = preprocess(picture_from_pixels(scene(60, 60)), settings)
+    assert not made[:, :3].any()
+    assert not made[:, :, -3:].any()
+    assert made[:, 3:-3, 3:-3].all(axis=0).mean() > 0.9
+
+
+def test_a_picture_of_which_nothing_is_left_is_the_clients_error() -> None:
+    for resize in (Resize("fit", 50, 50), Resize("bounded", 80, 133, 16), Resize("multiple", 0, 0, 32)):
+        with pytest.raises(RequestError, match="nothing is left of its shorter edge") as caught:
+            Preprocessing(resize).resized(5000, 1)
+        assert (caught.value.status, caught.value.code) == (400, "image_too_narrow")
+
+
+def test_where_single_pixels_count_a_jpeg_is_not_reduced() -> None:
+    resize = Resize("exact", 30, 40)
+    for resample in range(1, 6):
+        assert Preprocessing(resize, resample).reduced(600, 800) == (30, 40)
+    for settings in (
+        Preprocessing(None),
+        Preprocessing(resize, 0),
+        Preprocessing(resize, antialias=False),
+        Preprocessing(resize, middle=(0.8, 0.8)),
+    ):
+        assert settings.reduced(600, 800) is None
+
+
+def test_settings_of_other_classes_are_ignored_as_the_class_ignores_them() -> None:
+    others = {"size_divisor": 32, "crop_pct": 0.9, "do_flip_channel_order": True, "include_top": True, "max_size": 99}
+    assert parse(**others) == parse()
+
+
 def test_blue_first() -> None:
     settings = parse(image_processor_type=None, do_flip_channel_order=True, do_normalize=False, do_resize=False)
     pixels = scene(4, 4)
@@ -151,9 +219,20 @@ def test_blue_first() -> None:
         ({"image_processor_type": None, "image_std": None}, "image_std is None"),
         ({"do_normalize": "yes"}, "do_normalize is 'yes'; it must be true or false"),
         ({"rescale_factor": "1/255"}, "rescale_factor is '1/255'; it must be a number"),
-        ({"pad_size": {"height": 9, "width": 9}}, "padding to a fixed size is not done here"),
-        ({"size_divisor": 32}, "size_divisor is 32"),
-        ({"crop_pct": 0.9}, "crop_pct of ViTImageProcessor is not known"),
+        ({"pad_size": 9.5, "do_pad": True}, "pad_size is 9.5; it must be sizes in pixels"),
+        ({"size_divisor": 32, "image_processor_type": ""}, "size_divisor is 32, and no image_processor_type is named"),
+        ({"crop_pct": 0.9, "image_processor_type": ""}, "crop_pct is 0.9, and no image_processor_type is named"),
+        ({"image_processor_type": "OwnImageProcessor"}, "OwnImageProcessor is not known here, and do_center_crop"),
+        ({"image_processor_type": "Siglip2ImageProcessor"}, "cuts pictures into patches, which is not done here"),
+        ({"do_pan_and_scan": True, "image_processor_type": "Gemma3ImageProcessor"}, "cuts a picture into several"),
+        (
+            {"resample": 3, "image_processor_type": "RfDetrImageProcessor", "size": 9},
+            "resample is 3; it must be 2, bilinear",
+        ),
+        ({"size": 40, "image_processor_type": "RTDetrImageProcessor"}, "size is 40; it must be height and width, or"),
+        ({"size": [9, 9], "image_processor_type": "ConvNextImageProcessor"}, "it must be shortest_edge"),
+        ({"crop_pct": 2.0, "size": 9, "image_processor_type": "ConvNextImageProcessor"}, "crop_pct is 2.0; .* up to 1"),
+        ({"ensure_multiple_of": 16, "size": 24, "image_processor_type": "DPTImageProcessor"}, "is halfway between two"),
         ({"do_center_crop": True}, "crop_size is None"),
         ({"input_size": [1, 28, 28]}, "a square of three channels"),
         ({"resize_size": [1, 2]}, "one size in pixels"),

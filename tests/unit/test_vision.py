@@ -132,6 +132,27 @@ def test_boxes_of_a_resized_picture_are_in_its_own_pixels(archive: Path) -> None
     assert predict(handler, encode(large, "PNG"))[0].json()[0]["dog"] == [20.0, 10.0, 120.0, 40.0]
 
 
+def test_what_a_processor_pads_to_a_size_is_masked(archive: Path) -> None:
+    settings = {**PLAIN, "do_pad": True, "pad_size": {"height": 8, "width": 9}}
+    (archive / "preprocessor_config.json").write_text(json.dumps(settings))
+    mean_of_channels(archive, "NCHW")
+    handler = load(ImageClassificationHandler, archive, image={"pixel_mask": True})
+    [item] = handler.transform(handler.decode(encode(GREY, "PNG")))
+    assert item.arrays["pixel_values"].shape == (3, 8, 9)
+    assert item.arrays["pixel_mask"].sum() == item.arrays["pixel_mask"][:4, :6].sum() == 24
+    answer = predict(handler, encode(scene(10, 9), "PNG"), encode(scene(1, 1), "PNG"))[0]
+    assert (answer.status, answer.json()["error"]["code"]) == (400, "image_too_large")
+
+
+def test_boxes_in_a_padded_picture_are_refused(archive: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (archive / "preprocessor_config.json").write_text(json.dumps({**PLAIN, "do_pad": True, "pad_size": 16}))
+    script: Any = torch.jit.script(Detector())
+    script.save(str(archive / "detector.pt"))
+    handler = load(ObjectDetectionHandler, archive, "detector.pt", runtime={"backend": "torch"})
+    assert predict(handler, encode(GREY, "PNG"))[0].status == 500
+    assert "are not brought back from there; give the model preprocessing without pad_size" in caplog.text
+
+
 def test_outputs_that_are_no_detections(archive: Path, caplog: pytest.LogCaptureFixture) -> None:
     mean_of_channels(archive, "NCHW")
     response = predict(load(ObjectDetectionHandler, archive), encode(GREY, "PNG"))[0]

@@ -10,7 +10,6 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import transformers
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -18,19 +17,15 @@ from ts_handlers.batch import Array, ModelInput
 from ts_handlers.build.image_source import ImageSource
 from ts_handlers.build.onnx_file import PIXEL_MASK, PIXEL_VALUES
 from ts_handlers.build.samples import Dataset, Sample
-from ts_handlers.build.steps import Progress
-from ts_handlers.errors import OperatorError, RequestError, first_line
+from ts_handlers.errors import OperatorError, RequestError
 from ts_handlers.images import ImageLimits, Picture, decode_image, open_image, picture_from_pixels
-from ts_handlers.preprocessing import preprocess
+from ts_handlers.preprocessing import pixel_mask, preprocess
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 
 _LIMITS = ImageLimits(max_bytes=100_000_000, max_pixels=100_000_000)
 
 _SAMPLE_SIZES = ((240, 320), (320, 240), (224, 224), (300, 301), (90, 200), (700, 520), (400, 24))
-
-MAX_LEVELS = 3
-"""Levels of 256 that a pixel may differ by from transformers' own processor: some round between two steps."""
 
 MAX_PIXELS = 2**26
 """Pixels of all samples that engines are compared on: they stay in memory, 12 bytes a pixel."""
@@ -109,8 +104,7 @@ def read_picture(source: ImageSource, file: Path) -> Picture:
     """
     try:
         encoded = open_image(file.read_bytes(), _LIMITS)
-        resizes = source.preprocessing.resize is not None
-        wanted = source.preprocessing.resized(encoded.height, encoded.width) if resizes else None
+        wanted = source.preprocessing.reduced(encoded.height, encoded.width)
         return decode_image(encoded, wanted, resample=source.preprocessing.resample)
     except (OSError, RequestError) as error:
         raise OperatorError(f"{file} cannot be read as an image: {error}") from error
@@ -124,22 +118,24 @@ def encode_picture(source: ImageSource, picture: Picture) -> ModelInput:
         values = np.ascontiguousarray(values.transpose(1, 2, 0))
     arrays: dict[str, Array] = {PIXEL_VALUES: values}
     if source.pads_images:
-        arrays[PIXEL_MASK] = np.ones(size, dtype=np.int64)
+        arrays[PIXEL_MASK] = pixel_mask(source.preprocessing.content_size(picture.height, picture.width), size)
     return ModelInput(arrays, size[0] * size[1], source=(picture.height, picture.width), size=size)
 
 
 def sample_pictures() -> list[NDArray[np.uint8]]:
     """Return made pictures of several shapes: gradients, with edges in them."""
-    found = []
-    for number, (height, width) in enumerate(_SAMPLE_SIZES, 1):
-        rows, columns = np.mgrid[0:height, 0:width]
-        channels = [
-            (columns * 255 // width + 40 * number) % 256,
-            (rows * 255 // height) ^ (columns // (8 * number) % 2 * 64),
-            ((rows - height // 2) ** 2 + (columns - width // 2) ** 2 < (height // 3) ** 2) * 200,
-        ]
-        found.append(np.stack(channels, axis=-1).astype(np.uint8))
-    return found
+    return [made_picture(*size, number) for number, size in enumerate(_SAMPLE_SIZES, 1)]
+
+
+def made_picture(height: int, width: int, number: int) -> NDArray[np.uint8]:
+    """Return gradients with edges in them, `(height, width, 3)`; another number gives others."""
+    rows, columns = np.mgrid[0:height, 0:width]
+    channels = [
+        (columns * 255 // width + 40 * number) % 256,
+        (rows * 255 // height) ^ (columns // (8 * number) % 2 * 64),
+        ((rows - height // 2) ** 2 + (columns - width // 2) ** 2 < (height // 3) ** 2) * 200,
+    ]
+    return np.stack(channels, axis=-1).astype(np.uint8)
 
 
 def sample_image_inputs(source: ImageSource, file: Path | None) -> list[ModelInput]:
@@ -154,38 +150,6 @@ def sample_image_request() -> dict[str, str]:
     target = io.BytesIO()
     Image.fromarray(sample_pictures()[0]).save(target, "PNG")
     return {"b64": base64.b64encode(target.getvalue()).decode("ascii")}
-
-
-def check_preprocessing(source: ImageSource, progress: Progress) -> None:
-    """Compare our preprocessing with transformers' own processor of the folder, on made pictures.
-
-    Raises:
-        OperatorError: They differ by more than rounding.
-    """
-    if source.form != "folder":
-        return
-    try:
-        processor = transformers.AutoImageProcessor.from_pretrained(source.folder, trust_remote_code=False)
-    except Exception as error:  # noqa: BLE001  # it needs torchvision, or is somebody's own code
-        progress(f"  note: preprocessing was not compared with transformers' own: {first_line(error)}")
-        return
-    for pixels in sample_pictures():
-        height, width = source.preprocessing.resized(*pixels.shape[:2])
-        crop = source.preprocessing.crop or (0, 0)
-        if height < crop[0] or width < crop[1]:
-            continue  # processors differ from one another in where they put what is smaller than its crop
-        ours = encode_picture(source, picture_from_pixels(pixels)).arrays[PIXEL_VALUES]
-        theirs = np.asarray(processor(images=Image.fromarray(pixels), return_tensors="pt")["pixel_values"][0])
-        allowed = MAX_LEVELS * max(source.preprocessing.scale)
-        if ours.shape != theirs.shape or np.abs(ours - theirs).max() > allowed:
-            what = f"an array of {theirs.shape}, and we one of {ours.shape}"
-            if ours.shape == theirs.shape:
-                far = np.abs(ours - theirs).max() / max(source.preprocessing.scale)
-                what = f"other values, by up to {far:.0f} of 255 levels"
-            raise OperatorError(
-                f"{type(processor).__name__} makes {what}, of a picture of {pixels.shape[1]} x {pixels.shape[0]}; describe "
-                "what it does in a file for --preprocessor, or write a handler of your own that overrides transform"
-            )
 
 
 def _read_folder(folder: Path) -> Iterator[Sample]:

@@ -99,7 +99,7 @@ class ImageSource(ModelSource):
     @property
     def input_size(self) -> Size:
         """(height, width) of a usual input."""
-        return self.preprocessing.fixed_size or self.preprocessing.resized(*TYPICAL_SIZE)
+        return self.preprocessing.fixed_size or self.preprocessing.input_size(*TYPICAL_SIZE)
 
     def scripted(self) -> torch.nn.Module | None:
         """Return the model as it was scripted.

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ts_handlers.batch import ModelInput
-from ts_handlers.build import check, image_samples
+from ts_handlers.build import check
 from ts_handlers.build.image_samples import ImageDataset, max_samples, sample_image_inputs, sample_image_request
 from ts_handlers.build.image_source import ImageSource
 from ts_handlers.build.load_image_source import Given, load_image_source
@@ -17,6 +17,7 @@ from ts_handlers.build.samples import Dataset
 from ts_handlers.build.source import Source, load_source
 from ts_handlers.build.steps import Progress
 from ts_handlers.build.texts.tokenizer import compare_tokenizers, note_other_file
+from ts_handlers.build.verify import preprocessing
 from ts_handlers.config import HandlerConfig
 from ts_handlers.errors import OperatorError
 from ts_handlers.reading import load_json
@@ -60,7 +61,7 @@ def check_preprocessing(source: ModelSource, progress: Progress) -> None:
         OperatorError: They do not.
     """
     if isinstance(source, ImageSource):
-        image_samples.check_preprocessing(source, progress)
+        preprocessing.check_preprocessing(source, progress)
     elif isinstance(source, Source):
         note_other_file(source.tokenizer, source.folder, progress)
 

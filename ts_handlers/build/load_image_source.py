@@ -198,7 +198,7 @@ def _input_form(
             f"{path} takes pictures of {size[0]} x {size[1]} (height x width) and its preprocessing makes "
             f"{made or 'many sizes'}; correct preprocessor_config.json"
         )
-    usual = made or preprocessing.resized(*TYPICAL_SIZE)
+    usual = made or preprocessing.input_size(*TYPICAL_SIZE)
     return InputForm(usual, layout, preprocessing.scale, preprocessing.shift, is_integer), notes
 
 

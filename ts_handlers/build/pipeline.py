@@ -42,8 +42,7 @@ def build(request: BuildRequest, progress: Progress = print) -> Path:
         work = Path(scratch)
         with step(progress, f"load {request.source} for {request.task}"):
             source = inputs.load(request, work, progress)
-        if request.preprocessor is None:
-            inputs.check_preprocessing(source, progress)
+        inputs.check_preprocessing(source, progress)
         section = source_section(request, source)
         samples = inputs.sample_inputs(source, request.samples, section)
         data = open_data(request, source)

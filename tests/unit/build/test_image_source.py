@@ -239,6 +239,8 @@ def test_preprocessing_is_compared_with_transformers_own(model_dirs: ModelDirs, 
         other = dataclasses.replace(
             source, preprocessing=dataclasses.replace(source.preprocessing, shift=(0.0, 0.0, 0.1))
         )
-        with pytest.raises(OperatorError, match="makes other values, .*write a handler of your own"):
+        with pytest.raises(
+            OperatorError, match="makes other values, .*or let a handler of your own override transform"
+        ):
             inputs.check_preprocessing(other, said.append)
     assert said == []

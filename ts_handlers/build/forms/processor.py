@@ -1,8 +1,10 @@
-"""What a Hugging Face folder says of how its pictures are prepared, with all that the installed class says besides."""
+"""How a source's pictures are prepared: the settings in its files, and all that the installed transformers says besides."""
 
 from __future__ import annotations
 
 import json
+import shutil
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,67 +15,113 @@ from ts_handlers.build.checkpoint import refuse_own_code
 from ts_handlers.build.model_source import read_json
 from ts_handlers.errors import ConfigError, OperatorError, first_line
 from ts_handlers.preprocessing import Preprocessing
-from ts_handlers.preprocessor_config import PREPROCESSOR_FILE, PROCESSOR_FILE, parse_preprocessing
-from ts_handlers.processor_classes import class_name, find_class
+from ts_handlers.preprocessor_config import PREPROCESSOR_FILE, PROCESSOR_FILE, parse_preprocessing, settings_section
+from ts_handlers.processor_classes import class_name, find_class, heeded_settings, is_known
+from ts_handlers.processor_settings import check_keys
+
+_MODEL_FILE = "config.json"
 
 
 def read_preprocessor(folder: Path, given: Path | None) -> tuple[Mapping[str, Any], Preprocessing]:
-    """Read how pictures are prepared; of a Hugging Face folder with all that its processor's class says besides.
+    """Read how pictures are prepared, with all that the class of the settings says besides.
 
     Args:
         folder: The model's folder.
-        given: A preprocessor_config.json of the command line, which goes before the folder's.
+        given: A file of the command line, which goes before the folder's.
+
+    Returns:
+        What an archive needs, which names every setting, and what that means.
 
     Raises:
         OperatorError: There is none, or it asks for what is not done here.
     """
-    if given is not None and not given.is_file():
-        raise _none_there(given)
-    values, name = (read_json(given), str(given)) if given is not None else _own_values(folder)
+    file = given or _own_file(folder)
+    if not file.is_file():
+        raise OperatorError(
+            f"there is no {file}; it says how pictures are resized and normalized: give one with --preprocessor FILE"
+        )
+    values = read_json(file)
     try:
-        return values, parse_preprocessing(values, name)
+        found = settings_section(values, str(file))
+        if "input_size" not in found and "resize_size" not in found:
+            model_file = folder / _MODEL_FILE
+            found = _explicit(found, str(file), model_file if given is None and model_file.is_file() else None)
+        return found, parse_preprocessing(found, str(file))
     except ConfigError as error:
         raise OperatorError(str(error)) from error
 
 
-def _own_values(folder: Path) -> tuple[Mapping[str, Any], str]:
-    """Return the settings of the folder's image processor, and the file that they are from.
+def installed_processor(values: Mapping[str, Any], model_file: Path | None = None) -> Any:
+    """Return transformers' image processor of some settings; the one that resizes with Pillow, where it has one.
+
+    Args:
+        values: The settings.
+        model_file: A config.json, whose model says the class where the settings name none.
 
     Raises:
-        OperatorError: There are none, or their class needs code of its own, or is not known here.
+        OperatorError: Its class needs code of its own.
+        Exception: Whatever transformers raises: there is no such class, or it needs torchvision.
     """
-    files = [folder / name for name in (PREPROCESSOR_FILE, PROCESSOR_FILE) if (folder / name).is_file()]
-    if not files:
-        raise _none_there(folder / PREPROCESSOR_FILE)
-    values = read_json(files[0])
-    values = values.get("image_processor", values) if isinstance(values, Mapping) else values
-    if not isinstance(values, Mapping) or not (folder / "config.json").is_file():
-        return values, str(files[0])
-    refuse_own_code(str(folder), folder, files[0].name, "image_processor_type")
-    return {**values, **_class_settings(folder, values)}, str(files[0])
+    is_old = int(transformers.__version__.split(".")[0]) < 5
+    preferred: dict[str, Any] = {"use_fast": False} if is_old else {"backend": "pil"}
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        (folder / PREPROCESSOR_FILE).write_text(json.dumps(values), encoding="utf-8")
+        if model_file is not None:
+            shutil.copy(model_file, folder / _MODEL_FILE)
+        refuse_own_code(str(model_file or "the file"), folder, PREPROCESSOR_FILE, "image_processor_type")
+        return transformers.AutoImageProcessor.from_pretrained(folder, trust_remote_code=False, **preferred)
 
 
-def _none_there(file: Path) -> OperatorError:
-    return OperatorError(
-        f"there is no {file}; it says how pictures are resized and normalized: give one with --preprocessor FILE"
-    )
+def _own_file(folder: Path) -> Path:
+    """Return the file that transformers reads: a processor's section of images goes before a file of its own."""
+    processor, model = folder / PROCESSOR_FILE, folder / _MODEL_FILE
+    if processor.is_file() and "image_processor" in _mapping(read_json(processor)):
+        return processor
+    own = folder / PREPROCESSOR_FILE
+    if not own.is_file() and model.is_file() and "pretrained_cfg" in _mapping(read_json(model)):
+        return model  # of timm
+    return own
 
 
-def _class_settings(folder: Path, values: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return all settings of the installed class, its defaults included, so that no later one can change them."""
-    if not class_name(values):
-        return {}
+def _mapping(values: Any) -> Mapping[str, Any]:
+    return values if isinstance(values, Mapping) else {}
+
+
+def _explicit(values: Mapping[str, Any], name: str, model_file: Path | None) -> Mapping[str, Any]:
+    """Return all settings by name, so that neither our table nor another release of transformers can change them.
+
+    Raises:
+        ConfigError: A setting or the class is not known, or does what is not done here.
+    """
+    check_keys(values, name)
+    if is_known(values):
+        find_class(values, name)  # says what it does that is not done here
+    if not class_name(values) and model_file is None:
+        return values
     try:
-        processor = transformers.AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
-    except Exception as error:  # it needs torchvision, or is broken
-        if find_class(values) is not None:
-            return {}
-        raise OperatorError(
-            f"{folder} prepares pictures by {class_name(values)}, which cannot be loaded here ({first_line(error)}) and is "
-            "not known: install what it needs, or describe what it does in a file for --preprocessor"
-        ) from error
+        processor = installed_processor(values, model_file)
+    except OperatorError:
+        raise
+    except Exception as error:  # noqa: BLE001  # it needs torchvision, or is broken
+        return _by_the_table(values, name, error)
     found = json.loads(processor.to_json_string())
-    return {
-        **{key: value for key, value in found.items() if value is not None},
-        "image_processor_type": class_name(found),
-    }
+    named = {"image_processor_type": class_name({"image_processor_type": type(processor).__name__})}
+    if not is_known(named):
+        check_keys(found, f"{name} ({named['image_processor_type']})")
+    keys = [key for key in heeded_settings(named) if hasattr(processor, key)]
+    return {**named, **{key: _off_if_none(key, found.get(key)) for key in keys}}
+
+
+def _by_the_table(values: Mapping[str, Any], name: str, error: Exception) -> Mapping[str, Any]:
+    if not is_known(values):
+        raise ConfigError(
+            f"{name}: {class_name(values) or 'its class'} is not known here and cannot be loaded ({first_line(error)}); "
+            "install what it needs, or describe what it does in a file for --preprocessor"
+        ) from error
+    kind = find_class(values, name)
+    return {"image_processor_type": class_name(values), **kind.settings(values)}
+
+
+def _off_if_none(key: str, value: Any) -> Any:
+    return False if value is None and key.startswith("do_") else value

@@ -1,0 +1,101 @@
+"""A build compares its preprocessing with transformers' own, of whatever source the settings are."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.model_dirs import ModelDirs
+from tests.pictures import scene
+from tests.unit.build.image_forms import request_for
+from ts_handlers.build import inputs
+from ts_handlers.build.forms.processor import read_preprocessor
+from ts_handlers.build.image_source import ImageSource
+from ts_handlers.build.verify.preprocessing import by_torch, check_preprocessing, compare
+from ts_handlers.errors import OperatorError
+from ts_handlers.images import picture_from_pixels
+from ts_handlers.preprocessing import Preprocessing, Resize, preprocess
+
+
+@pytest.fixture
+def source(model_dirs: ModelDirs, given: Path, tmp_path: Path) -> ImageSource:
+    request = request_for(model_dirs.checkpoint("tiny-resnet"), given, "image-classification", labels=None)
+    loaded = inputs.load(request, tmp_path)
+    assert isinstance(loaded, ImageSource)
+    return loaded
+
+
+def prepared_by(source: ImageSource, values: dict[str, Any], folder: Path) -> ImageSource:
+    """Return the source with the preprocessing of a file."""
+    file = folder / "own.json"
+    file.write_text(json.dumps(values), encoding="utf-8")
+    explicit, settings = read_preprocessor(folder, file)
+    return dataclasses.replace(source, preprocessor=explicit, preprocessing=settings)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"resample": 0},
+        {"resize": Resize("shortest_edge", 112)},
+        {"crop": (96, 97)},
+        {"is_bgr": True},
+        {"shift": (0.0, 0.1, 0.0)},
+        {"middle": (0.9, 0.9)},
+        {"pad_multiple": 64},
+    ],
+)
+def test_whatever_is_done_otherwise_is_found(wrong: dict[str, Any], source: ImageSource, tmp_path: Path) -> None:
+    levit = prepared_by(source, {"image_processor_type": "LevitImageProcessor", "size": 96, "crop_size": 96}, tmp_path)
+    said: list[str] = []
+    check_preprocessing(levit, said.append)
+    assert said == []
+    other = dataclasses.replace(levit, preprocessing=dataclasses.replace(levit.preprocessing, **wrong))
+    with pytest.raises(OperatorError, match=r"LevitImageProcessorPil makes .*describe what it does in a file"):
+        check_preprocessing(other, said.append)
+
+
+def test_a_class_that_needs_torchvision_is_compared_with_torch(source: ImageSource, tmp_path: Path) -> None:
+    said: list[str] = []
+    detr = prepared_by(source, {"image_processor_type": "RfDetrImageProcessor", "size": [96, 64]}, tmp_path)
+    check_preprocessing(detr, said.append)
+    [note] = said
+    assert "RfDetrImageProcessor cannot be loaded here; resizing is compared with torch's instead" in note
+    other = dataclasses.replace(detr.preprocessing, antialias=True)
+    with pytest.raises(OperatorError, match="torch makes other values"):
+        compare(other, lambda pixels: by_torch(pixels, detr.preprocessing), "torch")
+
+
+@pytest.mark.parametrize("resample", [0, 2, 3])
+def test_torchs_own_resizing_is_ours(resample: int) -> None:
+    settings = Preprocessing(Resize("bounded", 64, 90), resample, crop=(70, 60))
+    pixels = scene(120, 150)
+    ours, theirs = preprocess(picture_from_pixels(pixels), settings), by_torch(pixels, settings)
+    np.testing.assert_allclose(ours, theirs, atol=2 / 255)
+
+
+def test_a_source_that_names_no_class_says_that_nothing_was_compared(source: ImageSource, tmp_path: Path) -> None:
+    said: list[str] = []
+    plain = prepared_by(source, {"size": 32, "do_normalize": False}, tmp_path)
+    check_preprocessing(plain, said.append)
+    assert said == ["  note: preprocessing was not compared: its settings name no class of transformers"]
+    check_preprocessing(dataclasses.replace(plain, form="onnx"), said.append)
+    assert len(said) == 1
+
+
+def test_settings_in_a_timm_configuration(tmp_path: Path) -> None:
+    settings = {"input_size": [3, 32, 32], "mean": [0.5] * 3, "std": [0.5] * 3, "crop_pct": 1.0}
+    (tmp_path / "config.json").write_text(
+        json.dumps({"architecture": "x", "pretrained_cfg": settings}), encoding="utf-8"
+    )
+    explicit, found = read_preprocessor(tmp_path, None)
+    assert explicit == settings
+    assert found.fixed_size == (32, 32)
+    (tmp_path / "config.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(OperatorError, match=r"there is no .*preprocessor_config.json; .* give one with --preprocessor"):
+        read_preprocessor(tmp_path, None)
