@@ -19,9 +19,9 @@ class Handler:
         self.folder = context.system_properties["model_dir"]
 
     def handle(self, data, context):
-        return [row["body"].upper() + self.loud for row in data]
+        return [(row["body"].upper() + self.loud).encode() for row in data]
 """
-FUNCTION = "def answer(data, context):\n    return data and [row['body'] for row in data]\n"
+FUNCTION = "def answer(data, context):\n    return data and [row['body'].encode() for row in data]\n"
 
 
 def write(path: Path, handler: str, **files: str) -> Path:
@@ -42,19 +42,19 @@ def write(path: Path, handler: str, **files: str) -> Path:
 @pytest.mark.parametrize("name", ["m.mar", "folder"])
 def test_a_class_with_a_module_beside_it(name: str, tmp_path: Path) -> None:
     first = load_archive(write(tmp_path / name, "own.py", own_py=HANDLER, helper_py="LOUD = '!'"))
-    assert [answer.body for answer in predict(first, "a", "b")] == ["A!", "B!"]
+    assert [answer.body for answer in predict(first, "a", "b")] == [b"A!", b"B!"]
 
 
 def test_a_function_of_any_name(tmp_path: Path) -> None:
     handler = load_archive(write(tmp_path / "m.mar", "own.py:answer", own_py=FUNCTION))
-    assert [answer.body for answer in predict(handler, "a")] == ["a"]
+    assert [answer.body for answer in predict(handler, "a")] == [b"a"]
 
 
 def test_two_archives_have_handlers_of_one_file_name(tmp_path: Path) -> None:
     first = load_archive(write(tmp_path / "a", "own.py", own_py=FUNCTION.replace("answer", "handle")))
     second = load_archive(write(tmp_path / "b", "own.py", own_py=HANDLER, helper_py="LOUD = '?'"))
-    assert predict(first, "x")[0].body == "x"
-    assert predict(second, "x")[0].body == "X?"
+    assert predict(first, "x")[0].body == b"x"
+    assert predict(second, "x")[0].body == b"X?"
 
 
 def test_what_was_unpacked_goes_with_the_handler(tmp_path: Path) -> None:
