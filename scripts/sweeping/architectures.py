@@ -123,7 +123,8 @@ def small_config(architecture: Architecture, labels: int, ids: Mapping[str, int]
     if architecture.task == "feature-extraction":
         names = {}
     if architecture.task in IMAGES:
-        return config_class(**_small_image(known, architecture.name), **names)
+        sizes = _small_image(known, architecture.name)
+        return config_class(**({"num_labels": labels} if "num_labels" in known else {}), **sizes, **names)
     sizes = _sizes(known)
     if architecture.name in _OFFSET:
         sizes["max_position_embeddings"] = LENGTH + ids["pad_token_id"] + 1
@@ -174,4 +175,5 @@ def _small_image(known: Mapping[str, Any], name: str) -> dict[str, Any]:
     settings |= _within(known)
     if name in _FEW_QUERIES:
         settings["num_queries"] = 12
+    settings |= {key: 0.25 for key in ("width_coefficient", "depth_coefficient") if key in known}
     return settings

@@ -115,9 +115,10 @@ def check_build(
         except OperatorError:
             raise
         except Exception as failure:  # models raise what they like past their positions
+            instead = "set tokenizer.max_length to what the model takes, or " if sample.size is None else ""
             raise OperatorError(
                 f"the source itself fails on a sample of {sample.length} {_unit(sample)}: {type(failure).__name__}: "
-                f"{first_line(failure)}; set tokenizer.max_length to what the model takes, or correct the checkpoint"
+                f"{first_line(failure)}; {instead}correct the checkpoint"
             ) from failure
         try:
             outputs = _run_in_pair(source, session, calls, sample, longest)
