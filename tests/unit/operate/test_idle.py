@@ -87,4 +87,4 @@ def test_where_the_kernel_does_not_tell_cpu_time_does(
 
     monkeypatch.setattr(Path, "read_text", refuse)
     with worker(tmp_path, what):
-        assert wait_idle(os.getpid(), 2) == left
+        assert wait_idle(os.getpid(), 2 if left else 30) == left
