@@ -99,3 +99,13 @@ def test_settings_in_a_timm_configuration(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}", encoding="utf-8")
     with pytest.raises(OperatorError, match=r"there is no .*preprocessor_config.json; .* give one with --preprocessor"):
         read_preprocessor(tmp_path, None)
+
+
+def test_a_processor_of_the_folders_own_code_is_refused(tmp_path: Path) -> None:
+    own = {"image_processor_type": "OwnProcessor", "auto_map": {"AutoImageProcessor": "own.OwnProcessor"}}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(own), encoding="utf-8")
+    (tmp_path / "config.json").write_text("{}", encoding="utf-8")
+    (tmp_path / "own.py").write_text("raise SystemExit('it ran')", encoding="utf-8")
+    for given in (None, tmp_path / "preprocessor_config.json"):
+        with pytest.raises(OperatorError, match="needs code of its own"):
+            read_preprocessor(tmp_path, given)
