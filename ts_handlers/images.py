@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ts_handlers.errors import PayloadTooLargeError, RequestError, RuntimeUnavailableError, UnsupportedMediaTypeError
+from ts_handlers.image_formats import TAKEN, formats_of
 from ts_handlers.png_chunks import without_metadata
 
 try:
@@ -35,26 +36,12 @@ except ImportError as error:
 Pixels = NDArray[np.uint8]
 """`(height, width, 3)`: red, green, blue."""
 
-TAKEN = "JPEG, PNG, WebP, GIF, BMP or TIFF"
-
 DRAFT_FACTOR = 2
 """A JPEG is decoded at 1/2, 1/4 or 1/8 as long as each side stays so many times what it is resized to. Closer, and the
 decoder's own reduction shows; with 2 it moves a pixel by a few of its 256 levels (a test holds the bound)."""
 
 _PLUGINS = (BmpImagePlugin, GifImagePlugin, MpoImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin)
 """Imported so that their formats are registered; MPO brings JPEG."""
-
-_SIGNATURES: tuple[tuple[bytes, tuple[str, ...]], ...] = (
-    (b"\xff\xd8\xff", ("JPEG", "MPO")),
-    (b"\x89PNG\r\n\x1a\n", ("PNG",)),
-    (b"GIF8", ("GIF",)),
-    (b"BM", ("BMP",)),
-    (b"II*\x00", ("TIFF",)),
-    (b"MM\x00*", ("TIFF",)),
-    (b"II+\x00", ("TIFF",)),
-    (b"MM\x00+", ("TIFF",)),
-)
-_HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1", b"avif", b"avis")
 
 _ORIENTATION_TAG = 0x0112
 _TRANSPOSES = {
@@ -149,7 +136,7 @@ def open_image(content: bytes, limits: ImageLimits) -> EncodedImage:
             f"the image has {len(content)} bytes; this model takes {limits.max_bytes}: send a smaller one",
             code="image_too_large",
         )
-    formats = _formats(content)
+    formats = formats_of(content)
     if formats == ("PNG",):
         content = without_metadata(content)
     image = _read(content, formats, lambda opened: opened)
@@ -248,27 +235,6 @@ def allow_pixels(max_pixels: int) -> None:
         Image.MAX_IMAGE_PIXELS = max_pixels
 
 
-def _formats(content: bytes) -> tuple[str, ...]:
-    for signature, formats in _SIGNATURES:
-        if content.startswith(signature):
-            return formats
-    if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
-        return ("WEBP",)
-    raise UnsupportedMediaTypeError(f"the body is {_guess(content)}; send {TAKEN}", code="unsupported_image")
-
-
-def _guess(content: bytes) -> str:
-    """Say what a body that is no image we take might be, without quoting it."""
-    start = content[:512].lstrip().lower()
-    if content[4:8] == b"ftyp" and content[8:12].lower() in _HEIC_BRANDS:
-        return "HEIC or AVIF, which is not decoded here"
-    if start.startswith((b"<svg", b"<?xml", b"<!doctype svg")):
-        return "SVG or XML, which has no pixels"
-    if start.startswith(b"%pdf"):
-        return "a PDF"
-    return "of no image format that is known here"
-
-
 def _read(content: bytes, formats: tuple[str, ...], use: Callable[[ImageFile.ImageFile], Image.Image]) -> Image.Image:
     """Open an image and use it; whatever its decoder raises becomes an answer for the client."""
     try:
@@ -303,10 +269,7 @@ def _orientation(image: Image.Image) -> int:
 def _from_16_bits(image: Image.Image) -> Image.Image:
     tags: Any = getattr(image, "tag_v2", {})  # of a TIFF
     deepest = 2 ** tags.get(TiffImagePlugin.BITSPERSAMPLE, _DEPTH)[0] - 1
-    deep = np.asarray(image)
-    if deep.min() < 0 or deep.max() > deepest:
-        raise _no_rgb(image)
-    deep = deep.astype(np.uint32)
+    deep = np.asarray(image).astype(np.uint32)
     if tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == _WHITE_IS_ZERO:  # Pillow turns those of 8 bits itself
         deep = deepest - deep
     grey = ((deep * 255 + deepest // 2) // deepest).astype(np.uint8)

@@ -231,6 +231,11 @@ def test_blue_first() -> None:
         ),
         ({"size": 40, "image_processor_type": "RTDetrImageProcessor"}, "size is 40; it must be height and width, or"),
         ({"size": [9, 9], "image_processor_type": "ConvNextImageProcessor"}, "it must be shortest_edge"),
+        ({"size": {"shortest_edge": 9}, "image_processor_type": "DPTImageProcessor"}, "it must be height and width"),
+        (
+            {"size": {"max_height": 9, "max_width": 9}, "image_processor_type": "LevitImageProcessor"},
+            "it must be height and width, or shortest_edge",
+        ),
         ({"crop_pct": 2.0, "size": 9, "image_processor_type": "ConvNextImageProcessor"}, "crop_pct is 2.0; .* up to 1"),
         ({"ensure_multiple_of": 16, "size": 24, "image_processor_type": "DPTImageProcessor"}, "is halfway between two"),
         ({"do_center_crop": True}, "crop_size is None"),

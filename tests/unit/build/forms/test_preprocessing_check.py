@@ -60,6 +60,18 @@ def test_whatever_is_done_otherwise_is_found(wrong: dict[str, Any], source: Imag
         check_preprocessing(other, said.append)
 
 
+def test_pictures_of_which_nothing_is_left_are_not_compared(source: ImageSource, tmp_path: Path) -> None:
+    said: list[str] = []
+    check_preprocessing(prepared_by(source, {"image_processor_type": "GLPNImageProcessor"}, tmp_path), said.append)
+    assert said == []
+
+
+def test_a_processor_that_makes_no_pixels_is_refused(source: ImageSource) -> None:
+    own = {"image_processor_type": "ImageGPTImageProcessor", "clusters": [[0, 0, 0], [1, 1, 1]], "size": 8}
+    with pytest.raises(OperatorError, match="ImageGPTImageProcessorPil makes input_ids and no pixel_values; describe"):
+        check_preprocessing(dataclasses.replace(source, preprocessor=own), print)
+
+
 def test_a_class_that_needs_torchvision_is_compared_with_torch(source: ImageSource, tmp_path: Path) -> None:
     said: list[str] = []
     detr = prepared_by(source, {"image_processor_type": "RfDetrImageProcessor", "size": [96, 64]}, tmp_path)
@@ -99,3 +111,13 @@ def test_settings_in_a_timm_configuration(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}", encoding="utf-8")
     with pytest.raises(OperatorError, match=r"there is no .*preprocessor_config.json; .* give one with --preprocessor"):
         read_preprocessor(tmp_path, None)
+
+
+def test_a_processor_of_the_folders_own_code_is_refused(tmp_path: Path) -> None:
+    own = {"image_processor_type": "OwnProcessor", "auto_map": {"AutoImageProcessor": "own.OwnProcessor"}}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(own), encoding="utf-8")
+    (tmp_path / "config.json").write_text("{}", encoding="utf-8")
+    (tmp_path / "own.py").write_text("raise SystemExit('it ran')", encoding="utf-8")
+    for given in (None, tmp_path / "preprocessor_config.json"):
+        with pytest.raises(OperatorError, match="needs code of its own"):
+            read_preprocessor(tmp_path, given)
