@@ -93,7 +93,7 @@ HEADLESS = RAW.compress(b"a text") + RAW.flush()
     [
         (gzip.compress(b"a text", mtime=0), "gzip", b"a text"),
         (gzip.compress(b"a text", mtime=0), "x-gzip", b"a text"),
-        (gzip.compress(b"a ", mtime=0) + gzip.compress(b"text"), "gzip", b"a text"),
+        (gzip.compress(b"a ", mtime=0) + gzip.compress(b"text", mtime=0), "gzip", b"a text"),
         (gzip.compress(b"", mtime=0), "gzip", b""),
         (zlib.compress(b"a text"), "deflate", b"a text"),
         (HEADLESS, "deflate", b"a text"),
