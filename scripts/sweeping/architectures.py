@@ -38,6 +38,7 @@ _SIZES: Mapping[str, Any] = {
     **dict.fromkeys(("hidden_dim", "n_inner", "moe_intermediate_size", "shared_expert_intermediate_size"), 64),
     **dict.fromkeys(("head_dim", "d_kv", "d_head", "kv_channels", "rotary_dim"), 8),
     **dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts"), 4),
+    "num_experts_per_tok": 2,
     **dict.fromkeys(("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len"), LENGTH),
 }
 """Attributes of configurations of texts -> what they are in a small model, where the architecture has them."""
@@ -59,6 +60,7 @@ _OF_TEXTS: Mapping[str, Mapping[str, Any]] = {
         "num_feedforward_networks": 2,
     },
     "nystromformer": {"num_landmarks": 8, "segment_means_seq_len": LENGTH},
+    "t5": {"decoder_start_token_id": 0},
     "squeezebert": {"q_groups": 1, "k_groups": 1, "v_groups": 1, "post_attention_groups": 1, "intermediate_groups": 1},
     "xlm-roberta-xl": {"max_position_embeddings": LENGTH + 2},
     "xmod": {"languages": ["en_XX"], "default_language": "en_XX"},
@@ -132,6 +134,17 @@ def small_config(architecture: Architecture, labels: int, ids: Mapping[str, int]
     return config_class(**settings, **names)
 
 
+def _small_backbone() -> Any:
+    """Return a ResNet in the place of one that needs timm."""
+    return transformers.ResNetConfig(
+        embedding_size=16,
+        hidden_sizes=[16, 32, 48, 64],
+        depths=[1, 1, 1, 1],
+        layer_type="basic",
+        out_features=["stage2", "stage3", "stage4"],
+    )
+
+
 def _sizes(known: Mapping[str, Any]) -> dict[str, Any]:
     """Return small sizes for what a configuration has, those of configurations within it included."""
     found: dict[str, Any] = {
@@ -175,5 +188,7 @@ def _small_image(known: Mapping[str, Any], name: str) -> dict[str, Any]:
     settings |= _within(known)
     if name in _FEW_QUERIES:
         settings["num_queries"] = 12
+    if (known.get("backbone_config") or {}).get("model_type") == "timm_backbone":
+        settings["backbone_config"] = _small_backbone()
     settings |= {key: 0.25 for key in ("width_coefficient", "depth_coefficient") if key in known}
     return settings
