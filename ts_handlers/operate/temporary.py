@@ -5,6 +5,7 @@ Java puts archives and the workers' sockets into java.io.tmpdir, never into TMPD
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -34,31 +35,71 @@ def own_temporary(run_folder: Path, vmargs: Sequence[str], base: str | None = No
         has chosen one.
 
     Raises:
-        OperatorError: It cannot be made.
+        OperatorError: It cannot be made, or a server that lives has it.
     """
     if any(option.startswith(TMPDIR_OPTION) for option in vmargs):
         yield None
         return
     name = _own_name(run_folder)
     folder = Path(base).resolve() / name if base else run_folder / "tmp"
-    link = Path(tempfile.gettempdir()) / f"{name}-link"
+    link = _short_place(f"{name}-link")
     try:
-        _remove(folder, link)
+        _remove_left(folder, link)
         folder.mkdir(mode=0o700, parents=True)
-        is_long = len(os.fsencode(worker_socket(folder, 65535))) > _MAX_SOCKET_BYTES
+        is_long = not _is_short(folder)
         if is_long:
             link.symlink_to(folder)
+        lock = _lock(folder)
+    except BlockingIOError as error:
+        raise OperatorError(
+            f"{folder} is in use by another server, whose run folder has the path of this one (in another container?); "
+            "set TEMP to another folder for one of them"
+        ) from error
     except OSError as error:
         raise OperatorError(f"cannot make {folder}: {error.strerror or error}; choose another --run-dir") from error
     try:
         yield link if is_long else folder
     finally:
         _remove(folder, link)
+        os.close(lock)
+
+
+def _short_place(name: str) -> Path:
+    """Return where a link can be whose sockets have short paths: TMPDIR may be as long as what is linked to."""
+    places = (Path(folder) / name for folder in (tempfile.gettempdir(), "/tmp"))  # noqa: S108
+    return next(place for place in places if _is_short(place))
+
+
+def _is_short(folder: Path) -> bool:
+    return len(os.fsencode(worker_socket(folder, 65535))) <= _MAX_SOCKET_BYTES
 
 
 def _own_name(run_folder: Path) -> str:
     """Return a name that is the same for a run folder each time, so that the next server finds what a dead one left."""
     return f"ts-{os.getuid()}-{hashlib.sha256(os.fsencode(run_folder)).hexdigest()[:12]}"
+
+
+def _lock(folder: Path) -> int:
+    """Return a descriptor of the folder that holds it for this process, and no child of it, until it is closed."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _remove_left(folder: Path, link: Path) -> None:
+    """Remove what a dead server left; raise BlockingIOError where the server lives."""
+    if folder.is_symlink() or not folder.exists() or folder.stat().st_uid != os.getuid():
+        _remove(folder, link)
+        return
+    lock = _lock(folder)
+    try:
+        _remove(folder, link)
+    finally:
+        os.close(lock)
 
 
 def _remove(folder: Path, link: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from ts_handlers.errors import OperatorError
+from ts_handlers.operate.ports import worker_socket
 from ts_handlers.operate.temporary import own_temporary
 
 
@@ -69,3 +70,28 @@ def test_a_base_of_the_operator_s_gets_a_folder_for_each_run_folder(tmp_path: Pa
         assert one != other
         assert {folder.resolve().parent for folder in (one, other)} == {base}
     assert list(base.iterdir()) == []
+
+
+def test_a_link_is_short_where_the_folder_for_links_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    long = tmp_path / ("long" * 30)
+    monkeypatch.setattr("tempfile.tempdir", str(long))  # TMPDIR and TEMP name the same long folder
+    with own_temporary(tmp_path / "run", [], str(long)) as folder:
+        assert folder is not None
+        assert folder.is_symlink()
+        assert folder.resolve().parent == long
+        assert len(os.fsencode(worker_socket(folder, 65535))) < 108
+    assert not folder.is_symlink()
+
+
+def test_what_a_living_server_holds_is_left_to_it_though_the_run_folder_has_the_same_path(tmp_path: Path) -> None:
+    """Two containers that share TEMP: each has a run folder, and the lock in it, of its own."""
+    base = str(tmp_path / "base")
+    with own_temporary(tmp_path / "run", [], base) as folder:
+        assert folder is not None
+        (folder / "models").mkdir()
+        with pytest.raises(OperatorError, match="another server"), own_temporary(tmp_path / "run", [], base):
+            pass
+        assert (folder / "models").is_dir()
+    with own_temporary(tmp_path / "run", [], base) as folder:
+        assert folder is not None
+        assert list(folder.iterdir()) == []
