@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 
 from ts_handlers.errors import PayloadTooLargeError, RequestError, RuntimeUnavailableError, UnsupportedMediaTypeError
 from ts_handlers.image_formats import TAKEN, formats_of
-from ts_handlers.png_chunks import without_metadata
+from ts_handlers.jpeg_segments import without_metadata as jpeg_without_metadata
+from ts_handlers.orientation import orientation_in
+from ts_handlers.png_chunks import without_metadata as png_without_metadata
 
 try:
     from PIL import (
@@ -23,7 +25,7 @@ try:
         GifImagePlugin,
         Image,
         ImageFile,
-        MpoImagePlugin,
+        JpegImagePlugin,
         PngImagePlugin,
         TiffImagePlugin,
         WebPImagePlugin,
@@ -40,10 +42,9 @@ DRAFT_FACTOR = 2
 """A JPEG is decoded at 1/2, 1/4 or 1/8 as long as each side stays so many times what it is resized to. Closer, and the
 decoder's own reduction shows; with 2 it moves a pixel by a few of its 256 levels (a test holds the bound)."""
 
-_PLUGINS = (BmpImagePlugin, GifImagePlugin, MpoImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin)
-"""Imported so that their formats are registered; MPO brings JPEG."""
+_PLUGINS = (BmpImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin)
+"""Imported so that their formats are registered."""
 
-_ORIENTATION_TAG = 0x0112
 _TRANSPOSES = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -109,16 +110,18 @@ class EncodedImage:
     """An image whose header was read and whose pixels were not.
 
     Attributes:
-        content: The file.
+        content: The file, as far as its pixels depend on it.
         formats: What it can be, by its first bytes.
         height: In pixels, upright.
         width: In pixels, upright.
+        orientation: Which way is up in the file, as EXIF numbers it.
     """
 
     content: bytes
     formats: tuple[str, ...]
     height: int
     width: int
+    orientation: int
 
 
 def open_image(content: bytes, limits: ImageLimits) -> EncodedImage:
@@ -137,9 +140,14 @@ def open_image(content: bytes, limits: ImageLimits) -> EncodedImage:
             code="image_too_large",
         )
     formats = formats_of(content)
+    orientation = 1
     if formats == ("PNG",):
-        content = without_metadata(content)
+        content = png_without_metadata(content)
+    elif formats == ("JPEG",):
+        content, orientation = jpeg_without_metadata(content)
     image = _read(content, formats, lambda opened: opened)
+    if formats in (("PNG",), ("WEBP",)):  # Pillow turns a TIFF itself
+        orientation = orientation_in(image.info)
     width, height = image.size
     if width < 1 or height < 1:
         raise RequestError(f"the image is {width} x {height} pixels; send one that has some", code="broken_image")
@@ -148,9 +156,9 @@ def open_image(content: bytes, limits: ImageLimits) -> EncodedImage:
             f"the image has {width} x {height} pixels; this model takes {limits.max_pixels} in all: send a smaller one",
             code="image_too_large",
         )
-    if _orientation(image) in _SIDEWAYS:
+    if orientation in _SIDEWAYS:
         width, height = height, width
-    return EncodedImage(content, formats, height, width)
+    return EncodedImage(content, formats, height, width, orientation)
 
 
 def decode_image(
@@ -170,16 +178,16 @@ def decode_image(
     """
 
     def decode(image: ImageFile.ImageFile) -> Image.Image:
-        orientation = _orientation(image)
         averages = resample != Image.Resampling.NEAREST
-        if wanted is not None and averages and image.format in ("JPEG", "MPO"):
+        if wanted is not None and averages and image.format == "JPEG":
             height, width = (DRAFT_FACTOR * side for side in wanted)
-            image.draft(None, (height, width) if orientation in _SIDEWAYS else (width, height))
+            image.draft(None, (height, width) if encoded.orientation in _SIDEWAYS else (width, height))
         _heed_depth(image)
         image.decodermaxblock = len(encoded.content)  # in one go: Pillow copies what is left of each 64 KiB
         image.load()
         rgb = to_rgb(image)
-        return rgb.transpose(_TRANSPOSES[orientation]) if orientation in _TRANSPOSES else rgb
+        turn = _TRANSPOSES.get(encoded.orientation)
+        return rgb if turn is None else rgb.transpose(turn)
 
     return Picture(_read(encoded.content, encoded.formats, decode), encoded.height, encoded.width)
 
@@ -251,19 +259,6 @@ def _read(content: bytes, formats: tuple[str, ...], use: Callable[[ImageFile.Ima
             f"whole file as {TAKEN}, of 8 bits a channel",
             code="broken_image",
         ) from error
-
-
-def _orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation, 1 where there is none. A broken EXIF block is no reason to refuse the pixels."""
-    if image.format == "TIFF":  # Pillow turns these itself
-        return 1
-    try:
-        exif = Image.Image.getexif(
-            image
-        )  # a PNG's own would decode its pixels first; what it looks for is before them here
-        return int(exif.get(_ORIENTATION_TAG, 1))
-    except Exception:  # noqa: BLE001  # it is parsed by code that raises errors of many kinds
-        return 1
 
 
 def _from_16_bits(image: Image.Image) -> Image.Image:

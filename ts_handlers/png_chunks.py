@@ -27,18 +27,21 @@ _FRAME = 12
 def without_metadata(content: bytes) -> bytes:
     """Return a PNG with the chunks alone that its upright pixels depend on, those of which way is up before the pixels.
 
-    Of those that a decoder could do without, one with a wrong checksum is left out. A file that is cut off is returned as
+    Of those that a decoder could do without, one with a wrong checksum is left out, and all of a kind but the first. A file that is cut off is returned as
     far as it goes: its decoder says what is wrong.
     """
     head: list[tuple[int, int]] = []
     tail: list[tuple[int, int]] = []
     position, is_whole, kind = len(SIGNATURE), True, b""
+    known: set[bytes] = set()
     while position + _FRAME <= len(content) and kind != b"IEND":
         length = int.from_bytes(content[position : position + 4], "big")
         end = position + _FRAME + length
         kind = content[position + 4 : position + 8]
-        counts = _counts(kind, content, position, end)
         is_critical = kind in _CRITICAL
+        counts = is_critical or end > len(content) or (kind not in known and _counts(kind, content, position, end))
+        if counts and not is_critical:
+            known.add(kind)
         is_whole = is_whole and counts and (is_critical or not tail)
         if counts:
             (tail if kind == b"IDAT" or (is_critical and tail) else head).append((position, end))
@@ -49,8 +52,6 @@ def without_metadata(content: bytes) -> bytes:
 
 
 def _counts(kind: bytes, content: bytes, start: int, end: int) -> bool:
-    if kind in _CRITICAL or end > len(content):
-        return True
     if kind in _TEXTS:
         if not content.startswith(_ALSO_OF_PIXELS, start + 8) or not _is_short(kind, content[start + 8 : end - 4]):
             return False

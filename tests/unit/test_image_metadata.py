@@ -121,6 +121,26 @@ def test_a_bomb_in_a_text_is_not_unpacked(keyword: bytes) -> None:
         assert peak < 8_000_000
 
 
+def test_only_the_first_chunk_of_a_kind_is_given_to_a_decoder() -> None:
+    blocks = [chunk(b"eXIf", EXIF), *[chunk(b"eXIf", EXIF.replace(b"\0\6", b"\0\1"))] * 1000]
+    opened = open_image(png(FLAT, *blocks), LIMITS)
+    assert (opened.height, opened.width) == (30, 20)
+    assert len(opened.content) < len(png(FLAT, blocks[0])) + 10
+
+
+@pytest.mark.parametrize("format_", ["PNG", "WEBP"])
+def test_tags_that_share_their_bytes_are_not_read(format_: str) -> None:
+    """Each says that it has 1 MB, and there is one of it: tools that read all of them need 100 MB."""
+    entries = b"".join(struct.pack(">HHII", 0x5000 + tag, 7, 1_000_000, 8) for tag in range(100))
+    block = b"MM\0*\0\0\0\x08" + struct.pack(">H", 100) + entries + bytes(1_000_000)
+    content = encode(FLAT, format_, exif=block, lossless=True)
+    tracemalloc.start()
+    first_pixel(content)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 8_000_000
+
+
 EXIF = b"MM\0*\0\0\0\x08\0\1\x01\x12\0\3\0\0\0\1\0\6\0\0\0\0\0\0"
 """Which says that the left edge is up."""
 

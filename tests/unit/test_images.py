@@ -69,7 +69,6 @@ def test_images_are_turned_upright(format_: str, orientation: int) -> None:
     np.testing.assert_array_equal(picture.pixels, np.asarray(upright))
 
 
-@pytest.mark.filterwarnings("ignore:Corrupt EXIF data:UserWarning")
 def test_a_broken_exif_block_is_no_reason_to_refuse_the_pixels() -> None:
     content = encode(scene(20, 20), "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff" + bytes(3))
     assert decode(content).pixels.shape == (20, 20, 3)
