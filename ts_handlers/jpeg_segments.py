@@ -5,6 +5,7 @@ Segments are those of ITU-T T.81, B.1.1: 0xFF, a marker, a length that counts it
 
 from __future__ import annotations
 
+import itertools
 import re
 
 from ts_handlers.errors import PayloadTooLargeError, RequestError
@@ -25,7 +26,7 @@ _SCAN, _END = 0xDA, 0xD9
 
 _MOST_SEGMENTS = 100_000
 _MOST_SCANS = 400
-"""And tables between them. Programs write 1 to 20 scans; each takes a decoder through all pixels, and may be of ten bytes."""
+"""And tables between them. Programs write 1 to 20; each takes a decoder through all pixels, and may be of ten bytes."""
 
 _MARKER = re.compile(rb"\xff+([\xc0-\xcf\xda-\xfe])")
 _MARKER_IN_SCANS = re.compile(rb"\xff([^\x00\xd0-\xd7\xff])")
@@ -80,9 +81,7 @@ def _says_colours(content: bytes, marker: int, start: int) -> bool:
 
 def _joined(content: bytes, kept: list[tuple[int, int]]) -> bytes:
     """Return those parts of a file; the file itself where they are all of it, for a copy takes time."""
-    is_whole = kept[-1][1] == len(content) and all(
-        left[1] == right[0] for left, right in zip(kept, kept[1:], strict=False)
-    )
+    is_whole = kept[-1][1] == len(content) and all(before[1] == after[0] for before, after in itertools.pairwise(kept))
     return content if is_whole else b"".join(content[start:end] for start, end in kept)
 
 

@@ -27,8 +27,8 @@ _FRAME = 12
 def without_metadata(content: bytes) -> bytes:
     """Return a PNG with the chunks alone that its upright pixels depend on, those of which way is up before the pixels.
 
-    Of those that a decoder could do without, one with a wrong checksum is left out, and all of a kind but the first. A file that is cut off is returned as
-    far as it goes: its decoder says what is wrong.
+    Of those that a decoder could do without, one with a wrong checksum is left out, and all of a kind but the first. A file
+    that is cut off is returned as far as it goes: its decoder says what is wrong.
     """
     head: list[tuple[int, int]] = []
     tail: list[tuple[int, int]] = []
