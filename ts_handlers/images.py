@@ -18,6 +18,7 @@ from ts_handlers.image_formats import TAKEN, formats_of
 from ts_handlers.jpeg_segments import without_metadata as jpeg_without_metadata
 from ts_handlers.orientation import orientation_in
 from ts_handlers.png_chunks import without_metadata as png_without_metadata
+from ts_handlers.tiff_tags import find_tag, with_value
 
 try:
     from PIL import (
@@ -28,12 +29,15 @@ try:
         JpegImagePlugin,
         PngImagePlugin,
         TiffImagePlugin,
+        UnidentifiedImageError,
         WebPImagePlugin,
     )
 except ImportError as error:
     raise RuntimeUnavailableError(
         f"images are decoded with Pillow, which cannot be imported ({error}): pip install 'ts_handlers[vision]'"
     ) from error
+
+from ts_handlers.image_colours import heed_depth, to_rgb
 
 Pixels = NDArray[np.uint8]
 """`(height, width, 3)`: red, green, blue."""
@@ -56,15 +60,9 @@ _TRANSPOSES = {
 }
 _SIDEWAYS = (5, 6, 7, 8)
 
-_DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")
-_DEPTH = (16,)
-"""Bits of a pixel in those modes, where the file is no TIFF, which says it."""
-
-_FEW_BITS = {"1": 1, "L;2": 2, "L;4": 4}
-"""Pillow's names of grey PNGs whose levels it spreads to 256 -> their bits."""
-
-_WHITE_IS_ZERO = 0
-"""Photometric interpretation of a TIFF."""
+_PHOTOMETRIC = TiffImagePlugin.PHOTOMETRIC_INTERPRETATION
+_WHITE_IS_ZERO, _BLACK_IS_ZERO = 0, 1
+"""Photometric interpretations of a grey TIFF."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,13 +113,15 @@ class EncodedImage:
         height: In pixels, upright.
         width: In pixels, upright.
         orientation: Which way is up in the file, as EXIF numbers it.
+        counts_from_white: Whether its lowest level is white, as `to_rgb` has it.
     """
 
     content: bytes
     formats: tuple[str, ...]
     height: int
     width: int
-    orientation: int
+    orientation: int = 1
+    counts_from_white: bool = False
 
 
 def open_image(content: bytes, limits: ImageLimits) -> EncodedImage:
@@ -140,11 +140,13 @@ def open_image(content: bytes, limits: ImageLimits) -> EncodedImage:
             code="image_too_large",
         )
     formats = formats_of(content)
-    orientation = 1
+    orientation, counts_from_white = 1, False
     if formats == ("PNG",):
         content = png_without_metadata(content)
     elif formats == ("JPEG",):
         content, orientation = jpeg_without_metadata(content)
+    elif formats == ("TIFF",):
+        content, counts_from_white = _from_black(content)
     image = _read(content, formats, lambda opened: opened)
     if formats in (("PNG",), ("WEBP",)):  # Pillow turns a TIFF itself
         orientation = orientation_in(image.info)
@@ -158,7 +160,7 @@ def open_image(content: bytes, limits: ImageLimits) -> EncodedImage:
         )
     if orientation in _SIDEWAYS:
         width, height = height, width
-    return EncodedImage(content, formats, height, width, orientation)
+    return EncodedImage(content, formats, height, width, orientation, counts_from_white)
 
 
 def decode_image(
@@ -182,10 +184,10 @@ def decode_image(
         if wanted is not None and averages and image.format == "JPEG":
             height, width = (DRAFT_FACTOR * side for side in wanted)
             image.draft(None, (height, width) if encoded.orientation in _SIDEWAYS else (width, height))
-        _heed_depth(image)
+        heed_depth(image)
         image.decodermaxblock = len(encoded.content)  # in one go: Pillow copies what is left of each 64 KiB
         image.load()
-        rgb = to_rgb(image)
+        rgb = to_rgb(image, counts_from_white=encoded.counts_from_white)
         turn = _TRANSPOSES.get(encoded.orientation)
         return rgb if turn is None else rgb.transpose(turn)
 
@@ -215,32 +217,18 @@ def picture_from_pixels(array: NDArray[Any]) -> Picture:
     return Picture(Image.fromarray(pixels), *pixels.shape[:2])
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Return a decoded image as RGB: transparency on white, 16 bits scaled to 8, palettes and CMYK converted.
-
-    Raises:
-        UnsupportedMediaTypeError: 415, its pixels are of another type.
-    """
-    if image.mode == "RGB" and "transparency" not in image.info:
-        return image
-    if image.mode in _DEEP_MODES:
-        return _from_16_bits(image)
-    try:
-        if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
-            straight = image.convert("RGBA")
-            background = Image.new("RGBA", image.size, (255, 255, 255, 255))
-            return Image.alpha_composite(background, straight).convert("RGB")
-        if image.mode in ("1", "L", "P", "CMYK", "YCbCr"):
-            return image.convert("RGB")
-    except ValueError as error:
-        raise _no_rgb(image) from error
-    raise _no_rgb(image)
-
-
 def allow_pixels(max_pixels: int) -> None:
     """Raise Pillow's own limit for this process where ours is higher; ours is checked as soon as a header is read."""
     if Image.MAX_IMAGE_PIXELS is not None and max_pixels > Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = max_pixels
+
+
+def _from_black(content: bytes) -> tuple[bytes, bool]:
+    """Return a TIFF that counts from black, and whether it did not: of others Pillow reads some, and 16 bits as they are."""
+    tag = find_tag(content, _PHOTOMETRIC)
+    if tag is None or tag.value != _WHITE_IS_ZERO:
+        return content, False
+    return with_value(content, tag, _BLACK_IS_ZERO), True
 
 
 def _read(content: bytes, formats: tuple[str, ...], use: Callable[[ImageFile.ImageFile], Image.Image]) -> Image.Image:
@@ -254,49 +242,13 @@ def _read(content: bytes, formats: tuple[str, ...], use: Callable[[ImageFile.Ima
             "the image has more pixels than any model here takes; send a smaller one", code="image_too_large"
         ) from error
     except Exception as error:  # decoders of broken bytes raise errors of a dozen kinds
+        if formats == ("TIFF",) and isinstance(error, UnidentifiedImageError) and find_tag(content, _PHOTOMETRIC):
+            raise UnsupportedMediaTypeError(
+                "the image is a TIFF with pixels of a kind that is not decoded here; send 8 or 16 bits of grey, RGB or CMYK",
+                code="unsupported_image",
+            ) from error
         raise RequestError(
             f"the image is broken or cut off, or has pixels of a kind that is not decoded here ({formats[0]}); send the "
             f"whole file as {TAKEN}, of 8 bits a channel",
             code="broken_image",
         ) from error
-
-
-def _from_16_bits(image: Image.Image) -> Image.Image:
-    tags: Any = getattr(image, "tag_v2", {})  # of a TIFF
-    deepest = 2 ** tags.get(TiffImagePlugin.BITSPERSAMPLE, _DEPTH)[0] - 1
-    deep = np.asarray(image).astype(np.uint32)
-    if tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == _WHITE_IS_ZERO:  # Pillow turns those of 8 bits itself
-        deep = deepest - deep
-    grey = ((deep * 255 + deepest // 2) // deepest).astype(np.uint8)
-    transparent = image.info.get("transparency")
-    if isinstance(transparent, int):
-        grey[deep == transparent] = 255
-    return Image.fromarray(grey).convert("RGB")
-
-
-def _heed_depth(image: ImageFile.ImageFile) -> None:
-    """Make a PNG's transparent colour one of the levels that its pixels get; call it before they are loaded.
-
-    Raises:
-        UnsupportedMediaTypeError: 415, the levels will be lost: 16 bits a channel; or say nothing of black and white.
-    """
-    raw = image.tile[0][3] if image.tile else None
-    if image.format == "TIFF" and image.mode == "I":  # of 32 bits, or signed
-        raise _no_rgb(image)
-    transparent = image.info.get("transparency")
-    if image.format != "PNG" or transparent is None or isinstance(transparent, bytes):
-        return
-    if raw == "RGB;16B":
-        raise UnsupportedMediaTypeError(
-            "the image has 16 bits a channel and a transparent colour; send 8 bits a channel, or an alpha channel",
-            code="unsupported_image",
-        )
-    if raw in _FEW_BITS:
-        image.info["transparency"] = transparent * 255 // (2 ** _FEW_BITS[raw] - 1)
-
-
-def _no_rgb(image: Image.Image) -> UnsupportedMediaTypeError:
-    return UnsupportedMediaTypeError(
-        f"the image's pixels are of type {image.mode}; send 8 or 16 bits of grey, RGB, CMYK or a palette",
-        code="unsupported_image",
-    )

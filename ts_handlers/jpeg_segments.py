@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import re
 
-from ts_handlers.errors import PayloadTooLargeError, RequestError
+from ts_handlers.errors import PayloadTooLargeError, RequestError, UnsupportedMediaTypeError
 from ts_handlers.orientation import EXIF_PREFIX, orientation_of
 
 _METADATA = frozenset({*range(0xE0, 0xF0), 0xFE})
@@ -21,7 +21,12 @@ _OF_COLOURS = {0xE0: (b"JFIF\0", 16), 0xEE: (b"Adobe", 14)}
 """Of them those that say what the channels are -> how they begin, and the least length that a decoder heeds."""
 
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
+_PROGRESSIVE = frozenset({0xC2, 0xCA})
+_OTHER_FRAMES = _FRAMES - {0xC0, 0xC1, 0xC2, 0xC9, 0xCA}
+"""Lossless and hierarchical ones."""
+
+_BITS = 8
+_CHANNELS = (1, 3, 4)
 _SCAN, _END = 0xDA, 0xD9
 
 _MOST_SEGMENTS = 100_000
@@ -40,6 +45,7 @@ def without_metadata(content: bytes) -> tuple[bytes, int]:
     Raises:
         RequestError: 400, it has more segments than any program writes.
         PayloadTooLargeError: 413, it has more scans.
+        UnsupportedMediaTypeError: 415, its pixels are of a kind that is not decoded.
     """
     kept = [(0, 2)]
     texts = {EXIF_PREFIX: b"", _XMP_PREFIX: b""}
@@ -56,6 +62,7 @@ def without_metadata(content: bytes) -> tuple[bytes, int]:
             break
         if marker in _FRAMES:
             frame = start
+            _check_frame(content, marker, start)
         if marker not in _METADATA or _says_colours(content, marker, start):
             kept.append((start, end))
         elif marker == _EXIF_OR_XMP:
@@ -77,6 +84,16 @@ def _length(content: bytes, start: int) -> int:
 def _says_colours(content: bytes, marker: int, start: int) -> bool:
     prefix, least = _OF_COLOURS.get(marker, (b"", 0))
     return bool(prefix) and content.startswith(prefix, start + 4) and _length(content, start) >= least
+
+
+def _check_frame(content: bytes, marker: int, start: int) -> None:
+    frame = content[start : start + 10]
+    if len(frame) == 10 and (marker in _OTHER_FRAMES or frame[4] != _BITS or frame[9] not in _CHANNELS):
+        raise UnsupportedMediaTypeError(
+            f"the image is a JPEG of {frame[4]} bits and {frame[9]} channels, frame type {marker - 0xC0}, which is not "
+            "decoded here; send one of 8 bits, grey, RGB or CMYK, baseline or progressive",
+            code="unsupported_image",
+        )
 
 
 def _joined(content: bytes, kept: list[tuple[int, int]]) -> bytes:

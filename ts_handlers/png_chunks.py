@@ -10,8 +10,16 @@ import zlib
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 _CRITICAL = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND"})
-_OF_PIXELS = frozenset({b"tRNS", b"eXIf"})
+_TRANSPARENT = b"tRNS"
+_OF_PIXELS = frozenset({_TRANSPARENT, b"eXIf"})
 """Other chunks that count: what is transparent, and which way is up."""
+
+_COLOUR_TYPE = 25
+"""Where the header, which is the first chunk, has the kind of pixels."""
+
+_PALETTE, _MOST_COLOURS = 3, 256
+_LENGTHS = {0: 2, 2: 6}
+"""Kinds of pixels, grey and coloured -> bytes of a transparent one."""
 
 _TEXTS = frozenset({b"tEXt", b"zTXt", b"iTXt"})
 _ALSO_OF_PIXELS = (b"Raw profile type exif\0", b"XML:com.adobe.xmp\0")
@@ -55,9 +63,17 @@ def _counts(kind: bytes, content: bytes, start: int, end: int) -> bool:
     if kind in _TEXTS:
         if not content.startswith(_ALSO_OF_PIXELS, start + 8) or not _is_short(kind, content[start + 8 : end - 4]):
             return False
-    elif kind not in _OF_PIXELS:
+    elif kind not in _OF_PIXELS or (kind == _TRANSPARENT and not _fits(content, end - start - _FRAME)):
         return False
     return zlib.crc32(content[start + 4 : end - 4]) == int.from_bytes(content[end - 4 : end], "big")
+
+
+def _fits(content: bytes, length: int) -> bool:
+    """Say whether what is transparent is as long as the kind of pixels needs it."""
+    if len(content) <= _COLOUR_TYPE:
+        return False
+    colour_type = content[_COLOUR_TYPE]
+    return length <= _MOST_COLOURS if colour_type == _PALETTE else length == _LENGTHS.get(colour_type)
 
 
 def _is_short(kind: bytes, text: bytes) -> bool:

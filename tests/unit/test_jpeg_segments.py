@@ -98,6 +98,15 @@ def test_a_header_that_is_cut_off_is_a_400(length: int) -> None:
         pixels(beginning_with(segment(0xE1, EXIF))[:length])
 
 
+@pytest.mark.parametrize(("at", "value"), [(1, 0xC3), (1, 0xC5), (1, 0xCB), (4, 12), (4, 16), (9, 2), (9, 5)])
+def test_frames_that_are_not_decoded_are_a_415(at: int, value: int) -> None:
+    content = bytearray(PLAIN)
+    content[content.index(b"\xff\xc0") + at] = value
+    with pytest.raises(RequestError, match="the image is a JPEG of .* which is not decoded here; send") as caught:
+        pixels(bytes(content))
+    assert caught.value.status == 415
+
+
 def last_scan(content: bytes) -> bytes:
     """Return the header of a picture's last scan, which has all its data at its end."""
     start = content.rindex(b"\xff\xda")
