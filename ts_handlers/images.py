@@ -42,9 +42,17 @@ from ts_handlers.image_colours import heed_depth, to_rgb
 Pixels = NDArray[np.uint8]
 """`(height, width, 3)`: red, green, blue."""
 
+Box = tuple[float, float, float, float]
+
 DRAFT_FACTOR = 2
 """A JPEG is decoded at 1/2, 1/4 or 1/8 as long as each side stays so many times what it is resized to. Closer, and the
 decoder's own reduction shows; with 2 it moves a pixel by a few of its 256 levels (a test holds the bound)."""
+
+REDUCING_FILTERS = frozenset(
+    {Image.Resampling.BILINEAR, Image.Resampling.HAMMING, Image.Resampling.BICUBIC, Image.Resampling.LANCZOS}
+)
+"""Filters that pictures decoded at a reduced scale are resized with. The others, nearest and box, take whole pixels or none
+of them, so that a reduced picture would come out many levels away."""
 
 _PLUGINS = (BmpImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin)
 """Imported so that their formats are registered."""
@@ -59,6 +67,8 @@ _TRANSPOSES = {
     8: Image.Transpose.ROTATE_90,
 }
 _SIDEWAYS = (5, 6, 7, 8)
+_RIGHT_TO_LEFT, _DOWN_TO_UP = (2, 3, 6, 7), (3, 4, 7, 8)
+"""Orientations that are flipped so, after those on their side are transposed."""
 
 _PHOTOMETRIC = TiffImagePlugin.PHOTOMETRIC_INTERPRETATION
 _WHITE_IS_ZERO, _BLACK_IS_ZERO = 0, 1
@@ -86,11 +96,14 @@ class Picture:
         image: RGB; a large JPEG may have been decoded at a reduced scale.
         height: Of the original, in pixels.
         width: Of the original, in pixels.
+        box: Left, top, right and bottom edge of what the original is in a reduced image, whose last row and column may stand
+            for less than those before; None: all of it.
     """
 
     image: Image.Image
     height: int
     width: int
+    box: Box | None = None
 
     @property
     def is_reduced(self) -> bool:
@@ -171,19 +184,21 @@ def decode_image(
     Args:
         encoded: What `open_image` returned.
         wanted: (height, width) that it will be resized to; None: decode it at its full scale.
-        resample: Pillow's number of the filter that it will be resized with. Where that takes single pixels (nearest), and
-            does not average, a JPEG is decoded at its full scale, too.
+        resample: Pillow's number of the filter that it will be resized with; of another than `REDUCING_FILTERS` a JPEG is
+            decoded at its full scale, too.
 
     Raises:
         RequestError: 400, its pixels are broken or cut off.
         UnsupportedMediaTypeError: 415, its pixels are of a type that has no RGB.
     """
+    box: Box | None = None
 
     def decode(image: ImageFile.ImageFile) -> Image.Image:
-        averages = resample != Image.Resampling.NEAREST
-        if wanted is not None and averages and image.format == "JPEG":
+        nonlocal box
+        if wanted is not None and resample in REDUCING_FILTERS and image.format == "JPEG":
             height, width = (DRAFT_FACTOR * side for side in wanted)
-            image.draft(None, (height, width) if encoded.orientation in _SIDEWAYS else (width, height))
+            drafted = image.draft(None, (height, width) if encoded.orientation in _SIDEWAYS else (width, height))
+            box = drafted and _turn(drafted[1], image.size, encoded.orientation)
         heed_depth(image)
         image.decodermaxblock = len(encoded.content)  # in one go: Pillow copies what is left of each 64 KiB
         image.load()
@@ -191,7 +206,21 @@ def decode_image(
         turn = _TRANSPOSES.get(encoded.orientation)
         return rgb if turn is None else rgb.transpose(turn)
 
-    return Picture(_read(encoded.content, encoded.formats, decode), encoded.height, encoded.width)
+    decoded = _read(encoded.content, encoded.formats, decode)
+    return Picture(decoded, encoded.height, encoded.width, box)
+
+
+def _turn(box: Box, size: tuple[int, int], orientation: int) -> Box:
+    """Return where a part of an image of this (width, height) is when the image is turned upright."""
+    left, top, right, bottom = box
+    width, height = size
+    if orientation in _SIDEWAYS:
+        left, top, right, bottom, width, height = top, left, bottom, right, height, width
+    if orientation in _RIGHT_TO_LEFT:
+        left, right = width - right, width - left
+    if orientation in _DOWN_TO_UP:
+        top, bottom = height - bottom, height - top
+    return left, top, right, bottom
 
 
 def picture_from_pixels(array: NDArray[Any]) -> Picture:

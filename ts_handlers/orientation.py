@@ -22,7 +22,7 @@ _RAW_PROFILE_LINES = 3
 def orientation_of(exif: bytes, xmp: bytes = b"") -> int:
     """Return which way is up, by EXIF or else by XMP; 1 where neither says it: broken metadata leaves the pixels whole."""
     tag = find_tag(exif.removeprefix(EXIF_PREFIX), _TAG)
-    found = tag and tag.value
+    found = None if tag is None else tag.value
     if found is None:
         match = _IN_XMP.search(xmp, 0, _MOST_XMP_BYTES)
         found = int(match[1]) if match else 1

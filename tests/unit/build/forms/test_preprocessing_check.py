@@ -21,6 +21,7 @@ from ts_handlers.build.verify.preprocessing import by_torch, check_preprocessing
 from ts_handlers.errors import OperatorError
 from ts_handlers.images import picture_from_pixels
 from ts_handlers.preprocessing import Preprocessing, Resize, preprocess
+from ts_handlers.processor_classes import heeded_settings
 
 
 @pytest.fixture
@@ -129,9 +130,8 @@ def test_a_setting_of_the_file_that_an_archive_would_lose_is_found(
 ) -> None:
     file = tmp_path / "own.json"
     file.write_text(json.dumps({"image_processor_type": "ViTImageProcessor", "size": 32, "resample": 0}))
-    heeded = processor.heeded_settings
     assert read_preprocessor(tmp_path, file)[1].resample == 0
-    monkeypatch.setattr(processor, "heeded_settings", lambda values: set(heeded(values)) - {"resample"})
+    monkeypatch.setattr(processor, "heeded_settings", lambda values: set(heeded_settings(values)) - {"resample"})
     with pytest.raises(
         OperatorError, match="ViTImageProcessorPil heeds a setting that is not known here; .*--preprocessor"
     ):
