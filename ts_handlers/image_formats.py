@@ -7,7 +7,7 @@ from ts_handlers.errors import UnsupportedMediaTypeError
 TAKEN = "JPEG, PNG, WebP, GIF, BMP or TIFF"
 
 _SIGNATURES: tuple[tuple[bytes, tuple[str, ...]], ...] = (
-    (b"\xff\xd8\xff", ("JPEG", "MPO")),
+    (b"\xff\xd8\xff", ("JPEG",)),
     (b"\x89PNG\r\n\x1a\n", ("PNG",)),
     (b"GIF8", ("GIF",)),
     (b"BM", ("BMP",)),

@@ -15,7 +15,10 @@ from numpy.typing import NDArray
 
 from ts_handlers.errors import PayloadTooLargeError, RequestError, RuntimeUnavailableError, UnsupportedMediaTypeError
 from ts_handlers.image_formats import TAKEN, formats_of
-from ts_handlers.png_chunks import without_metadata
+from ts_handlers.jpeg_segments import without_metadata as jpeg_without_metadata
+from ts_handlers.orientation import orientation_in
+from ts_handlers.png_chunks import without_metadata as png_without_metadata
+from ts_handlers.tiff_tags import find_tag, with_value
 
 try:
     from PIL import (
@@ -23,9 +26,10 @@ try:
         GifImagePlugin,
         Image,
         ImageFile,
-        MpoImagePlugin,
+        JpegImagePlugin,
         PngImagePlugin,
         TiffImagePlugin,
+        UnidentifiedImageError,
         WebPImagePlugin,
     )
 except ImportError as error:
@@ -33,17 +37,26 @@ except ImportError as error:
         f"images are decoded with Pillow, which cannot be imported ({error}): pip install 'ts_handlers[vision]'"
     ) from error
 
+from ts_handlers.image_colours import heed_depth, to_rgb
+
 Pixels = NDArray[np.uint8]
 """`(height, width, 3)`: red, green, blue."""
+
+Box = tuple[float, float, float, float]
 
 DRAFT_FACTOR = 2
 """A JPEG is decoded at 1/2, 1/4 or 1/8 as long as each side stays so many times what it is resized to. Closer, and the
 decoder's own reduction shows; with 2 it moves a pixel by a few of its 256 levels (a test holds the bound)."""
 
-_PLUGINS = (BmpImagePlugin, GifImagePlugin, MpoImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin)
-"""Imported so that their formats are registered; MPO brings JPEG."""
+REDUCING_FILTERS = frozenset(
+    {Image.Resampling.BILINEAR, Image.Resampling.HAMMING, Image.Resampling.BICUBIC, Image.Resampling.LANCZOS}
+)
+"""Filters that pictures decoded at a reduced scale are resized with. The others, nearest and box, take whole pixels or none
+of them, so that a reduced picture would come out many levels away."""
 
-_ORIENTATION_TAG = 0x0112
+_PLUGINS = (BmpImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin)
+"""Imported so that their formats are registered."""
+
 _TRANSPOSES = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -54,16 +67,12 @@ _TRANSPOSES = {
     8: Image.Transpose.ROTATE_90,
 }
 _SIDEWAYS = (5, 6, 7, 8)
+_RIGHT_TO_LEFT, _DOWN_TO_UP = (2, 3, 6, 7), (3, 4, 7, 8)
+"""Orientations that are flipped so, after those on their side are transposed."""
 
-_DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")
-_DEPTH = (16,)
-"""Bits of a pixel in those modes, where the file is no TIFF, which says it."""
-
-_FEW_BITS = {"1": 1, "L;2": 2, "L;4": 4}
-"""Pillow's names of grey PNGs whose levels it spreads to 256 -> their bits."""
-
-_WHITE_IS_ZERO = 0
-"""Photometric interpretation of a TIFF."""
+_PHOTOMETRIC = TiffImagePlugin.PHOTOMETRIC_INTERPRETATION
+_WHITE_IS_ZERO, _BLACK_IS_ZERO = 0, 1
+"""Photometric interpretations of a grey TIFF."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +96,14 @@ class Picture:
         image: RGB; a large JPEG may have been decoded at a reduced scale.
         height: Of the original, in pixels.
         width: Of the original, in pixels.
+        box: Left, top, right and bottom edge of what the original is in a reduced image, whose last row and column may stand
+            for less than those before; None: all of it.
     """
 
     image: Image.Image
     height: int
     width: int
+    box: Box | None = None
 
     @property
     def is_reduced(self) -> bool:
@@ -109,16 +121,20 @@ class EncodedImage:
     """An image whose header was read and whose pixels were not.
 
     Attributes:
-        content: The file.
+        content: The file, as far as its pixels depend on it.
         formats: What it can be, by its first bytes.
         height: In pixels, upright.
         width: In pixels, upright.
+        orientation: Which way is up in the file, as EXIF numbers it.
+        counts_from_white: Whether its lowest level is white, as `to_rgb` has it.
     """
 
     content: bytes
     formats: tuple[str, ...]
     height: int
     width: int
+    orientation: int = 1
+    counts_from_white: bool = False
 
 
 def open_image(content: bytes, limits: ImageLimits) -> EncodedImage:
@@ -137,9 +153,16 @@ def open_image(content: bytes, limits: ImageLimits) -> EncodedImage:
             code="image_too_large",
         )
     formats = formats_of(content)
+    orientation, counts_from_white = 1, False
     if formats == ("PNG",):
-        content = without_metadata(content)
+        content = png_without_metadata(content)
+    elif formats == ("JPEG",):
+        content, orientation = jpeg_without_metadata(content)
+    elif formats == ("TIFF",):
+        content, counts_from_white = _from_black(content)
     image = _read(content, formats, lambda opened: opened)
+    if formats in (("PNG",), ("WEBP",)):  # Pillow turns a TIFF itself
+        orientation = orientation_in(image.info)
     width, height = image.size
     if width < 1 or height < 1:
         raise RequestError(f"the image is {width} x {height} pixels; send one that has some", code="broken_image")
@@ -148,9 +171,9 @@ def open_image(content: bytes, limits: ImageLimits) -> EncodedImage:
             f"the image has {width} x {height} pixels; this model takes {limits.max_pixels} in all: send a smaller one",
             code="image_too_large",
         )
-    if _orientation(image) in _SIDEWAYS:
+    if orientation in _SIDEWAYS:
         width, height = height, width
-    return EncodedImage(content, formats, height, width)
+    return EncodedImage(content, formats, height, width, orientation, counts_from_white)
 
 
 def decode_image(
@@ -161,27 +184,43 @@ def decode_image(
     Args:
         encoded: What `open_image` returned.
         wanted: (height, width) that it will be resized to; None: decode it at its full scale.
-        resample: Pillow's number of the filter that it will be resized with. Where that takes single pixels (nearest), and
-            does not average, a JPEG is decoded at its full scale, too.
+        resample: Pillow's number of the filter that it will be resized with; of another than `REDUCING_FILTERS` a JPEG is
+            decoded at its full scale, too.
 
     Raises:
         RequestError: 400, its pixels are broken or cut off.
         UnsupportedMediaTypeError: 415, its pixels are of a type that has no RGB.
     """
+    box: Box | None = None
 
     def decode(image: ImageFile.ImageFile) -> Image.Image:
-        orientation = _orientation(image)
-        averages = resample != Image.Resampling.NEAREST
-        if wanted is not None and averages and image.format in ("JPEG", "MPO"):
+        nonlocal box
+        if wanted is not None and resample in REDUCING_FILTERS and image.format == "JPEG":
             height, width = (DRAFT_FACTOR * side for side in wanted)
-            image.draft(None, (height, width) if orientation in _SIDEWAYS else (width, height))
-        _heed_depth(image)
+            drafted = image.draft(None, (height, width) if encoded.orientation in _SIDEWAYS else (width, height))
+            box = drafted and _turn(drafted[1], image.size, encoded.orientation)
+        heed_depth(image)
         image.decodermaxblock = len(encoded.content)  # in one go: Pillow copies what is left of each 64 KiB
         image.load()
-        rgb = to_rgb(image)
-        return rgb.transpose(_TRANSPOSES[orientation]) if orientation in _TRANSPOSES else rgb
+        rgb = to_rgb(image, counts_from_white=encoded.counts_from_white)
+        turn = _TRANSPOSES.get(encoded.orientation)
+        return rgb if turn is None else rgb.transpose(turn)
 
-    return Picture(_read(encoded.content, encoded.formats, decode), encoded.height, encoded.width)
+    decoded = _read(encoded.content, encoded.formats, decode)
+    return Picture(decoded, encoded.height, encoded.width, box)
+
+
+def _turn(box: Box, size: tuple[int, int], orientation: int) -> Box:
+    """Return where a part of an image of this (width, height) is when the image is turned upright."""
+    left, top, right, bottom = box
+    width, height = size
+    if orientation in _SIDEWAYS:
+        left, top, right, bottom, width, height = top, left, bottom, right, height, width
+    if orientation in _RIGHT_TO_LEFT:
+        left, right = width - right, width - left
+    if orientation in _DOWN_TO_UP:
+        top, bottom = height - bottom, height - top
+    return left, top, right, bottom
 
 
 def picture_from_pixels(array: NDArray[Any]) -> Picture:
@@ -207,32 +246,18 @@ def picture_from_pixels(array: NDArray[Any]) -> Picture:
     return Picture(Image.fromarray(pixels), *pixels.shape[:2])
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Return a decoded image as RGB: transparency on white, 16 bits scaled to 8, palettes and CMYK converted.
-
-    Raises:
-        UnsupportedMediaTypeError: 415, its pixels are of another type.
-    """
-    if image.mode == "RGB" and "transparency" not in image.info:
-        return image
-    if image.mode in _DEEP_MODES:
-        return _from_16_bits(image)
-    try:
-        if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
-            straight = image.convert("RGBA")
-            background = Image.new("RGBA", image.size, (255, 255, 255, 255))
-            return Image.alpha_composite(background, straight).convert("RGB")
-        if image.mode in ("1", "L", "P", "CMYK", "YCbCr"):
-            return image.convert("RGB")
-    except ValueError as error:
-        raise _no_rgb(image) from error
-    raise _no_rgb(image)
-
-
 def allow_pixels(max_pixels: int) -> None:
     """Raise Pillow's own limit for this process where ours is higher; ours is checked as soon as a header is read."""
     if Image.MAX_IMAGE_PIXELS is not None and max_pixels > Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = max_pixels
+
+
+def _from_black(content: bytes) -> tuple[bytes, bool]:
+    """Return a TIFF that counts from black, and whether it did not: of others Pillow reads some, and 16 bits as they are."""
+    tag = find_tag(content, _PHOTOMETRIC)
+    if tag is None or tag.value != _WHITE_IS_ZERO:
+        return content, False
+    return with_value(content, tag, _BLACK_IS_ZERO), True
 
 
 def _read(content: bytes, formats: tuple[str, ...], use: Callable[[ImageFile.ImageFile], Image.Image]) -> Image.Image:
@@ -246,62 +271,13 @@ def _read(content: bytes, formats: tuple[str, ...], use: Callable[[ImageFile.Ima
             "the image has more pixels than any model here takes; send a smaller one", code="image_too_large"
         ) from error
     except Exception as error:  # decoders of broken bytes raise errors of a dozen kinds
+        if formats == ("TIFF",) and isinstance(error, UnidentifiedImageError) and find_tag(content, _PHOTOMETRIC):
+            raise UnsupportedMediaTypeError(
+                "the image is a TIFF with pixels of a kind that is not decoded here; send 8 or 16 bits of grey, RGB or CMYK",
+                code="unsupported_image",
+            ) from error
         raise RequestError(
             f"the image is broken or cut off, or has pixels of a kind that is not decoded here ({formats[0]}); send the "
             f"whole file as {TAKEN}, of 8 bits a channel",
             code="broken_image",
         ) from error
-
-
-def _orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation, 1 where there is none. A broken EXIF block is no reason to refuse the pixels."""
-    if image.format == "TIFF":  # Pillow turns these itself
-        return 1
-    try:
-        exif = Image.Image.getexif(
-            image
-        )  # a PNG's own would decode its pixels first; what it looks for is before them here
-        return int(exif.get(_ORIENTATION_TAG, 1))
-    except Exception:  # noqa: BLE001  # it is parsed by code that raises errors of many kinds
-        return 1
-
-
-def _from_16_bits(image: Image.Image) -> Image.Image:
-    tags: Any = getattr(image, "tag_v2", {})  # of a TIFF
-    deepest = 2 ** tags.get(TiffImagePlugin.BITSPERSAMPLE, _DEPTH)[0] - 1
-    deep = np.asarray(image).astype(np.uint32)
-    if tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == _WHITE_IS_ZERO:  # Pillow turns those of 8 bits itself
-        deep = deepest - deep
-    grey = ((deep * 255 + deepest // 2) // deepest).astype(np.uint8)
-    transparent = image.info.get("transparency")
-    if isinstance(transparent, int):
-        grey[deep == transparent] = 255
-    return Image.fromarray(grey).convert("RGB")
-
-
-def _heed_depth(image: ImageFile.ImageFile) -> None:
-    """Make a PNG's transparent colour one of the levels that its pixels get; call it before they are loaded.
-
-    Raises:
-        UnsupportedMediaTypeError: 415, the levels will be lost: 16 bits a channel; or say nothing of black and white.
-    """
-    raw = image.tile[0][3] if image.tile else None
-    if image.format == "TIFF" and image.mode == "I":  # of 32 bits, or signed
-        raise _no_rgb(image)
-    transparent = image.info.get("transparency")
-    if image.format != "PNG" or transparent is None or isinstance(transparent, bytes):
-        return
-    if raw == "RGB;16B":
-        raise UnsupportedMediaTypeError(
-            "the image has 16 bits a channel and a transparent colour; send 8 bits a channel, or an alpha channel",
-            code="unsupported_image",
-        )
-    if raw in _FEW_BITS:
-        image.info["transparency"] = transparent * 255 // (2 ** _FEW_BITS[raw] - 1)
-
-
-def _no_rgb(image: Image.Image) -> UnsupportedMediaTypeError:
-    return UnsupportedMediaTypeError(
-        f"the image's pixels are of type {image.mode}; send 8 or 16 bits of grey, RGB, CMYK or a palette",
-        code="unsupported_image",
-    )

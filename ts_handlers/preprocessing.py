@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ts_handlers.errors import RequestError
-from ts_handlers.images import Picture
+from ts_handlers.images import REDUCING_FILTERS, Box, Picture
 
 Size = tuple[int, int]
 """(height, width) in pixels."""
@@ -121,7 +121,7 @@ class Preprocessing:
 
     def reduced(self, height: int, width: int) -> Size | None:
         """Return the size down to which pixels of such a picture are averaged; None where single ones count."""
-        averages = self.resample != Image.Resampling.NEAREST and self.antialias
+        averages = self.resample in REDUCING_FILTERS and self.antialias
         return self.resized(height, width) if self.resize and averages and self.middle is None else None
 
     def cut(self, height: int, width: int) -> Size:
@@ -160,9 +160,9 @@ def preprocess(picture: Picture, settings: Preprocessing) -> NDArray[np.float32]
         cut = center_crop(np.asarray(image), settings.cut(picture.height, picture.width))
         image = Image.fromarray(np.ascontiguousarray(cut))
     if picture.is_reduced and settings.crop is not None:
-        pixels = _resize_middle(image, size, settings.crop, settings)
+        pixels = _resize_middle(image, size, settings.crop, settings, picture.box)
     else:
-        pixels = _resize(image, size, settings)
+        pixels = _resize(image, size, settings, picture.box)
     if settings.crop is not None:
         pixels = center_crop(pixels, settings.crop, rounds=settings.rounds_crop, larger_below=settings.larger_below)
     channels = pixels.transpose(2, 0, 1)
@@ -193,12 +193,12 @@ def center_crop(pixels: NDArray[Any], size: Size, *, rounds: bool = False, large
     return pixels[top : top + size[0], left : left + size[1]]
 
 
-def _resize(image: Image.Image, size: Size, settings: Preprocessing) -> NDArray[np.uint8]:
+def _resize(image: Image.Image, size: Size, settings: Preprocessing, box: Box | None) -> NDArray[np.uint8]:
     height, width = size
     if image.size == (width, height):
         return np.asarray(image)
     if settings.antialias:
-        return np.asarray(image.resize((width, height), Image.Resampling(settings.resample)))
+        return np.asarray(image.resize((width, height), Image.Resampling(settings.resample), box=box))
     across, down = image.width / width, image.height / height
     affine = (across, 0, 0, 0, down, 0)
     return np.asarray(
@@ -206,7 +206,9 @@ def _resize(image: Image.Image, size: Size, settings: Preprocessing) -> NDArray[
     )
 
 
-def _resize_middle(image: Image.Image, size: Size, crop: Size, settings: Preprocessing) -> NDArray[np.uint8]:
+def _resize_middle(
+    image: Image.Image, size: Size, crop: Size, settings: Preprocessing, box: Box | None
+) -> NDArray[np.uint8]:
     """Return the part of `_resize` that `crop` keeps, without the rest, a third of a usual picture.
 
     Pillow keeps the box in single precision: a value halfway between two of the 256 levels may be rounded to the other.
@@ -214,9 +216,10 @@ def _resize_middle(image: Image.Image, size: Size, crop: Size, settings: Preproc
     height, width = size
     rows, columns = min(crop[0], height), min(crop[1], width)
     top, left = _margin(height, rows, rounds=settings.rounds_crop), _margin(width, columns, rounds=settings.rounds_crop)
-    down, across = image.height / height, image.width / width
-    box = (left * across, top * down, (left + columns) * across, (top + rows) * down)
-    return np.asarray(image.resize((columns, rows), Image.Resampling(settings.resample), box=box))
+    start, above, end, below = box or (0, 0, image.width, image.height)
+    down, across = (below - above) / height, (end - start) / width
+    part = (start + left * across, above + top * down, start + (left + columns) * across, above + (top + rows) * down)
+    return np.asarray(image.resize((columns, rows), Image.Resampling(settings.resample), box=part))
 
 
 def _margin(length: int, kept: int, *, rounds: bool) -> int:

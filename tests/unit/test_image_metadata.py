@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 import tracemalloc
 import zlib
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -31,28 +31,26 @@ def packed(levels: Any, depth: int) -> bytes:
     return np.packbits(bits.astype(np.uint8)).tobytes()
 
 
-def tiff(levels: list[int], depth: int, *, sample_format: int = 1) -> bytes:
-    """Return a grey TIFF of one row."""
-    data = (
-        b"".join(struct.pack("<I", level)[: depth // 8] for level in levels)
-        if depth % 8 == 0
-        else packed(levels, depth)
-    )
-    tags = {
-        256: len(levels),
-        257: 1,
-        258: depth,
-        259: 1,
-        262: 1,
-        273: 0,
-        277: 1,
-        278: 1,
-        279: len(data),
-        339: sample_format,
-    }
-    tags[273] = 8 + 2 + 12 * len(tags) + 4
-    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
-    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + data
+def tiff(
+    levels: list[int], depth: int, *, order: Literal["<", ">"] = "<", channels: int = 1, **tags: tuple[int, int]
+) -> bytes:
+    """Return a grey TIFF of one row; a tag is its number and its value, with a type: 3 is short, 4 is long."""
+    data = packed(levels, depth) if depth % 8 else np.array(levels, dtype=f"{order}u{depth // 8}").tobytes()
+    found = {256: (4, len(levels) // channels), 257: (4, 1), 258: (3, depth), 259: (3, 1), 262: (3, 1), 273: (4, 0)}
+    found |= {277: (3, channels), 278: (4, 1), 279: (4, len(data))}
+    found |= {int(name.removeprefix("tag")): value for name, value in tags.items()}
+    found[273] = (4, 8 + 2 + 12 * len(found) + 4)
+    entries = b""
+    for tag, (kind, value) in sorted(found.items()):
+        count = channels if tag == 258 else 1
+        packed_value = (
+            struct.pack(order + "I", value)
+            if kind == 4
+            else struct.pack(order + "HH", *(value,) * count, *(0,) * (2 - count))
+        )
+        entries += struct.pack(order + "HHI", tag, kind, count) + packed_value
+    start = b"II*\0" if order == "<" else b"MM\0*"
+    return start + struct.pack(order + "IH", 8, len(found)) + entries + bytes(4) + data
 
 
 def png(pixels: Any, *more: bytes, depth: int = 8, colour: int = 2) -> bytes:
@@ -77,6 +75,7 @@ def first_pixel(content: bytes) -> list[int]:
         chunk(b"tEXt", b"Comment\0a", is_broken=True),
         chunk(b"pHYs", b"short"),
         chunk(b"gAMA", b""),
+        chunk(b"tRNS", b"\0"),
         chunk(b"tRNS", b"\0\0\0\0\0\0", is_broken=True),
         chunk(b"eXIf", b"no EXIF at all"),
         chunk(b"vpAg", b"of somebody's own"),
@@ -119,6 +118,26 @@ def test_a_bomb_in_a_text_is_not_unpacked(keyword: bytes) -> None:
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert peak < 8_000_000
+
+
+def test_only_the_first_chunk_of_a_kind_is_given_to_a_decoder() -> None:
+    blocks = [chunk(b"eXIf", EXIF), *[chunk(b"eXIf", EXIF.replace(b"\0\6", b"\0\1"))] * 1000]
+    opened = open_image(png(FLAT, *blocks), LIMITS)
+    assert (opened.height, opened.width) == (30, 20)
+    assert len(opened.content) < len(png(FLAT, blocks[0])) + 10
+
+
+@pytest.mark.parametrize("format_", ["PNG", "WEBP"])
+def test_tags_that_share_their_bytes_are_not_read(format_: str) -> None:
+    """Each says that it has 1 MB, and there is one of it: tools that read all of them need 100 MB."""
+    entries = b"".join(struct.pack(">HHII", 0x5000 + tag, 7, 1_000_000, 8) for tag in range(100))
+    block = b"MM\0*\0\0\0\x08" + struct.pack(">H", 100) + entries + bytes(1_000_000)
+    content = encode(FLAT, format_, exif=block, lossless=True)
+    tracemalloc.start()
+    first_pixel(content)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 8_000_000
 
 
 EXIF = b"MM\0*\0\0\0\x08\0\1\x01\x12\0\3\0\0\0\1\0\6\0\0\0\0\0\0"
@@ -206,11 +225,37 @@ def test_levels_of_a_grey_tiff(depth: int) -> None:
     assert found.tolist() == [0, 85, 255]
 
 
-@pytest.mark.parametrize(("depth", "sample_format"), [(32, 1), (32, 2), (16, 2), (32, 3)])
+@pytest.mark.parametrize(("depth", "sample_format"), [(32, 1), (32, 2), (16, 2), (8, 2), (32, 3), (64, 3)])
 def test_numbers_that_say_nothing_of_black_and_white_are_a_415(depth: int, sample_format: int) -> None:
-    with pytest.raises(RequestError, match="pixels are of type") as caught:
-        first_pixel(tiff([0, 100, 2000], depth, sample_format=sample_format))
-    assert caught.value.status == 415
+    content = tiff([0, 100, 120], depth, tag339=(3, sample_format))
+    with pytest.raises(RequestError, match="pixels (are of type|of a kind)") as caught:
+        first_pixel(content)
+    assert (caught.value.status, caught.value.code) == (415, "unsupported_image")
+
+
+@pytest.mark.parametrize("kind", [3, 4])
+@pytest.mark.parametrize(
+    ("depth", "order"), [(1, "<"), (2, ">"), (4, "<"), (8, ">"), (8, "<"), (12, "<"), (16, "<"), (16, ">")]
+)
+def test_levels_that_count_from_white(depth: int, order: Literal["<", ">"], kind: int) -> None:
+    most = 2**depth - 1
+    content = tiff([0, most // 3, most, 0], depth, order=order, tag262=(kind, 0))
+    found = decode_image(open_image(content, LIMITS)).pixels[0, :, 0]
+    assert found.tolist() == [255, 255 - round(most // 3 * 255 / most), 0, 255]
+
+
+def test_levels_that_count_from_white_with_transparency() -> None:
+    content = tiff([0, 255, 255, 255, 100, 0, 100, 128], 8, channels=2, tag262=(3, 0), tag338=(3, 2))
+    found = decode_image(open_image(content, LIMITS)).pixels[0, :, 0]
+    assert found.tolist()[:3] == [255, 0, 255]
+    assert abs(int(found[3]) - (255 - 50)) <= 1
+
+
+def test_a_bigtiff_that_counts_from_white() -> None:
+    content = encode(np.full((4, 4), 65535, np.uint16), "TIFF", big_tiff=True)
+    place = content.index(struct.pack("<HHQ", 262, 3, 1)) + 12
+    assert first_pixel(content) == [255] * 3
+    assert first_pixel(content[:place] + b"\0\0" + content[place + 2 :]) == [0] * 3
 
 
 @pytest.mark.parametrize(("level", "expected"), [(1000, 255), (1001, 4)])
@@ -226,13 +271,3 @@ def test_a_transparent_colour_of_16_bits_a_channel_is_a_415(level: int) -> None:
     with pytest.raises(RequestError, match="16 bits a channel and a transparent colour") as caught:
         first_pixel(content)
     assert caught.value.status == 415
-
-
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-@pytest.mark.parametrize(("photometric", "expected"), [(0, 0), (1, 255)])
-def test_grey_that_counts_from_white(dtype: Any, photometric: int, expected: int) -> None:
-    pixels = np.full((4, 4), np.iinfo(dtype).max, dtype)
-    content = bytearray(encode(Image.fromarray(pixels), "TIFF"))
-    place = content.index(struct.pack("<HHI", 262, 3, 1))
-    content[place + 8] = photometric
-    assert first_pixel(bytes(content)) == [expected] * 3

@@ -69,7 +69,6 @@ def test_images_are_turned_upright(format_: str, orientation: int) -> None:
     np.testing.assert_array_equal(picture.pixels, np.asarray(upright))
 
 
-@pytest.mark.filterwarnings("ignore:Corrupt EXIF data:UserWarning")
 def test_a_broken_exif_block_is_no_reason_to_refuse_the_pixels() -> None:
     content = encode(scene(20, 20), "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff" + bytes(3))
     assert decode(content).pixels.shape == (20, 20, 3)
@@ -201,9 +200,28 @@ def test_reduced_decoding_of_fine_detail_under_every_filter(resample: int) -> No
     content = encode(np.clip(scene(1200, 1600) + fine, 0, 255).astype(np.uint8), "JPEG", quality=92)
     settings = Preprocessing(Resize("exact", 224, 224), resample, scale=(1, 1, 1))
     full, reduced = decode(content), decode(content, settings.resized(1200, 1600), resample)
-    assert reduced.is_reduced == (resample != Image.Resampling.NEAREST) == (settings.reduced(1200, 1600) is not None)
+    takes_pixels = resample in (Image.Resampling.NEAREST, Image.Resampling.BOX)
+    assert reduced.is_reduced == (not takes_pixels) == (settings.reduced(1200, 1600) is not None)
     largest, mean = levels(preprocess(full, settings), preprocess(reduced, settings))
     assert (largest <= 24, mean <= 1.5) == (True, True), (largest, mean)
+
+
+@pytest.mark.parametrize("size", [(1281, 961), (961, 1281), (513, 385), (457, 1601)])
+@pytest.mark.parametrize("resample", range(6))
+def test_reduced_decoding_of_sizes_that_are_no_multiples(size: tuple[int, int], resample: int) -> None:
+    """The last row and column of a reduced picture stand for a part of a pixel, and must not shift the others."""
+    upright = Image.fromarray(photograph_pixels("astronaut.png")).resize(size, Image.Resampling.LANCZOS)
+    crops = [Preprocessing(Resize("shortest_edge", 56), resample, crop=(48, 56), scale=(1, 1, 1))]
+    for settings in (Preprocessing(Resize("exact", 56, 96), resample, scale=(1, 1, 1)), *crops):
+        for orientation in range(1, 9):
+            exif = Image.Exif()
+            exif[0x0112] = orientation
+            content = encode(upright, "JPEG", quality=95, exif=exif)
+            full = decode(content)
+            reduced = decode(content, settings.reduced(full.height, full.width), resample)
+            assert reduced.is_reduced == (resample not in (Image.Resampling.NEAREST, Image.Resampling.BOX))
+            largest, mean = levels(preprocess(full, settings), preprocess(reduced, settings))
+            assert (largest <= 24, mean <= 1.5) == (True, True), (orientation, largest, mean)
 
 
 def test_the_first_picture_of_a_phones_pair_is_taken() -> None:

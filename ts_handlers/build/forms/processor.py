@@ -9,7 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import transformers
+from numpy.typing import NDArray
+from PIL import Image
 
 from ts_handlers.build.checkpoint import refuse_own_code
 from ts_handlers.build.model_source import read_json
@@ -20,6 +23,9 @@ from ts_handlers.processor_classes import class_name, find_class, heeded_setting
 from ts_handlers.processor_settings import check_keys
 
 _MODEL_FILE = "config.json"
+
+_PROBES = ((90, 200), (200, 90), (33, 47))
+"""(height, width) of pictures that show whether settings say the same."""
 
 
 def read_preprocessor(folder: Path, given: Path | None) -> tuple[Mapping[str, Any], Preprocessing]:
@@ -73,6 +79,28 @@ def installed_processor(values: Mapping[str, Any], model_file: Path | None = Non
         return transformers.AutoImageProcessor.from_pretrained(folder, trust_remote_code=False, **preferred)
 
 
+def pixel_values(processor: Any, pixels: NDArray[np.uint8]) -> NDArray[Any]:
+    """Return what transformers' image processor makes of a picture.
+
+    Raises:
+        OperatorError: It makes something else, or cannot use its own settings.
+    """
+    name = type(processor).__name__
+    try:
+        found = processor(images=Image.fromarray(pixels), return_tensors="np")
+    except Exception as error:
+        size = f"{pixels.shape[1]} x {pixels.shape[0]}"
+        raise OperatorError(
+            f"{name} of transformers fails with these settings on a picture of {size} ({first_line(error)}); correct them"
+        ) from error
+    if "pixel_values" not in found:
+        raise OperatorError(
+            f"{name} makes {', '.join(found)} and no pixel_values; describe what it does in a file for --preprocessor that "
+            "names no class, or let a handler of your own override transform"
+        )
+    return np.asarray(found["pixel_values"][0])
+
+
 def _own_file(folder: Path) -> Path:
     """Return the file that transformers reads: a processor's section of images goes before a file of its own."""
     processor, model = folder / PROCESSOR_FILE, folder / _MODEL_FILE
@@ -110,17 +138,45 @@ def _explicit(values: Mapping[str, Any], name: str, model_file: Path | None) -> 
     if not is_known(named):
         check_keys(found, f"{name} ({named['image_processor_type']})")
     keys = [key for key in heeded_settings(named) if hasattr(processor, key)]
-    return {**named, **{key: _off_if_none(key, found.get(key)) for key in keys}}
+    explicit = {**named, **{key: _off_if_none(key, found.get(key)) for key in keys}}
+    parse_preprocessing(explicit, name)  # says best what is wrong with a setting
+    _compare(processor, explicit, name)
+    return explicit
+
+
+def _compare(processor: Any, explicit: Mapping[str, Any], name: str) -> None:
+    """See that a processor of the explicit settings does what that of the file does: pictures are compared with the former.
+
+    Raises:
+        OperatorError: It does not.
+    """
+    other = installed_processor(explicit)
+    for number, size in enumerate(_PROBES):
+        pixels = np.random.default_rng(number).integers(0, 256, (*size, 3), dtype=np.uint8)
+        if not np.array_equal(pixel_values(processor, pixels), pixel_values(other, pixels)):
+            raise OperatorError(
+                f"{name}: {type(processor).__name__} heeds a setting that is not known here; its settings here are "
+                f"{json.dumps(explicit)}: correct them to what it does, and give them with --preprocessor FILE"
+            )
 
 
 def _by_the_table(values: Mapping[str, Any], name: str, error: Exception) -> Mapping[str, Any]:
     if not is_known(values):
+        named = class_name(values) or "its class"
         raise ConfigError(
-            f"{name}: {class_name(values) or 'its class'} is not known here and cannot be loaded ({first_line(error)}); "
-            "install what it needs, or describe what it does in a file for --preprocessor"
+            f"{name}: {named} is not known here and cannot be loaded ({_reason(values, error)}); install what it needs, or "
+            "describe what it does in a file for --preprocessor"
         ) from error
     kind = find_class(values, name)
     return {"image_processor_type": class_name(values), **kind.settings(values)}
+
+
+def _reason(values: Mapping[str, Any], error: Exception) -> str:
+    """Say why a class was not loaded, without transformers' list of all classes."""
+    named = class_name(values)
+    if named and not hasattr(transformers, named):
+        return f"transformers {transformers.__version__} has none of that name"
+    return first_line(error)
 
 
 def _off_if_none(key: str, value: Any) -> Any:

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
-from ts_handlers.build.forms.processor import installed_processor
+from ts_handlers.build.forms.processor import installed_processor, pixel_values
 from ts_handlers.build.image_samples import made_picture, sample_pictures
 from ts_handlers.build.image_source import ImageSource
 from ts_handlers.build.steps import Progress
@@ -53,7 +52,7 @@ def check_preprocessing(source: ImageSource, progress: Progress) -> None:
         if source.preprocessing.resample in _TORCH_MODES:
             compare(source.preprocessing, lambda pixels: by_torch(pixels, source.preprocessing), f"torch for {name}")
         return
-    compare(source.preprocessing, lambda pixels: _processed(processor, pixels), type(processor).__name__)
+    compare(source.preprocessing, lambda pixels: pixel_values(processor, pixels), type(processor).__name__)
 
 
 def compare(settings: Preprocessing, reference: _Reference, name: str) -> None:
@@ -100,13 +99,3 @@ def by_torch(pixels: NDArray[np.uint8], settings: Preprocessing) -> NDArray[np.f
         pad_multiple=settings.pad_multiple,
     )
     return preprocess(resized, unscaled)
-
-
-def _processed(processor: Any, pixels: NDArray[np.uint8]) -> NDArray[Any]:
-    found = processor(images=Image.fromarray(pixels), return_tensors="pt")
-    if "pixel_values" not in found:
-        raise OperatorError(
-            f"{type(processor).__name__} makes {', '.join(found)} and no pixel_values; describe what it does in a file for "
-            "--preprocessor that names no class, or let a handler of your own override transform"
-        )
-    return np.asarray(found["pixel_values"][0])

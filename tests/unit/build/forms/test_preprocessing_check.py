@@ -14,12 +14,14 @@ from tests.model_dirs import ModelDirs
 from tests.pictures import scene
 from tests.unit.build.image_forms import request_for
 from ts_handlers.build import inputs
-from ts_handlers.build.forms.processor import read_preprocessor
+from ts_handlers.build.forms import processor
+from ts_handlers.build.forms.processor import pixel_values, read_preprocessor
 from ts_handlers.build.image_source import ImageSource
 from ts_handlers.build.verify.preprocessing import by_torch, check_preprocessing, compare
 from ts_handlers.errors import OperatorError
 from ts_handlers.images import picture_from_pixels
 from ts_handlers.preprocessing import Preprocessing, Resize, preprocess
+from ts_handlers.processor_classes import heeded_settings
 
 
 @pytest.fixture
@@ -121,3 +123,33 @@ def test_a_processor_of_the_folders_own_code_is_refused(tmp_path: Path) -> None:
     for given in (None, tmp_path / "preprocessor_config.json"):
         with pytest.raises(OperatorError, match="needs code of its own"):
             read_preprocessor(tmp_path, given)
+
+
+def test_a_setting_of_the_file_that_an_archive_would_lose_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "own.json"
+    file.write_text(json.dumps({"image_processor_type": "ViTImageProcessor", "size": 32, "resample": 0}))
+    assert read_preprocessor(tmp_path, file)[1].resample == 0
+    monkeypatch.setattr(processor, "heeded_settings", lambda values: set(heeded_settings(values)) - {"resample"})
+    with pytest.raises(
+        OperatorError, match="ViTImageProcessorPil heeds a setting that is not known here; .*--preprocessor"
+    ):
+        read_preprocessor(tmp_path, file)
+
+
+def test_what_transformers_says_of_settings_that_it_cannot_use() -> None:
+    def broken(**inputs: Any) -> Any:
+        raise ValueError(f"no {sorted(inputs)}")
+
+    with pytest.raises(OperatorError, match=r"function of transformers fails .* 9 x 5 \(no \['images'.*; correct them"):
+        pixel_values(broken, scene(5, 9))
+
+
+def test_a_class_that_transformers_has_no_more(tmp_path: Path) -> None:
+    file = tmp_path / "own.json"
+    file.write_text(json.dumps({"feature_extractor_type": "VanFeatureExtractor"}))
+    with pytest.raises(
+        OperatorError, match=r"VanFeatureExtractor is not known .*\(transformers .* has none of that name\)"
+    ):
+        read_preprocessor(tmp_path, file)
