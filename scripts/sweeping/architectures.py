@@ -122,7 +122,7 @@ def small_config(architecture: Architecture, labels: int, ids: Mapping[str, int]
         "id2label": dict(enumerate(letters)),
         "label2id": {name: index for index, name in enumerate(letters)},
     }
-    if architecture.task == "feature-extraction":
+    if architecture.task in ("feature-extraction", "question-answering"):  # whose heads have no labels to name
         names = {}
     if architecture.task in IMAGES:
         sizes = _small_image(known, architecture.name)

@@ -14,14 +14,16 @@ _WORKER_SCRIPT = "model_service_worker"
 _ADDRESS_OPTIONS = ("--sock-name", "--port")
 
 _POLL_S = 0.1
-_QUIET_POLLS = 4
-"""So often in a row no worker may be busy: a request that Java has and no worker yet is seen by the next look."""
+_QUIET_S = 0.4
+"""So long no worker may be busy: a request that Java has and no worker yet is seen by the next look."""
 
 _IDLE_CPU_S = 0.011
 """CPU time that an idle worker may take between two looks, where the kernel does not say what it waits for: one tick."""
 
 
-def wait_idle(java_pid: int, timeout_s: float, is_running: Callable[[], bool] = lambda: True) -> str:
+def wait_idle(
+    java_pid: int, timeout_s: float, is_running: Callable[[], bool] = lambda: True, *, batch_delay_s: float = 0.0
+) -> str:
     """Wait until no worker of a frontend has a request; return what is still busy when the time is up, "" for nothing.
 
     A worker that is being loaded counts as busy: requests may wait for it.
@@ -30,18 +32,19 @@ def wait_idle(java_pid: int, timeout_s: float, is_running: Callable[[], bool] = 
         java_pid: The frontend.
         timeout_s: Seconds to wait at most.
         is_running: Whether the frontend still is.
+        batch_delay_s: How long a request may wait within Java for its batch to fill, where no worker knows of it yet.
     """
-    deadline = time.monotonic() + timeout_s
+    now = time.monotonic()
+    deadline, quiet_since = now + timeout_s, now
     cpu_s: dict[int, float] = {}
-    num_quiet = 0
     while is_running():
         workers = list(workers_of(java_pid))
-        busy = [worker for worker in workers if not _is_waiting(worker, cpu_s)]
-        num_quiet = 0 if busy else num_quiet + 1
-        if num_quiet >= _QUIET_POLLS:
-            return ""
-        if time.monotonic() > deadline:
-            return f"{len(busy)} of {len(workers)} workers have not answered yet"
+        busy = [worker for worker in workers if not is_waiting(worker, cpu_s)]
+        now = time.monotonic()
+        if busy:
+            quiet_since = now
+        if now > deadline or now - quiet_since >= _QUIET_S + batch_delay_s:
+            return f"{len(busy)} of {len(workers)} workers have not answered yet" if busy else ""
         time.sleep(_POLL_S)
     return ""
 
@@ -55,8 +58,13 @@ def workers_of(java_pid: int) -> Iterator[psutil.Process]:
                     yield child
 
 
-def _is_waiting(worker: psutil.Process, cpu_s: dict[int, float]) -> bool:
-    """Say whether a worker waits for its next request; one that has ended has none."""
+def is_waiting(worker: psutil.Process, cpu_s: dict[int, float]) -> bool:
+    """Say whether a worker waits for its next request; one that has ended has none.
+
+    Args:
+        worker: Its process.
+        cpu_s: CPU time of each worker at the last look, s; updated. It is what tells where the kernel does not.
+    """
     try:
         waits_on = _descriptor_waited_on(worker.pid)
         if waits_on is not None:

@@ -89,6 +89,7 @@ class WorkerWatch:
         log_offsets: Size of each log before the server started: what is older is another run's.
         deaths: Process ids of workers that died before they were ready, by socket number.
         last_status: Status of the last answer; 0 for none.
+        longest_batch_delay_ms: Longest maxBatchDelay of the models seen so far.
     """
 
     client: ManagementClient
@@ -97,6 +98,7 @@ class WorkerWatch:
     log_offsets: dict[Path, int] = field(default_factory=dict)
     deaths: dict[str, set[int]] = field(default_factory=dict)
     last_status: int = 0
+    longest_batch_delay_ms: int = 0
 
     def __post_init__(self) -> None:
         for log in (self.model_log, self.server_log):
@@ -116,6 +118,7 @@ class WorkerWatch:
             )
         if self.last_status != 200:
             return False
+        self.longest_batch_delay_ms = max(self.longest_batch_delay_ms, answer[0].get("maxBatchDelay", 0))
         workers = answer[0]["workers"]
         num_ready = 0
         for worker in workers:

@@ -6,6 +6,7 @@ import argparse
 import fcntl
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from ts_handlers.config import RESPONSE_ENV
 from ts_handlers.cpu import POOL_ENV, WORKERS_ENV, cpu_budget, cpu_share
 from ts_handlers.cpu.share import threads_from_environ
 from ts_handlers.errors import OperatorError
+from ts_handlers.operate.arguments import whole
 from ts_handlers.operate.configure.config_file import CONFIG_NAME
 from ts_handlers.operate.frontend import LOG_CONFIG, Frontend, frontend_command
 from ts_handlers.operate.idle import wait_idle
@@ -31,7 +33,7 @@ HELP = "run TorchServe in the foreground on a configured folder"
 READY = "ready"
 """First word of the line that is printed once every worker of every model is ready."""
 
-STOP_GRACE_S = 20.0
+STOP_GRACE_S = 20
 """How long a server may take to answer what it has, and to end; Kubernetes kills a container 30 s after it asked."""
 
 _JAVA_END_S = 5.0
@@ -69,9 +71,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--stop-grace-s",
         metavar="S",
-        type=float,
+        type=whole(0, 24 * 3600),
         default=STOP_GRACE_S,
-        help="seconds to answer what was accepted, and to end (default: %(default)g); a second signal ends at once",
+        help="seconds to answer what was accepted, and to end (default: %(default)s); a second signal ends at once",
     )
 
 
@@ -148,7 +150,7 @@ def _read_config(directory: Path, given: Path | None) -> ServerConfig:
 
 
 def _serve(
-    config: ServerConfig, folder: RunFolder, command: list[str], environ: Mapping[str, str], stop_grace_s: float
+    config: ServerConfig, folder: RunFolder, command: list[str], environ: Mapping[str, str], stop_grace_s: int
 ) -> int:
     client = ManagementClient(config.management, folder.key_file if config.is_token_required else None)
     watch = WorkerWatch(client, folder.logs / "model_log.log", folder.logs / "ts_log.log")
@@ -160,9 +162,7 @@ def _serve(
             return 0
 
 
-def _attend(
-    frontend: Frontend, config: ServerConfig, folder: RunFolder, watch: WorkerWatch, stop_grace_s: float
-) -> int:
+def _attend(frontend: Frontend, config: ServerConfig, folder: RunFolder, watch: WorkerWatch, stop_grace_s: int) -> int:
     """Say when the server is ready, then wait until it ends or a signal comes."""
     try:
         _print_addresses(config, folder)
@@ -173,20 +173,21 @@ def _attend(
         _stop(frontend, signal.SIGTERM, stop_grace_s)
         raise
     except StopRequested as stop:
-        print(f"stopping ({signal.Signals(stop.number).name}): a second signal ends at once", flush=True)
-        _drain_and_stop(frontend, stop_grace_s)
+        _say(f"stopping ({signal.Signals(stop.number).name}): a second signal ends at once")
+        _drain_and_stop(frontend, watch.longest_batch_delay_ms / 1000, stop_grace_s)
         return 0
     ignore_stop_signals()
     return code
 
 
-def _drain_and_stop(frontend: Frontend, grace_s: float) -> None:
+def _drain_and_stop(frontend: Frontend, batch_delay_s: float, grace_s: int) -> None:
     """Let the workers answer what was accepted, within the time, then end the frontend."""
     deadline = time.monotonic() + grace_s
     try:
-        left = wait_idle(frontend.pid, max(0.0, grace_s - _JAVA_END_S), lambda: frontend.poll() is None)
+        longest_s = max(0.0, grace_s - _JAVA_END_S)
+        left = wait_idle(frontend.pid, longest_s, lambda: frontend.poll() is None, batch_delay_s=batch_delay_s)
         if left:
-            print(f"not all was answered within {grace_s:g} s: {left}", flush=True)
+            _say(f"not all was answered within {grace_s} s: {left}")
     except StopRequested:
         ignore_stop_signals()
         frontend.kill()
@@ -204,16 +205,26 @@ def _stop(frontend: Frontend, number: int, grace_s: float) -> None:
 
 
 def _print_addresses(config: ServerConfig, folder: RunFolder) -> None:
-    print(f"inference   {config.inference.url}")
-    print(f"management  {config.management.url}")
+    _say(f"inference   {config.inference.url}")
+    _say(f"management  {config.management.url}")
     if config.metrics is not None:
-        print(f"metrics     {config.metrics.url}/metrics")
+        _say(f"metrics     {config.metrics.url}/metrics")
     for address in config.grpc:
-        print(f"{address.name:<16}  {address.host}:{address.port}")
+        _say(f"{address.name:<16}  {address.host}:{address.port}")
     tokens = f"{folder.key_file} (they expire)" if config.is_token_required else "none: any client is served"
-    print(f"tokens      {tokens}", flush=True)
+    _say(f"tokens      {tokens}")
 
 
 def _print_ready(config: ServerConfig, seconds: float) -> None:
     models = ", ".join(f"{model.name} {model.version} x {model.min_workers}" for model in config.models)
-    print(f"{READY} after {seconds:.1f} s: {models}", flush=True)
+    _say(f"{READY} after {seconds:.1f} s: {models}")
+
+
+def _say(line: str) -> None:
+    """Print a line. A pipe that has gone (Ctrl-C ends `| tee`, too) is no reason to drop requests."""
+    try:
+        print(line, flush=True)
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())  # where Python writes the rest of its buffer in the end
+        os.close(nowhere)

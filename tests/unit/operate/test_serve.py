@@ -39,6 +39,13 @@ def test_a_log_configuration_that_is_not_there_is_said(
     assert "no log configuration" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("text", ["-1", "nan", "inf", "1e400", "9" * 400])
+def test_a_grace_that_is_no_number_of_seconds_is_said(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["serve", "folder", f"--stop-grace-s={text}"])
+    assert "is not a whole number, 0 to 86400" in capsys.readouterr().err
+
+
 def test_a_run_folder_is_held_by_one_server(tmp_path: Path) -> None:
     with claim_run_folder(tmp_path / "run") as folder:
         assert folder.key_file == tmp_path / "run" / "key_file.json"

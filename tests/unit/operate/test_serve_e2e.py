@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import http.client
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -45,12 +47,17 @@ def handle(rows, context):
 def configured(write_mar: Callable[..., Path]) -> Callable[..., BackgroundServer]:
     """Configure a store with one model on free ports."""
 
-    def configure(handler: str, *, workers: int = 1) -> BackgroundServer:
-        store = write_mar("echo", "1.0", **{"echo_handler.py": handler}).parent
+    def configure(handler: str, *, workers: int = 1, config: str | None = None) -> BackgroundServer:
+        store = write_mar("echo", "1.0", config=config, **{"echo_handler.py": handler}).parent
         assert main(["configure", str(store), "--cpus", str(workers), *free_port_options()]) == 0
         return BackgroundServer(store)
 
     return configure
+
+
+LONG_DELAY = (
+    "minWorkers: 1\nmaxWorkers: 1\nbatchSize: 8\nmaxBatchDelay: 2500\nresponseTimeout: 60\nstartupTimeout: 60\n"
+)
 
 
 def ask(
@@ -146,28 +153,60 @@ def test_a_model_that_cannot_be_loaded_is_reported_and_not_waited_for(
     assert time.monotonic() - start < 90
 
 
+def ask_at_once(server: BackgroundServer, count: int) -> tuple[list[threading.Thread], list[int]]:
+    """Send requests, each on a thread; return the threads, and the list that their statuses go into."""
+    answers: list[int] = []
+    token = server.token()
+
+    def send() -> None:
+        answers.append(ask(server, "POST", "/predictions/echo", token=token, body="{}")[0])
+
+    clients = [threading.Thread(target=send) for _ in range(count)]
+    for client in clients:
+        client.start()
+    time.sleep(0.3)
+    return clients, answers
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_what_was_accepted_is_answered_before_the_server_ends(
     number: signal.Signals, configured: Callable[..., BackgroundServer]
 ) -> None:
-    server = configured(SLOW)
-    answers: list[int] = []
-
-    def send(token: str) -> None:
-        answers.append(ask(server, "POST", "/predictions/echo", token=token, body="{}")[0])
-
-    with server:
-        token = server.token()
-        clients = [threading.Thread(target=send, args=(token,)) for _ in range(20)]  # three batches of eight
-        for client in clients:
-            client.start()
-        time.sleep(0.3)
+    with configured(SLOW) as server:
+        clients, answers = ask_at_once(server, 20)  # three batches of eight
         children = psutil.Process(server.pid).children(recursive=True)
         assert server.stop(number) == 0
         for client in clients:
             client.join()
     assert answers == [200] * 20
     assert_nothing_is_left(server, children, 1)
+
+
+def test_a_request_that_waits_for_its_batch_to_fill_is_answered(configured: Callable[..., BackgroundServer]) -> None:
+    with configured(SLOW, config=LONG_DELAY) as server:
+        clients, answers = ask_at_once(server, 3)
+        assert server.stop() == 0
+        for client in clients:
+            client.join()
+    assert answers == [200] * 3
+
+
+def test_output_that_nobody_reads_any_more_ends_no_request(configured: Callable[..., BackgroundServer]) -> None:
+    """A shell sends Ctrl-C to `ts-handlers serve ... | tee` as a whole: tee ends before it reads what serve says."""
+    server = configured(SLOW.replace("0.5", "2"))
+    command = [sys.executable, "-m", "ts_handlers.cli", "serve", str(server.config.path.parent)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            while not process.stdout.readline().startswith("ready "):
+                assert process.poll() is None
+            clients, answers = ask_at_once(server, 1)
+            process.stdout.close()
+            process.send_signal(signal.SIGINT)
+            assert process.wait(60) == 0
+            clients[0].join()
+        finally:
+            process.terminate()
+    assert answers == [200]
 
 
 def test_a_second_signal_ends_at_once(configured: Callable[..., BackgroundServer]) -> None:
