@@ -33,11 +33,7 @@ def buffer_reads(codec: ModuleType) -> None:
     Args:
         codec: ts.protocol.otf_message_handler. One that has no such function is left as it is, with a line in the log.
     """
-    unbuffered = getattr(codec, _READ, None)
-    if unbuffered is None:
-        logger.warning("this TorchServe's codec has no %s; requests are read without a buffer, field by field", _READ)
-    elif unbuffered.__module__ != __name__:
-        setattr(codec, _READ, buffered(unbuffered))
+    _wrap(codec, _READ, buffered, "requests are read without a buffer, field by field")
 
 
 def buffered(unbuffered: Read) -> Read:
@@ -67,11 +63,16 @@ def keep_repeated_fields(codec: ModuleType) -> None:
     Args:
         codec: ts.protocol.otf_message_handler. One that has no such function is left as it is, with a line in the log.
     """
-    retrieve = getattr(codec, _REQUEST, None)
-    if retrieve is None:
-        logger.warning("this TorchServe's codec has no %s; of form fields of one name the last is read", _REQUEST)
-    elif retrieve.__module__ != __name__:
-        setattr(codec, _REQUEST, _with_repeated_fields(retrieve))
+    _wrap(codec, _REQUEST, _with_repeated_fields, "of form fields of one name the last is read")
+
+
+def _wrap(codec: ModuleType, name: str, wrap: Callable[[Any], Any], without: str) -> None:
+    """Put `wrap` around a function of the codec, once. `without` says what one without that function does instead."""
+    function = getattr(codec, name, None)
+    if function is None:
+        logger.warning("this TorchServe's codec has no %s; %s", name, without)
+    elif function.__module__ != __name__:
+        setattr(codec, name, wrap(function))
 
 
 def _with_repeated_fields(

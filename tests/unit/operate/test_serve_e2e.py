@@ -196,11 +196,13 @@ def test_output_that_nobody_reads_any_more_ends_no_request(configured: Callable[
     server = configured(SLOW.replace("0.5", "2"))
     command = [sys.executable, "-m", "ts_handlers.cli", "serve", str(server.config.path.parent)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        output = process.stdout
+        assert output is not None
         try:
-            while not process.stdout.readline().startswith("ready "):
+            while not output.readline().startswith("ready "):
                 assert process.poll() is None
             clients, answers = ask_at_once(server, 1)
-            process.stdout.close()
+            output.close()
             process.send_signal(signal.SIGINT)
             assert process.wait(60) == 0
             clients[0].join()
