@@ -11,6 +11,8 @@ from ts_handlers.cpu import CpuBudget
 from ts_handlers.errors import OperatorError
 from ts_handlers.operate.arguments import from_arguments
 from ts_handlers.operate.build_report import read_reports
+from ts_handlers.operate.check.finding import Finding
+from ts_handlers.operate.check.server import Machine
 from ts_handlers.operate.configure.config_file import HEADER as CONFIG_HEADER
 from ts_handlers.operate.configure.config_file import Layout, make_entries
 from ts_handlers.operate.configure.kubernetes import overlay, source
@@ -26,8 +28,6 @@ from ts_handlers.operate.metrics_config import METRICS_HEADER, metrics_yaml
 from ts_handlers.operate.torchserve import properties
 from ts_handlers.operate.torchserve.archives import Archive, read_archives
 from ts_handlers.operate.torchserve.config import CONFIG_NAME, METRICS_NAME
-from ts_handlers.operate.traps.finding import Finding
-from ts_handlers.operate.traps.subject import Machine
 
 KSERVE_STORE = "model-store"
 _KSERVE_CONFIG = "config"
