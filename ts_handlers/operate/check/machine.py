@@ -128,7 +128,7 @@ def _handler_threads(settings: Mapping[str, Any] | None) -> int | None:
 def _memory(server: Server) -> Iterator[Finding]:
     store, limit = server.store, server.machine.memory_mb
     try:
-        reports = read_reports(store.folder, store.archives.values()) if store.folder else {}
+        reports = read_reports(store.folder, store.archives.values()) if store.folder and store.exists else {}
     except OperatorError as error:
         why, _, remedy = str(error).partition("; ")
         yield found("warning: build reports", why, f"it is of no use where it is; {remedy}")

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 
 from ts_handlers.operate.check.finding import Finding, Rule, found, judge
-from ts_handlers.operate.check.handler import classes_of
+from ts_handlers.operate.check.handler import classes_of, is_ours
 from ts_handlers.operate.check.server import Server
 from ts_handlers.operate.check.text import nearest
 from ts_handlers.operate.torchserve.archives import MAX_JAVA_INT, Archive
@@ -46,7 +46,7 @@ def check_settings(server: Server) -> Iterator[Finding]:
     for name, error in server.store.broken.items():
         if name in wanted:
             yield found(f"problem: {name}", error.reason, f"{error.effect}; {error.remedy}")
-        else:
+        elif name.endswith(".mar"):
             yield found(f"warning: {name}", error.reason, f"it is of no use where it is; {error.remedy}")
     for (name, version), count in Counter((model.name, model.version) for model in server.loaded).items():
         if count > 1:
@@ -105,7 +105,7 @@ def _seen_workers(archive: Archive) -> str:
 
 def _gpu(case: _Case) -> str | bool:
     settings = case[1].settings or {}
-    wants = str(settings.get("deviceType")).lower() == "gpu" or settings.get("deviceIds") not in (None, [])
+    wants = str(settings.get("deviceType")).lower() == "gpu" or isinstance(settings.get("deviceIds"), list)
     return wants and case[0].machine.gpus == 0 and "a GPU in its model-config.yaml"
 
 
@@ -116,7 +116,8 @@ def _classes(case: _Case) -> str | bool:
 
 
 def _hidden(case: _Case) -> str | bool:
-    return next((f"it brings {name}.py" for name in _HIDDEN_PACKAGES if f"{name}.py" in case[1].names), False)
+    hidden = [f"it brings {name}.py" for name in _HIDDEN_PACKAGES if f"{name}.py" in case[1].names]
+    return bool(hidden) and is_ours(case[1]) and hidden[0]
 
 
 _RULES: tuple[Rule[_Case], ...] = (

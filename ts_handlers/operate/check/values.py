@@ -96,16 +96,18 @@ def _opens_key_pair(server: Server) -> bool:
 def _store(server: Server) -> Iterator[Finding]:
     named, folder = server.values.get("model_store"), server.store.folder
     if folder is None:
-        if not server.is_written("model_store"):
+        if "model_store" not in server.text.unclear:
             yield found(
-                "warning: model_store", "not set", "`torchserve` does not start without --model-store; write its path"
+                "warning: model_store",
+                named or "not set",
+                "`torchserve` does not start without --model-store; write its path",
             )
     elif not server.store.exists:
         text = f"there is no folder {folder}, and `torchserve` does not start; "
         if named and not folder.is_absolute() and (server.path.parent / named).is_dir():
             text += f"start the server in {server.path.parent.resolve()}, where it is, or write an absolute path"
         else:
-            text += "correct the path, or say where the files of another machine are: --root DIR or --model-store DIR"
+            text += "correct the path, or say where another machine's files are: --root DIR or --model-store DIR"
         yield found("problem: model_store", named or "not set", text)
 
 
@@ -114,20 +116,30 @@ def _paths(server: Server) -> Iterator[Finding]:
     opened = [key for key, (is_opened, _) in _PATHS.items() if server.values.get(key) and is_opened(server)]
     paths = {key: server.place.find(server.values[key].removesuffix("/*")) for key in opened}
     is_elsewhere = server.place.root is None and server.store.folder is not None and not server.store.exists
-    for key, path in paths.items():
-        if not path.exists() and not (is_elsewhere and path.is_absolute()):
-            text = f"there is no {path}: {_PATHS[key][1]}; correct the path, or say where the files of another machine are "
-            yield found(f"problem: {key}", server.values[key], f"{text}with --root DIR")
-    for key in ("model_store", *_PATHS):
+    gone = [key for key, path in paths.items() if not _exists(path) and not (is_elsewhere and path.is_absolute())]
+    for key in gone:
+        text = (
+            f"there is no {paths[key]}: {_PATHS[key][1]}; correct the path, or say where another machine's files are: "
+        )
+        yield found(f"problem: {key}", server.values[key], f"{text}--root DIR")
+    there = {*_PATHS, *(["model_store"] if server.store.exists else [])} - set(gone)
+    for key in sorted(there):
         if server.values.get(key, "/")[:1] != "/":
             text = "it counts from the folder the server is started in, not from this file; write an absolute path"
             yield found(f"warning: {key}", server.values[key], text)
-    pair = [path for key, path in paths.items() if key in ("private_key_file", "certificate_file") and path.exists()]
+    pair = [path for key, path in paths.items() if key in ("private_key_file", "certificate_file") and _exists(path)]
     if len(pair) == 2 and (reason := _key_fault(*pair)):
         text = (
             f"TorchServe cannot use it with its certificate ({reason}); give an RSA key without a password, and its own"
         )
         yield found("problem: private_key_file", pair[0], text)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # its name is too long, or a folder may not be read
+        return False
 
 
 def _key_fault(key: Path, certificate: Path) -> str:
