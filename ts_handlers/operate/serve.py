@@ -19,7 +19,7 @@ from ts_handlers.errors import OperatorError
 from ts_handlers.operate.arguments import whole
 from ts_handlers.operate.stop_signals import StopRequested, ignore_stop_signals, stop_on_signals
 from ts_handlers.operate.torchserve.client import KEY_FILE_NAME, RUN_FOLDER, TorchServe
-from ts_handlers.operate.torchserve.config import CONFIG_NAME, ServerConfig, read_config
+from ts_handlers.operate.torchserve.config import CONFIG_NAME, CONFIG_VARIABLE, ServerConfig, read_config
 from ts_handlers.operate.torchserve.models import served_models, worker_numbers
 from ts_handlers.operate.torchserve.process.frontend import LOG_CONFIG, STOP_GRACE_S, Frontend, frontend_command
 from ts_handlers.operate.torchserve.process.idle import wait_idle
@@ -99,7 +99,7 @@ def frontend_environ(config: ServerConfig, java_home: Path, environ: Mapping[str
     TS_CONFIG_FILE is left out, because TorchServe would read that file instead of the one it is given. Thread pools that
     start when their library is loaded, before a handler can limit them, are limited here, unless the operator did.
     """
-    kept = {name: value for name, value in environ.items() if name != "TS_CONFIG_FILE"}
+    kept = {name: value for name, value in environ.items() if name != CONFIG_VARIABLE}
     num_workers = len(worker_numbers(config))
     share = cpu_share(cpu_budget(), num_workers, threads=threads_from_environ(environ))
     pools = dict.fromkeys(POOL_ENV, str(share.threads))
