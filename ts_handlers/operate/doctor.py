@@ -18,6 +18,7 @@ from ts_handlers.cpu.features import CpuInfo, parse_cpuinfo
 from ts_handlers.cpu.share import threads_from_environ, workers_from_environ
 from ts_handlers.errors import ConfigError, OperatorError
 from ts_handlers.memory import memory_limit
+from ts_handlers.operate.torchserve.address import GRPC_PORTS, HTTP_PORTS
 from ts_handlers.operate.torchserve.config import java_int
 from ts_handlers.operate.torchserve.process.frontend import torchserve_folder
 from ts_handlers.operate.torchserve.process.java import Java, find_java
@@ -43,7 +44,7 @@ PACKAGES = (
 )
 """Distributions whose versions matter to a build or to a server."""
 
-DEFAULT_PORTS = (8080, 8081, 8082, 7070, 7071)
+DEFAULT_PORTS = (*(unset for unset, _, _ in HTTP_PORTS.values()), *GRPC_PORTS.values())
 
 _ONNXRUNTIMES = ("onnxruntime", "onnxruntime-gpu")
 _POOL_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
