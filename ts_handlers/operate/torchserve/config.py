@@ -116,16 +116,27 @@ class ServerConfig:
         size = self.number("max_response_size", DEFAULT_BODY_BYTES)
         return size if size > 0 else DEFAULT_BODY_BYTES
 
+    def check_variables(self) -> None:
+        """Check that every variable can be expanded.
+
+        Raises:
+            ConfigError: One is not set, so that TorchServe would not start.
+        """
+        for line in self.lines:
+            for name in unset_variables(line.value, self.environ):
+                raise ConfigError(
+                    f"{self.path}: {name} is not set, which the value of {line.key} needs; set it, or write the value"
+                )
+
     def port(self, key: str, default: int) -> int:
         """Return a port.
 
         Raises:
             ConfigError: It is none.
         """
-        text = self.values.get(key, str(default))
-        port = java_int(text) or 0
-        if not 0 < port <= LARGEST_PORT:
-            raise ConfigError(f"{self.path}: {key} is {text!r}; write a port, 1 to {LARGEST_PORT}")
+        port = self.number(key, default if key not in self.values else 0)
+        if not 0 < port < 65536:
+            raise ConfigError(f"{self.path}: {key} is {self.values[key]!r}; write a port, 1 to 65535")
         return port
 
     def _tcp(self, role: str) -> Address:
