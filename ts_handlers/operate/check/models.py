@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ts_handlers.operate.check.finding import Finding, Rule, at_most, found, judge
-from ts_handlers.operate.check.handler import is_ours
 from ts_handlers.operate.check.server import Server
 from ts_handlers.operate.check.text import nearest
 from ts_handlers.operate.torchserve import gson
+from ts_handlers.operate.torchserve.handler import is_ours
 from ts_handlers.operate.torchserve.models import (
     MAX_ENTRIES,
     MAX_WORKERS,

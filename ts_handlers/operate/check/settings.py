@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 
 from ts_handlers.operate.check.finding import Finding, Rule, found, judge
-from ts_handlers.operate.check.handler import classes_of, is_ours
 from ts_handlers.operate.check.server import Server
 from ts_handlers.operate.check.text import nearest
 from ts_handlers.operate.torchserve.archives import MAX_JAVA_INT, Archive
+from ts_handlers.operate.torchserve.handler import classes_of, is_ours
 from ts_handlers.operate.torchserve.models import DEFAULT_TIMEOUT_S, NUMBERS, LoadedModel, load_entries, positive
 
 _INTEGERS = "parallelLevel maxRetryTimeoutInSec clientTimeoutInMills sequenceMaxIdleMSec sequenceTimeoutMSec"

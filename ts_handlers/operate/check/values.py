@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from ts_handlers.operate.check.finding import Finding, Rule, found, judge
-from ts_handlers.operate.check.handler import is_ours
 from ts_handlers.operate.check.server import Server, compiled
 from ts_handlers.operate.torchserve.config import CONFIG_VARIABLE, java_int, overrides
+from ts_handlers.operate.torchserve.handler import is_ours
 from ts_handlers.operate.torchserve.keys import KNOWN
 
 _METRICS_MODES = ("log", "prometheus", "legacy")

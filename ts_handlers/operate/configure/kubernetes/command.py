@@ -12,7 +12,6 @@ from ts_handlers.errors import OperatorError
 from ts_handlers.operate.arguments import from_arguments
 from ts_handlers.operate.build_report import read_reports
 from ts_handlers.operate.check.finding import Finding
-from ts_handlers.operate.check.server import Machine
 from ts_handlers.operate.configure.config_file import HEADER as CONFIG_HEADER
 from ts_handlers.operate.configure.config_file import Layout, make_entries
 from ts_handlers.operate.configure.kubernetes import overlay, source
@@ -24,6 +23,7 @@ from ts_handlers.operate.configure.kubernetes.workload import Workload
 from ts_handlers.operate.configure.outcome import check_ours, own_findings, write_files
 from ts_handlers.operate.configure.plan import Options, Plan
 from ts_handlers.operate.configure.summary import count_of, print_plan
+from ts_handlers.operate.machine import Machine
 from ts_handlers.operate.metrics_config import METRICS_HEADER, metrics_yaml
 from ts_handlers.operate.torchserve import properties
 from ts_handlers.operate.torchserve.archives import Archive, read_archives
