@@ -202,51 +202,46 @@ def _facts(server: Server, model: LoadedModel) -> dict[str, object]:
 
 _RULES: tuple[Rule[_Case], ...] = (
     (
-        "problem: {label}",
         lambda case: case[1].workers > MAX_WORKERS and f"{case[1].workers} workers",
-        "no machine runs so many processes; ask for one a CPU at most",
+        "problem: {label}: no machine runs so many processes; ask for one a CPU at most",
     ),
     (
-        "warning: job_queue_size",
         lambda case: (
             0 < case[1].job_queue_size < case[1].batch_size
             and f"{case[1].job_queue_size}, with batches of {case[1].batch_size} of {case[1].label}"
         ),
-        "a batch can never fill from what waits, and bursts are answered 503; write at least {queue}, two batches for each "
-        "worker",
+        "warning: job_queue_size: a batch can never fill from what waits, and bursts are answered 503; write at least "
+        "{queue}, two batches for each worker",
     ),
     (
-        "warning: {label}",
         lambda case: (
             case[1].batch_size > 1
             and case[1].max_batch_delay_ms >= _LONG_DELAY_MS
             and not _is_async(case[1])
             and f"maxBatchDelay {case[1].max_batch_delay_ms} ms"
         ),
-        "a lone request waits that long for a batch to fill, and no other worker of the model can begin meanwhile; write 1: "
-        "under load batches fill from the queue",
+        "warning: {label}: a lone request waits that long for a batch to fill, and no other worker of the model can "
+        "begin meanwhile; write 1: under load batches fill from the queue",
     ),
     (
-        "warning: {label}",
         lambda case: _lacks(case[1], "batchSize") and is_ours(case[1].archive) and "no batchSize",
-        "TorchServe takes 1: requests that wait are not put together; write batchSize",
+        "warning: {label}: TorchServe takes 1: requests that wait are not put together; write batchSize",
     ),
     (
-        "hint: {label}",
         lambda case: (
             _lacks(case[1], "batchSize") and not is_ours(case[1].archive) and not _is_async(case[1]) and "no batchSize"
         ),
-        "TorchServe takes 1: requests that wait are not put together; write batchSize, if its handler takes several at once",
+        "hint: {label}: TorchServe takes 1: requests that wait are not put together; write batchSize, if its handler "
+        "takes several at once",
     ),
     (
-        "problem: {label}",
         lambda case: (
             _lacks(case[1], "minWorkers")
             and not case[0].is_true("debug")
             and not case[0].number("default_workers_per_model", 0)
             and "no minWorkers, and no default_workers_per_model"
         ),
-        "TorchServe starts {default}{limit}; write minWorkers and maxWorkers",
+        "problem: {label}: TorchServe starts {default}{limit}; write minWorkers and maxWorkers",
     ),
 )
 

@@ -122,60 +122,56 @@ def _hidden(case: _Case) -> str | bool:
 
 _RULES: tuple[Rule[_Case], ...] = (
     (
-        "warning: {file}",
         lambda case: 0 < _workers(case[1])[0] > _workers(case[1])[1] and _seen_workers(case[1]),
-        "minWorkers is ignored unless maxWorkers is as large; write both, or leave them to config.properties",
+        "warning: {file}: minWorkers is ignored unless maxWorkers is as large; write both, or leave them to "
+        "config.properties",
     ),
     (
-        "warning: {file}",
         lambda case: 0 == _workers(case[1])[0] < _workers(case[1])[1] and _seen_workers(case[1]),
-        "maxWorkers is ignored without minWorkers; write both, or leave them to config.properties",
+        "warning: {file}: maxWorkers is ignored without minWorkers; write both, or leave them to config.properties",
     ),
     (
-        "hint: {file}",
         lambda case: 0 < _workers(case[1])[0] < _workers(case[1])[1] and _seen_workers(case[1]),
-        "TorchServe never starts more than minWorkers by itself; set it to what you want, or use the management API",
+        "hint: {file}: TorchServe never starts more than minWorkers by itself; set it to what you want, or use the "
+        "management API",
     ),
     (
-        "warning: {file}",
         _gpu,
-        "TorchServe finds no GPU here, and its workers use CPUs; check it on a machine like the one that serves",
+        "warning: {file}: TorchServe finds no GPU here, and its workers use CPUs; check it on a machine like the one "
+        "that serves",
     ),
     (
-        "warning: {file}",
         lambda case: (
             case[1].requirements_file is not None
             and not case[0].is_true("install_py_dep_per_model")
             and f"it brings {case[1].requirements_file}"
         ),
-        "install_py_dep_per_model is off, so nothing is installed when it is loaded; install these packages in the serving "
-        "image",
+        "warning: {file}: install_py_dep_per_model is off, so nothing is installed when it is loaded; install these "
+        "packages in the serving image",
     ),
     (
-        "problem: {file}",
         lambda case: (
             not case[1].handler
             and not case[0].is_written("default_service_handler")
             and "its manifest names no handler"
         ),
-        "default_service_handler names none either, and the model is never ready; name one when the archive is packed",
+        "problem: {file}: default_service_handler names none either, and the model is never ready; name one when the "
+        "archive is packed",
     ),
     (
-        "problem: {file}",
         lambda case: case[1].handler_module in _WORKER_MODULES and f"its handler is {case[1].handler}",
-        "a worker imports TorchServe's own {module} instead, and the model is not loaded; give the handler's file another "
-        "name, and build it again",
+        "problem: {file}: a worker imports TorchServe's own {module} instead, and the model is not loaded; give the "
+        "handler's file another name, and build it again",
     ),
     (
-        "problem: {file}",
         _classes,
-        "TorchServe wants a handler file that defines exactly one class, or a function handle: a class that is imported is "
-        "none, and the model is not loaded; define one class there, such as `class Handler(TheImported): ...`, and move "
-        "others to another file",
+        "problem: {file}: TorchServe wants a handler file that defines exactly one class, or a function handle: a "
+        "class that is imported is none, and the model is not loaded; define one class there, such as `class "
+        "Handler(TheImported): ...`, and move others to another file",
     ),
     (
-        "problem: {file}",
         _hidden,
-        "it hides the installed package of that name from the handler; give that file another name, and build it again",
+        "problem: {file}: it hides the installed package of that name from the handler; give that file another name, "
+        "and build it again",
     ),
 )

@@ -175,54 +175,49 @@ def _batched(server: Server) -> str | bool:
 
 _RULES: tuple[Rule[Server], ...] = (
     (
-        "problem: metrics_mode",
         lambda server: "".join(server.values.get("metrics_mode", "log").split()).lower() not in _METRICS_MODES,
-        "TorchServe knows no such mode and goes on with log; write prometheus",
+        "problem: metrics_mode: TorchServe knows no such mode and goes on with log; write prometheus",
     ),
     (
-        "problem: service_envelope",
         lambda server: _envelope(server) not in ("", *_ENVELOPES),
+        "problem: service_envelope: "
         f"no worker loads its model: TorchServe 0.12 has {', '.join(_ENVELOPES)}; write one of them, or remove the line",
     ),
     (
-        "problem: service_envelope",
         _batched,
-        "it reads the first request of a batch only, and the whole batch is answered 503; remove the line, or set batchSize "
-        "to 1",
+        "problem: service_envelope: it reads the first request of a batch only, and the whole batch is answered 503; "
+        "remove the line, or set batchSize to 1",
     ),
     (
-        "warning: service_envelope",
         lambda server: (
             _envelope(server) in _ENVELOPES
             and not _batched(server)
             and any(is_ours(model.archive) for model in server.loaded)
         ),
-        "it unpacks bodies of every model before the handler sees them, which ts_handlers do themselves; remove the line",
+        "warning: service_envelope: it unpacks bodies of every model before the handler sees them, which ts_handlers "
+        "do themselves; remove the line",
     ),
     (
-        "warning: python",
         lambda server: "python" in server.values,
-        "`torchserve` runs workers with the Python that it runs with itself, whatever this says; start torchserve from the "
-        "environment that workers need",
+        "warning: python: `torchserve` runs workers with the Python that it runs with itself, whatever this says; "
+        "start torchserve from the environment that workers need",
     ),
     (
-        "hint: model_server_home",
         lambda server: "model_server_home" in server.values,
-        "`torchserve` gives its own folder, whatever this says; remove the line",
+        "hint: model_server_home: `torchserve` gives its own folder, whatever this says; remove the line",
     ),
     (
-        "hint: ipex_enable",
         lambda server: "true" in (server.values.get("ipex_enable"), server.values.get("ipex_gpu_enable")),
-        "only the stock base handler reads it; remove it, if your handlers are others",
+        "hint: ipex_enable: only the stock base handler reads it; remove it, if your handlers are others",
     ),
     (
-        "warning: enable_envvars_config",
         _environment,
-        "these variables go before the file; unset them, or set enable_envvars_config=false",
+        "warning: enable_envvars_config: these variables go before the file; unset them, or set "
+        "enable_envvars_config=false",
     ),
     (
-        f"warning: {CONFIG_VARIABLE}",
         _other_config,
+        f"warning: {CONFIG_VARIABLE}: "
         "`torchserve` reads the file this variable names, not this one; unset it, or start with ts-handlers serve",
     ),
 )
