@@ -17,6 +17,7 @@ CHECKS = (check_values, check_models, check_settings, check_reach, check_machine
 
 def find_all(server: Server) -> list[Finding]:
     """Return what is wrong with a configuration, the worst first; what follows from a fault of its text is left out."""
-    text = server.text
+    text, is_given = server.text, server.place.model_store is not None
     others = (one for check in CHECKS for one in at_most(check(server)) if not text.is_said(one))
-    return worst_first([*text.findings, *(others if text.is_text else ())])
+    said = (one for one in text.findings if not (is_given and one.key == "model_store"))
+    return worst_first([*said, *(others if text.is_text else ())])

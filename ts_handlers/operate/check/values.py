@@ -49,6 +49,7 @@ _LEAST: Mapping[str, tuple[int, str]] = {
 """The smallest number that works, and what happens below it."""
 
 _PATHS: Mapping[str, tuple[Callable[[Server], bool], str]] = {
+    "model_store": (lambda server: server.place.model_store is None, "`torchserve` does not start"),
     "private_key_file": (lambda server: _opens_key_pair(server), _NO_START),
     "certificate_file": (lambda server: _opens_key_pair(server), _NO_START),
     "keystore": (lambda server: server.uses_https, _NO_START),
@@ -76,7 +77,6 @@ def check_values(server: Server) -> Iterator[Finding]:
             )
             yield found(f"problem: {key}", value, text)
     yield from judge(_RULES, server, server.facts)
-    yield from _store(server)
     yield from _paths(server)
 
 
@@ -93,41 +93,26 @@ def _opens_key_pair(server: Server) -> bool:
     return has_both and (server.is_true("enable_grpc_ssl") or (server.uses_https and not server.is_written("keystore")))
 
 
-def _store(server: Server) -> Iterator[Finding]:
-    named, folder = server.values.get("model_store"), server.store.folder
-    if folder is None:
-        if "model_store" not in server.text.unclear:
-            yield found(
-                "warning: model_store",
-                named or "not set",
-                "`torchserve` does not start without --model-store; write its path",
-            )
-    elif not server.store.exists:
-        text = f"there is no folder {folder}, and `torchserve` does not start; "
-        if named and not folder.is_absolute() and (server.path.parent / named).is_dir():
-            text += f"start the server in {server.path.parent.resolve()}, where it is, or write an absolute path"
-        else:
-            text += "correct the path, or say where another machine's files are: --root DIR or --model-store DIR"
-        yield found("problem: model_store", named or "not set", text)
-
-
 def _paths(server: Server) -> Iterator[Finding]:
     """Find paths that lead nowhere; where the model store is away, the others of another machine are, too."""
     opened = [key for key, (is_opened, _) in _PATHS.items() if server.values.get(key) and is_opened(server)]
     paths = {key: server.place.find(server.values[key].removesuffix("/*")) for key in opened}
-    is_elsewhere = server.place.root is None and server.store.folder is not None and not server.store.exists
-    gone = [key for key, path in paths.items() if not _exists(path) and not (is_elsewhere and path.is_absolute())]
+    gone = [key for key, path in paths.items() if not _exists(path)]
     for key in gone:
-        text = (
-            f"there is no {paths[key]}: {_PATHS[key][1]}; correct the path, or say where another machine's files are: "
-        )
-        yield found(f"problem: {key}", server.values[key], f"{text}--root DIR")
-    there = {*_PATHS, *(["model_store"] if server.store.exists else [])} - set(gone)
-    for key in sorted(there):
-        if server.values.get(key, "/")[:1] != "/":
+        path, beside = paths[key], server.path.parent / paths[key]
+        if "model_store" in gone[: gone.index(key)] and path.is_absolute() == paths["model_store"].is_absolute():
+            continue
+        text = f"there is no {path}{'' if path.is_absolute() else f' in {Path.cwd()}'}: {_PATHS[key][1]}; "
+        if _exists(beside):
+            text += f"start the server in {server.path.parent.resolve()}, where it is, or write an absolute path"
+        else:
+            text += "correct the path, or say where another machine's files are: --root DIR or --model-store DIR"
+        yield found(f"problem: {key}", server.values[key], text)
+    for key in _PATHS:
+        if server.values.get(key, "/")[:1] != "/" and key not in gone:
             text = "it counts from the folder the server is started in, not from this file; write an absolute path"
             yield found(f"warning: {key}", server.values[key], text)
-    pair = [path for key, path in paths.items() if key in ("private_key_file", "certificate_file") and _exists(path)]
+    pair = [paths[key] for key in ("private_key_file", "certificate_file") if key in paths and key not in gone]
     if len(pair) == 2 and (reason := _key_fault(*pair)):
         text = (
             f"TorchServe cannot use it with its certificate ({reason}); give an RSA key without a password, and its own"
@@ -174,6 +159,10 @@ def _batched(server: Server) -> str | bool:
 
 
 _RULES: tuple[Rule[Server], ...] = (
+    (
+        lambda server: server.store.folder is None and "model_store" not in server.text.unclear and "not set",
+        "warning: model_store: `torchserve` does not start without --model-store; write its path",
+    ),
     (
         lambda server: "".join(server.values.get("metrics_mode", "log").split()).lower() not in _METRICS_MODES,
         "problem: metrics_mode: TorchServe knows no such mode and goes on with log; write prometheus",

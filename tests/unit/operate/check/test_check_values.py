@@ -50,7 +50,7 @@ ARGS = "cpu_launcher_args"
         ({"number_of_netty_threads": None}, "hint", "number_of_netty_threads", "which are 2 here"),
         ({"model_store": None}, "warning", "model_store", "--model-store"),
         ({"model_store": "."}, "warning", "model_store", "counts from the folder"),
-        ({"model_store": "/nowhere/at/all"}, "problem", "model_store", "there is no folder /nowhere/at/all"),
+        ({"model_store": "/nowhere/at/all"}, "problem", "model_store", "there is no /nowhere/at/all"),
         ({"inference_address": "127.0.0.1:8080"}, "problem", "inference_address", "it is no address"),
         ({"inference_address": "http://127.0.0.1:65535"}, "problem", "inference_address", "1 to 65534"),
         ({"metrics_address": "http://0.0.0.0:8080"}, "problem", "metrics_address", "as inference_address"),
@@ -274,10 +274,11 @@ class TestPlaces:
     """Paths that are right where the server runs."""
 
     def test_a_store_that_is_elsewhere_is_one_finding(self, site: Site) -> None:
-        site.values |= {"model_store": "/srv/models", "metrics_config": "/srv/metrics.yaml"}
-        (found,) = site.findings()
-        assert (found.severity, found.key) == ("problem", "model_store")
-        assert "--root DIR" in found.remedy
+        for folder in ("/srv/", "gone/"):
+            site.values |= {"model_store": f"{folder}models", "metrics_config": f"{folder}metrics.yaml"}
+            (found,) = site.findings()
+            assert (found.severity, found.key) == ("problem", "model_store")
+            assert "--root DIR" in found.remedy
 
     def test_root_maps_every_path(self, site: Site, tmp_path: Path) -> None:
         (tmp_path / "image").mkdir()
@@ -292,7 +293,7 @@ class TestPlaces:
 
     def test_a_model_store_of_the_command_line(self, site: Site) -> None:
         site.place = Place(model_store=site.store)
-        for named in ("/srv/models", None):
+        for named in ("/srv/models", "$$STORE$$", None):
             site.values["model_store"] = named
             assert site.findings() == []
 
