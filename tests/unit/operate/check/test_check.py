@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.unit.operate.check.sites import IN_POD, MACHINE, Site, expect
 from ts_handlers.errors import ConfigError
 from ts_handlers.operate.check.check import find_all
-from ts_handlers.operate.check.server import gather
+from ts_handlers.operate.check.server import Place, gather
 from ts_handlers.operate.machine import this_machine
 from ts_handlers.operate.torchserve import properties
 from ts_handlers.operate.torchserve.keys import KNOWN
@@ -53,7 +53,7 @@ def test_the_file_that_ts_config_file_names_by_another_path_is_this_one(site: Si
 @given(st.dictionaries(st.sampled_from([*KNOWN, "x"]), st.text(max_size=12) | st.sampled_from(["true", "0", "1"])))
 def test_any_values_are_judged_and_none_breaks_the_check(values: dict[str, str]) -> None:
     text = properties.render(properties.Entry(key, value) for key, value in values.items())
-    found = find_all(gather(Path("/nowhere/config.properties"), {}, MACHINE, text=text))
+    found = find_all(gather(Path("/nowhere/config.properties"), {}, MACHINE, Place(is_here=False), text=text))
 
     assert all(one.key and one.why and one.remedy for one in found)
 
