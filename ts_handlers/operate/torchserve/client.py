@@ -194,7 +194,7 @@ class TorchServe:
             url = f"{self._url}/token?type={api}"
             self._send("management API", "GET", url, _bearer(self._key(self._key_file, "API")))
         except TorchServeError as error:
-            raise TorchServeError(f"{error}; is {self._key_file} of the server that runs?", error.status) from error
+            raise TorchServeError(f"{error}; is {self._key_file} of the server that runs?") from error
 
     def _describe(
         self,
