@@ -16,7 +16,7 @@ from ts_handlers.errors import OperatorError
 from ts_handlers.memory import memory_limit
 from ts_handlers.operate.arguments import from_arguments
 from ts_handlers.operate.build_report import read_reports
-from ts_handlers.operate.check.check import find_all
+from ts_handlers.operate.check import find_all
 from ts_handlers.operate.check.server import Place, gather
 from ts_handlers.operate.configure.allocators import Preloads, advice, find_preloads
 from ts_handlers.operate.configure.config_file import HEADER, Layout, make_entries

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ts_handlers.errors import OperatorError
-from ts_handlers.operate.check.check import find_all
+from ts_handlers.operate.check import find_all
 from ts_handlers.operate.check.finding import Finding
 from ts_handlers.operate.check.server import Place, gather
 from ts_handlers.operate.machine import Machine
