@@ -7,10 +7,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from ts_handlers.build.report import BuildReport
 from ts_handlers.errors import OperatorError
 from ts_handlers.operate.archives import Archive
 from ts_handlers.operate.configure.bodies import BodyPlan, plan_bodies
-from ts_handlers.operate.configure.build_report import NO_REPORT, BuildReport
 from ts_handlers.operate.configure.shares import MIB, MemoryPlan
 from ts_handlers.operate.configure.workers import Demand, Profile, WorkerPlan, plan_workers
 
@@ -158,7 +158,7 @@ def make_plan(
     memory = MemoryPlan(memory_bytes / MIB, heap_mb)
     known = reports or {}
     demands = [
-        Demand(archive, known.get((archive.model_name, archive.version), NO_REPORT))
+        Demand(archive, known.get((archive.model_name, archive.version), BuildReport()))
         for archive in _load_order(archives)
     ]
     workers = plan_workers(demands, cpus, memory, profile=options.profile, workers=options.workers, gpus=options.gpus)

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from ts_handlers.build.report import BuildReport
 from ts_handlers.errors import OperatorError
 from ts_handlers.operate.archives import Archive
-from ts_handlers.operate.configure.build_report import BuildReport
 from ts_handlers.operate.configure.shares import (
     HEAD_ROOM,
     JVM_OVERHEAD_MB,
@@ -132,13 +132,13 @@ def _wanted(demands: Sequence[Demand], cpus: float, profile: Profile) -> tuple[i
             "One for each whole CPU, with one thread: they serve a little more than fewer with more threads, and one that\n"
             f"fails takes less with it.{shared}"
         )
-    slow = [demand for demand in demands if (demand.report.latency_ms or math.inf) >= LATENCY_GAIN_MS]
+    slow = [demand for demand in demands if (demand.report.single_ms or math.inf) >= LATENCY_GAIN_MS]
     if not slow:
         return whole, (
             f"One for each whole CPU, with one thread: a call takes under {LATENCY_GAIN_MS:g} ms there, so that more "
             f"threads would not make it faster.{shared}"
         )
-    known = max((demand.report.latency_ms for demand in slow if demand.report.latency_ms), default=None)
+    known = max((demand.report.single_ms for demand in slow if demand.report.single_ms), default=None)
     measured = f"a call takes {known:g} ms on one thread" if known else "no build report says what a call takes"
     return math.ceil(whole / LATENCY_THREADS), (
         f"Up to {LATENCY_THREADS} threads each, so that a single request is computed by several CPUs:"

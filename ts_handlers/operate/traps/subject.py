@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ts_handlers.build.report import BuildReport
 from ts_handlers.cgroup import read_lines
 from ts_handlers.cpu import CpuBudget, cpu_budget
 from ts_handlers.cpu.topology import parse_cpu_list
@@ -17,7 +18,7 @@ from ts_handlers.errors import OperatorError
 from ts_handlers.memory import memory_limit
 from ts_handlers.operate import properties
 from ts_handlers.operate.archives import Archive, read_archive
-from ts_handlers.operate.configure.build_report import BuildReport, read_reports
+from ts_handlers.operate.configure.build_report import read_reports
 from ts_handlers.operate.configure.shares import MIB
 from ts_handlers.operate.traps.contents import Contents, read_contents
 from ts_handlers.operate.traps.known_keys import KNOWN

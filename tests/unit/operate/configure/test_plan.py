@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ts_handlers.build.report import BuildReport
 from ts_handlers.errors import OperatorError
 from ts_handlers.operate.archives import Archive
-from ts_handlers.operate.configure.build_report import BuildReport
 from ts_handlers.operate.configure.plan import Options, Plan, make_plan
 
 GIB = 2**30
@@ -221,7 +221,12 @@ def test_what_does_not_fit_is_refused_with_the_numbers(
 def test_for_latency_a_worker_has_threads_where_a_request_gains_from_them(
     cpus: float, latency_ms: float | None, expected: int, threads: int
 ) -> None:
-    decided = plan(archive("a"), cpus=cpus, profile="latency", reports=report("a", latency_ms=latency_ms))
+    decided = plan(
+        archive("a"),
+        cpus=cpus,
+        profile="latency",
+        reports=report("a", latency_ms={} if latency_ms is None else {"1x24": latency_ms}),
+    )
 
     assert workers(decided) == [expected]
     assert decided.workers.threads == threads

@@ -7,9 +7,9 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from ts_handlers.build.report import BuildReport
 from ts_handlers.errors import OperatorError
 from ts_handlers.operate.archives import Archive
-from ts_handlers.operate.configure.build_report import BuildReport
 from ts_handlers.operate.configure.plan import Options, Plan, heap_mb_of, make_plan
 from ts_handlers.operate.configure.shares import MIB, MemoryPlan, memory_of
 from ts_handlers.operate.readiness import PROCESS_START_S
