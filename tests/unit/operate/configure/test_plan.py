@@ -221,12 +221,8 @@ def test_what_does_not_fit_is_refused_with_the_numbers(
 def test_for_latency_a_worker_has_threads_where_a_request_gains_from_them(
     cpus: float, latency_ms: float | None, expected: int, threads: int
 ) -> None:
-    decided = plan(
-        archive("a"),
-        cpus=cpus,
-        profile="latency",
-        reports=report("a", latency_ms={} if latency_ms is None else {"1x24": latency_ms}),
-    )
+    calls = {} if latency_ms is None else {"1x24": latency_ms}
+    decided = plan(archive("a"), cpus=cpus, profile="latency", reports=report("a", latency_ms=calls))
 
     assert workers(decided) == [expected]
     assert decided.workers.threads == threads

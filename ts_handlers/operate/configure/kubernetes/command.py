@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
+from ts_handlers.build.command import KSERVE_STORE
 from ts_handlers.cpu import CpuBudget
 from ts_handlers.errors import OperatorError
 from ts_handlers.operate import properties
@@ -28,7 +29,6 @@ from ts_handlers.operate.metrics_config import METRICS_HEADER, metrics_yaml
 from ts_handlers.operate.traps.finding import Finding
 from ts_handlers.operate.traps.subject import Machine
 
-KSERVE_STORE = "model-store"
 _KSERVE_CONFIG = "config"
 _EVERYWHERE = "0.0.0.0"  # noqa: S104 (of the pod; a network policy decides who comes in)
 _DECIDED = ("disable_token_authorization",)
