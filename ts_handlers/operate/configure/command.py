@@ -6,23 +6,21 @@ import argparse
 import json
 import math
 import os
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from ts_handlers.cpu import CpuBudget, cpu_budget
-from ts_handlers.cpu.topology import Core, read_topology
+from ts_handlers.cpu.topology import read_topology
 from ts_handlers.errors import OperatorError
 from ts_handlers.memory import memory_limit
 from ts_handlers.operate import properties
-from ts_handlers.operate.archives import Archive, read_archives
+from ts_handlers.operate.archives import read_archives
 from ts_handlers.operate.arguments import from_arguments
-from ts_handlers.operate.configure.allocators import Preloads, advice, find_preloads
 from ts_handlers.operate.configure.build_report import read_reports
 from ts_handlers.operate.configure.config_file import CONFIG_NAME, HEADER, METRICS_NAME, Layout, make_entries
 from ts_handlers.operate.configure.kubernetes import command as kubernetes
 from ts_handlers.operate.configure.kubernetes.checks import check_without_pods
-from ts_handlers.operate.configure.launcher import Launch, plan_launch, probe_launcher
+from ts_handlers.operate.configure.launcher import launcher_args
 from ts_handlers.operate.configure.options import add_arguments
 from ts_handlers.operate.configure.outcome import check_ours, own_findings, write_files
 from ts_handlers.operate.configure.plan import Options, Plan, make_plan
@@ -72,21 +70,16 @@ def _configure(args: argparse.Namespace) -> int:
         is_token_required=not args.disable_token_authorization,
     )
     _check_ports(layout, plan)
-    cores = read_topology(budget.affinity)
-    preloads = find_preloads({core.node for core in cores})
-    launch = _launch(plan, budget, cores, preloads) if args.launcher else None
-    preload = "" if args.cpus else advice(preloads, f"ts-handlers serve {args.directory}", is_torch=_is_torch(archives))
+    launcher = launcher_args(plan, budget, read_topology(budget.affinity)) if args.launcher else None
     check_ours(output, HEADER, force=args.force)
     check_ours(layout.metrics_config, METRICS_HEADER, force=args.force)
-    text = properties.render(make_entries(plan, layout, launch=launch, preload=preload), header=HEADER)
+    text = properties.render(make_entries(plan, layout, launcher), header=HEADER)
     metrics_text = metrics_yaml()
     findings = own_findings(output, text, metrics_text, _machine(args, budget, memory_bytes))
     write_files({layout.metrics_config: metrics_text, output: text})
     print(f"budget: {budget.describe() if args.cpus is None else f'{args.cpus:g} CPUs (given)'}")
     print(f"memory: {memory_bytes / MIB:.0f} MiB{'' if args.memory_mb is None else ' (given)'}")
     print_plan(plan)
-    for warning in launch.warnings if launch else ():
-        print(f"warning: {warning}")
     for finding in findings:
         print(finding.describe())
     print(f"wrote {output} and {layout.metrics_config}")
@@ -117,19 +110,6 @@ def _machine(args: argparse.Namespace, budget: CpuBudget, memory_bytes: int) -> 
         count = math.ceil(args.cpus)
         budget = CpuBudget(tuple(range(count)), None if count == args.cpus else args.cpus)
     return Machine(budget, os.cpu_count() or 1, memory_bytes / MIB, python="python")
-
-
-def _launch(plan: Plan, budget: CpuBudget, cores: Sequence[Core], preloads: Preloads) -> Launch:
-    launch = plan_launch(plan, budget, cores, preloads)
-    probe_launcher(launch.args)
-    return launch
-
-
-def _is_torch(archives: Sequence[Archive]) -> bool:
-    """Say whether a model runs on torch itself, as far as the archives say."""
-    handlers = [(archive.settings or {}).get("handler") for archive in archives]
-    runtimes = [handler.get("runtime") for handler in handlers if isinstance(handler, dict)]
-    return any(isinstance(runtime, dict) and runtime.get("backend") == "torch" for runtime in runtimes)
 
 
 def _check_ports(layout: Layout, plan: Plan) -> None:

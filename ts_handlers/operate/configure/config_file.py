@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ts_handlers.operate.configure.bodies import BodyPlan
-from ts_handlers.operate.configure.launcher import Launch
 from ts_handlers.operate.configure.plan import LATENCY_QUEUE_PER_WORKER, MIN_JOB_QUEUE_SIZE, Plan
 from ts_handlers.operate.properties import Entry
 
@@ -53,18 +52,17 @@ class Layout:
     token_expiration_min: int = 60
 
 
-def make_entries(plan: Plan, layout: Layout, *, launch: Launch | None = None, preload: str = "") -> list[Entry]:
+def make_entries(plan: Plan, layout: Layout, launcher: str | None = None) -> list[Entry]:
     """Return every line of config.properties, each with the reason for its value.
 
     Args:
         plan: What was decided for models and frontend.
         layout: Addresses and paths.
-        launch: The launcher's arguments, where it was asked for.
-        preload: What to say about allocators and NUMA nodes.
+        launcher: The CPU launcher's arguments, where it was asked for.
     """
     return [
         *_model_entries(plan, layout),
-        *_launcher_entries(launch, preload),
+        *_launcher_entries(launcher),
         *_frontend_entries(plan),
         *_body_entries(plan.bodies),
         *_reach_entries(layout),
@@ -148,14 +146,23 @@ def _queue_comment(plan: Plan) -> str:
     )
 
 
-def _launcher_entries(launch: Launch | None, preload: str) -> list[Entry]:
-    more = f"\n{preload}" if preload else ""
-    if launch is None:
+def _launcher_entries(launcher: str | None) -> list[Entry]:
+    if launcher is None:
         why = "Handlers limit their threads and pin themselves; the launcher counts cores, not the quota."
-        return [Entry("cpu_launcher_enable", "false", why + more)]
+        return [Entry("cpu_launcher_enable", "false", why)]
     return [
-        Entry("cpu_launcher_enable", "true", launch.comment + more),
-        Entry("cpu_launcher_args", launch.args, "CPUs of all workers; how many each takes; where memory comes from."),
+        Entry(
+            "cpu_launcher_enable",
+            "true",
+            "As asked for with --launcher. It binds each worker to CPUs of its own, with numactl where that works and with\n"
+            "taskset elsewhere; the handlers leave that as it is. TorchServe adds --ninstances and --rank, tries it with the\n"
+            "`python` of PATH, and goes on without it when that fails. Changing the number of workers restarts all of them.",
+        ),
+        Entry(
+            "cpu_launcher_args",
+            launcher,
+            "CPUs of all workers, one of each core where they suffice; how many for each.",
+        ),
     ]
 
 
