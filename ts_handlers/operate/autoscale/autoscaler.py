@@ -17,8 +17,9 @@ from ts_handlers.operate.autoscale.observe import Sample, Window
 from ts_handlers.operate.autoscale.report import Report
 from ts_handlers.operate.autoscale.resize import Resizer
 from ts_handlers.operate.autoscale.settings import Settings
-from ts_handlers.operate.autoscale.torchserve import Counters, ModelStatus, TorchServe, TorchServeError
 from ts_handlers.operate.autoscale.workers import Plan, ScaledModel, WorkerScaler
+from ts_handlers.operate.torchserve.client import ModelStatus, TorchServe, TorchServeError
+from ts_handlers.operate.torchserve.metrics import Counters
 
 _MIB = 2**20
 _SETTLING_S = 0.5

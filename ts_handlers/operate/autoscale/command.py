@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from ts_handlers.operate.autoscale.settings import Settings, read_settings
+from ts_handlers.operate.autoscale.settings import Settings, client_of, read_settings
 from ts_handlers.operate.stop_signals import StopRequested, ignore_stop_signals, stop_on_signals
 from ts_handlers.optional import import_optional
 
@@ -45,7 +45,6 @@ def _scale(settings: Settings, *, is_dry_run: bool) -> None:
     from ts_handlers.operate.autoscale.pod import Pod
     from ts_handlers.operate.autoscale.report import Report, serve_metrics
     from ts_handlers.operate.autoscale.resize import Resizer
-    from ts_handlers.operate.autoscale.torchserve import TorchServe
 
     report = Report()
     resizer = None
@@ -65,7 +64,7 @@ def _scale(settings: Settings, *, is_dry_run: bool) -> None:
             f"; metrics on http://{metrics.host}:{metrics.port}/metrics" if metrics.port is not None else "",
             "; dry run: nothing is changed" if is_dry_run else "",
         )
-        server = TorchServe(settings.torchserve)
+        server = client_of(settings.torchserve)
         Autoscaler(
             settings, server, resizer, report, clock=time.monotonic, sleep=time.sleep, is_dry_run=is_dry_run
         ).run()

@@ -13,7 +13,7 @@ from ts_handlers.operate.autoscale.remove import NotRemovedError, remove_last_wo
 from ts_handlers.operate.autoscale.report import Report
 from ts_handlers.operate.autoscale.resize import Grant
 from ts_handlers.operate.autoscale.settings import ModelSettings, Settings
-from ts_handlers.operate.autoscale.torchserve import ModelStatus, TorchServe, TorchServeError
+from ts_handlers.operate.torchserve.client import ModelStatus, TorchServe, TorchServeError
 
 _STARTUP_SLACK_S = 60.0
 """A worker's process needs so long, beside the startupTimeout of its model, before it is given up."""

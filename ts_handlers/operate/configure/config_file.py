@@ -8,10 +8,8 @@ from pathlib import Path
 
 from ts_handlers.operate.configure.bodies import BodyPlan
 from ts_handlers.operate.configure.plan import LATENCY_QUEUE_PER_WORKER, MIN_JOB_QUEUE_SIZE, Plan
-from ts_handlers.operate.properties import Entry
+from ts_handlers.operate.torchserve.properties import Entry
 
-CONFIG_NAME = "config.properties"
-METRICS_NAME = "metrics.yaml"
 HEADER = "Written by `ts-handlers configure`. Run it again after the models or the CPU limit change."
 NO_URL = "(?!)"
 """A pattern nothing matches. TorchServe takes a plain file name from the model store without asking `allowed_urls`."""
@@ -155,8 +153,9 @@ def _launcher_entries(launcher: str | None) -> list[Entry]:
             "cpu_launcher_enable",
             "true",
             "As asked for with --launcher. It binds each worker to CPUs of its own, with numactl where that works and with\n"
-            "taskset elsewhere; the handlers leave that as it is. TorchServe adds --ninstances and --rank, tries it with the\n"
-            "`python` of PATH, and goes on without it when that fails. Changing the number of workers restarts all of them.",
+            "taskset elsewhere; the handlers leave that as it is. TorchServe adds --ninstances and --rank, tries it with\n"
+            "the `python` of PATH, and goes on without it when that fails.\n"
+            "Changing the number of workers restarts all of them.",
         ),
         Entry(
             "cpu_launcher_args",

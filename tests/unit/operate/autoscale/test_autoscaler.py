@@ -17,7 +17,8 @@ from ts_handlers.operate.autoscale.remove import NotRemovedError
 from ts_handlers.operate.autoscale.report import Report
 from ts_handlers.operate.autoscale.resize import Resizer
 from ts_handlers.operate.autoscale.settings import Settings, parse_settings
-from ts_handlers.operate.autoscale.torchserve import Counters, ModelStatus, TorchServe, TorchServeError, Worker
+from ts_handlers.operate.torchserve.client import ModelStatus, TorchServe, TorchServeError, Worker
+from ts_handlers.operate.torchserve.metrics import Counters
 
 if TYPE_CHECKING:
     from tests.unit.operate.autoscale.conftest import Clock
@@ -49,7 +50,7 @@ class FakeTorchServe(TorchServe):
     scaled: list[tuple[str, int]] = field(default_factory=list)
     said: Mapping[str, Any] = field(default_factory=dict)
 
-    def status(self, model: str) -> ModelStatus:
+    def status(self, model: str, version: str | None = None) -> ModelStatus:
         if self.problem or model not in self.queued:
             raise TorchServeError(self.problem or f"TorchServe has no model {model}")
         count = self.num_workers.setdefault(model, 1)

@@ -10,9 +10,9 @@ import pytest
 from ts_handlers.cpu import CpuBudget
 from ts_handlers.cpu.topology import Core
 from ts_handlers.errors import OperatorError
-from ts_handlers.operate.archives import Archive
 from ts_handlers.operate.configure.launcher import launcher_args
 from ts_handlers.operate.configure.plan import Options, make_plan
+from ts_handlers.operate.torchserve.archives import Archive
 
 
 def smt(num_cores: int) -> tuple[Core, ...]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ts_handlers.build.report import SUFFIX, BuildReport
 from ts_handlers.errors import OperatorError
-from ts_handlers.operate.archives import Archive
+from ts_handlers.operate.torchserve.archives import Archive
 
 
 def read_reports(folder: Path, archives: Iterable[Archive]) -> dict[tuple[str, str], BuildReport]:
