@@ -20,4 +20,4 @@ def test_what_is_no_quantity_is_refused(text: str | None) -> None:
 
 
 def test_cpus_are_written_in_thousandths() -> None:
-    assert [format_cpus(cpus) for cpus in (2.0, 1.5, 0.333333)] == ["2", "1500m", "333m"]
+    assert [format_cpus(cpus) for cpus in (2.0, 1.5, 0.333333, 0.0001)] == ["2", "1500m", "333m", "1m"]

@@ -18,7 +18,7 @@ ANSWERS_IN_HEAP = 32
 
 
 @dataclass(frozen=True, slots=True)
-class BodyPlan:
+class Bodies:
     """How large a request and an answer may be.
 
     Attributes:
@@ -34,7 +34,7 @@ class BodyPlan:
     largest_bytes: int
 
 
-def plan_bodies(archives: Sequence[Archive], heap_mb: int) -> BodyPlan:
+def bodies_of(archives: Sequence[Archive], heap_mb: int) -> Bodies:
     """Decide both.
 
     Args:
@@ -47,7 +47,7 @@ def plan_bodies(archives: Sequence[Archive], heap_mb: int) -> BodyPlan:
     heap = heap_mb * MIB
     sizes = {f"{archive.model_name} {archive.version}": largest_request(archive) for archive in archives}
     model, largest = max(sizes.items(), key=lambda item: item[1])
-    return BodyPlan(
+    return Bodies(
         max_request_bytes=max(DEFAULT_BODY_BYTES, min(largest, heap // REQUESTS_IN_HEAP)),
         max_response_bytes=max(DEFAULT_BODY_BYTES, heap // ANSWERS_IN_HEAP),
         largest_from=model if largest > DEFAULT_BODY_BYTES else None,

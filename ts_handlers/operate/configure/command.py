@@ -17,12 +17,12 @@ from ts_handlers.operate.arguments import from_arguments
 from ts_handlers.operate.build_report import read_reports
 from ts_handlers.operate.configure.config_file import HEADER, Layout, make_entries
 from ts_handlers.operate.configure.kubernetes import command as kubernetes
-from ts_handlers.operate.configure.kubernetes.checks import check_without_pods
+from ts_handlers.operate.configure.kubernetes.checks import check_options
 from ts_handlers.operate.configure.launcher import launcher_args
+from ts_handlers.operate.configure.model import Options
 from ts_handlers.operate.configure.options import add_arguments
-from ts_handlers.operate.configure.outcome import check_ours, own_findings, write_files
-from ts_handlers.operate.configure.plan import Options, Plan, make_plan
-from ts_handlers.operate.configure.summary import count_of, print_plan
+from ts_handlers.operate.configure.outcome import check_ours, count_of, own_findings, print_plan, write_files
+from ts_handlers.operate.configure.plan import Plan, make_plan
 from ts_handlers.operate.memory import MIB
 from ts_handlers.operate.metrics_config import METRICS_HEADER, metrics_yaml
 from ts_handlers.operate.torchserve import properties
@@ -44,10 +44,8 @@ def run(args: argparse.Namespace) -> int:
         raise OperatorError("no folder is given; give the one that holds your .mar files, or --check FILE")
     if args.json:
         raise OperatorError("--json is for --check; leave it out")
-    if args.kubernetes is not None or args.kserve:
-        return kubernetes.run(args)
-    check_without_pods(args)
-    return _configure(args)
+    check_options(args)
+    return kubernetes.run(args) if args.kubernetes is not None or args.kserve else _configure(args)
 
 
 def _configure(args: argparse.Namespace) -> int:
@@ -63,13 +61,7 @@ def _configure(args: argparse.Namespace) -> int:
         memory_bytes=memory_bytes,
         reports=read_reports(directory, archives),
     )
-    layout = from_arguments(
-        Layout,
-        args,
-        model_store=directory,
-        metrics_config=output.parent / METRICS_NAME,
-        is_token_required=not args.disable_token_authorization,
-    )
+    layout = from_arguments(Layout, args, model_store=directory, metrics_config=output.parent / METRICS_NAME)
     _check_ports(layout, plan)
     launcher = launcher_args(plan, budget, read_topology(budget.affinity)) if args.launcher else None
     check_ours(output, HEADER, force=args.force)

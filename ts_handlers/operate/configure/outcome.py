@@ -1,4 +1,4 @@
-"""What `configure` is about to write: read back and checked first, then put in the place of what it wrote before."""
+"""What `configure` is about to write: checked as any file is, put in the place of what it wrote before, and told."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ts_handlers.errors import OperatorError
+from ts_handlers.operate.configure.plan import Plan
 from ts_handlers.operate.replacing import replacing
 from ts_handlers.operate.torchserve import properties
 from ts_handlers.operate.traps.check import find_traps
@@ -60,3 +61,26 @@ def write_files(contents: Mapping[Path, str]) -> None:
     for file, content in contents.items():
         with replacing(file) as part:
             part.write_text(content, encoding=properties.ENCODING)
+
+
+def print_plan(plan: Plan) -> None:
+    """Print workers, queue and frontend, and why there are so many workers."""
+    width = max(len(model.label) for model in plan.models)
+    for model in plan.models:
+        fixed = f"  ({', '.join(model.fixed)}: decided by its model-config.yaml)" if model.fixed else ""
+        workers = count_of(model.min_workers, "worker")
+        print(f"  {model.label:{width}}  {workers}, batches of up to {model.batch_size}{fixed}")
+    over = f" (more than the {plan.cpus:g} CPUs)" if plan.num_workers > max(plan.cpus, 1) and not plan.gpus else ""
+    print(
+        f"  {count_of(plan.num_workers, 'worker')} in all{over}, {count_of(plan.threads, 'thread')} each, one queue of "
+        f"{plan.job_queue_size} for each model"
+    )
+    for line in plan.reason.splitlines():
+        print(f"    {line}")
+    threads = f"{count_of(plan.netty_threads, 'thread')} + {plan.netty_client_threads}"
+    print(f"  frontend: {threads}, heap {plan.memory.heap_mb} MB")
+
+
+def count_of(number: int, noun: str, plural: str | None = None) -> str:
+    """Write a number with its noun: 1 worker, 2 workers."""
+    return f"{number} {noun}" if number == 1 else f"{number} {plural or f'{noun}s'}"

@@ -9,7 +9,7 @@ import pytest
 from tests.unit.operate.configure.written import configured
 from ts_handlers.config import DEFAULT_BODY_BYTES
 from ts_handlers.errors import ConfigError
-from ts_handlers.operate.configure.bodies import plan_bodies
+from ts_handlers.operate.configure.bodies import bodies_of
 from ts_handlers.operate.torchserve.archives import Archive
 
 LARGE_HEAP_MB = 1024
@@ -39,18 +39,18 @@ def archive(task: str | None = None, **limits: Any) -> Archive:
     ],
 )
 def test_requests_are_as_large_as_the_model_takes(task: str, limits: dict[str, Any], least: float, most: float) -> None:
-    assert least <= plan_bodies([archive(), archive(task, **limits)], LARGE_HEAP_MB).max_request_bytes <= most
+    assert least <= bodies_of([archive(), archive(task, **limits)], LARGE_HEAP_MB).max_request_bytes <= most
 
 
 def test_the_heap_holds_eight_requests_and_thirty_two_answers() -> None:
-    bodies = plan_bodies([archive("image-classification", max_image_bytes=10**9)], 256)
+    bodies = bodies_of([archive("image-classification", max_image_bytes=10**9)], 256)
     assert (bodies.max_request_bytes, bodies.max_response_bytes) == (2**28 // 8, 2**28 // 32)
     assert (bodies.largest_from, bodies.largest_bytes > 10**9) == ("m 1.0", True)
 
 
 def test_limits_that_cannot_be_read_are_named() -> None:
     with pytest.raises(ConfigError, match=r"m\.mar: .*handler\.limits\.max_image_bytes"):
-        plan_bodies([archive("image-classification", max_image_bytes="many")], 256)
+        bodies_of([archive("image-classification", max_image_bytes="many")], 256)
 
 
 @pytest.mark.parametrize(

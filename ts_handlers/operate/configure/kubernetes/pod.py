@@ -9,8 +9,10 @@ from dataclasses import dataclass
 
 from ts_handlers.build.report import BuildReport
 from ts_handlers.errors import OperatorError
-from ts_handlers.operate.configure.plan import Options, Plan, heap_mb_of, make_plan
-from ts_handlers.operate.memory import MIB, MemoryPlan, memory_of
+from ts_handlers.operate.configure.model import Options
+from ts_handlers.operate.configure.plan import Plan, make_plan, memory_budget
+from ts_handlers.operate.memory import MIB, memory_of
+from ts_handlers.operate.quantity import format_cpus
 from ts_handlers.operate.torchserve.archives import Archive
 from ts_handlers.operate.torchserve.process.frontend import PROCESS_START_S, STOP_GRACE_S
 
@@ -115,7 +117,7 @@ def _memory_for(
     workers = [model.min_workers for model in plan.models]
     rss_mb = [measured[model.name, model.version] for model in plan.models]
     memory_mb = math.ceil(memory_of(workers, rss_mb) / _MEMORY_STEP_MB) * _MEMORY_STEP_MB
-    while not MemoryPlan(memory_mb, heap_mb_of(memory_mb * MIB)).holds(workers, rss_mb):
+    while not memory_budget(memory_mb * MIB).holds(workers, rss_mb):
         memory_mb += _MEMORY_STEP_MB
     return memory_mb
 
@@ -151,7 +153,7 @@ def pod_of(plan: Plan, archives: Sequence[Archive]) -> Pod:
     response_s = max(model.response_timeout_s for model in plan.models)
     drain_s = SETTLE_S + response_s
     return Pod(
-        cpu=quantity(plan.cpus),
+        cpu=format_cpus(plan.cpus),
         memory_mb=round(plan.memory.limit_mb),
         model_store_mb=model_store_mb,
         scratch_mb=scratch_mb,
@@ -164,11 +166,6 @@ def pod_of(plan: Plan, archives: Sequence[Archive]) -> Pod:
         deadline_s=max(_LEAST_DEADLINE_S, startup_s + 310),
         response_timeout_s=response_s,
     )
-
-
-def quantity(cpus: float) -> str:
-    """Write a number of CPUs as Kubernetes does: 2, 1500m."""
-    return f"{cpus:.0f}" if cpus == int(cpus) else f"{max(1, math.floor(cpus * 1000))}m"
 
 
 def _rounded(size_mb: float) -> int:
