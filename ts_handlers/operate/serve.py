@@ -152,7 +152,9 @@ def _read_config(directory: Path, given: Path | None) -> ServerConfig:
         raise OperatorError(f"there is no {path}; write it with: ts-handlers configure {directory}")
     if not directory.is_dir():
         raise OperatorError(f"there is no folder {directory}; give the folder that holds your .mar files")
-    return read_config(path, model_store=directory)
+    config = read_config(path, model_store=directory)
+    config.check_variables()
+    return config
 
 
 def _serve(

@@ -39,6 +39,15 @@ def test_a_log_configuration_that_is_not_there_is_said(
     assert "no log configuration" in capsys.readouterr().err
 
 
+def test_a_variable_that_is_not_set_is_said(
+    tmp_path: Path, write_config: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_config(f"{MODELS}vmargs=-Xmx$$NOWHERE_SET$$\n")
+
+    assert main(["serve", str(tmp_path)]) == 2
+    assert "NOWHERE_SET is not set, which the value of vmargs needs" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("text", ["-1", "nan", "inf", "1e400", "9" * 400])
 def test_a_grace_that_is_no_number_of_seconds_is_said(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):

@@ -116,6 +116,18 @@ class ServerConfig:
         size = self.number("max_response_size", DEFAULT_BODY_BYTES)
         return size if size > 0 else DEFAULT_BODY_BYTES
 
+    def check_variables(self) -> None:
+        """Check that every variable can be expanded.
+
+        Raises:
+            ConfigError: One is not set, so that TorchServe would not start.
+        """
+        for line in self.lines:
+            for name in unset_variables(line.value, self.environ):
+                raise ConfigError(
+                    f"{self.path}: {name} is not set, which the value of {line.key} needs; set it, or write the value"
+                )
+
     def port(self, key: str, default: int) -> int:
         """Return a port.
 
