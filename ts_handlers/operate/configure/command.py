@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 from dataclasses import asdict
 from pathlib import Path
 
-from ts_handlers.cpu import CpuBudget, cpu_budget
+from ts_handlers.cpu import cpu_budget
 from ts_handlers.cpu.topology import read_topology
 from ts_handlers.errors import OperatorError
 from ts_handlers.memory import memory_limit
@@ -21,7 +20,14 @@ from ts_handlers.operate.configure.kubernetes.checks import check_options
 from ts_handlers.operate.configure.launcher import launcher_args
 from ts_handlers.operate.configure.model import Options
 from ts_handlers.operate.configure.options import add_arguments
-from ts_handlers.operate.configure.outcome import check_ours, count_of, own_findings, print_plan, write_files
+from ts_handlers.operate.configure.outcome import (
+    check_ours,
+    count_of,
+    machine_with,
+    own_findings,
+    print_plan,
+    write_files,
+)
 from ts_handlers.operate.configure.plan import Plan, make_plan
 from ts_handlers.operate.memory import MIB
 from ts_handlers.operate.metrics_config import METRICS_HEADER, metrics_yaml
@@ -32,6 +38,8 @@ from ts_handlers.operate.traps.check import find_traps
 from ts_handlers.operate.traps.subject import Machine, gather
 
 __all__ = ["HELP", "add_arguments", "run"]
+
+_ADDRESSES = ("inference", "management", "metrics", "grpc_inference", "grpc_management")
 
 HELP = "write config.properties and metrics.yaml for every .mar in a folder, or check such a file"
 
@@ -64,11 +72,13 @@ def _configure(args: argparse.Namespace) -> int:
     layout = from_arguments(Layout, args, model_store=directory, metrics_config=output.parent / METRICS_NAME)
     _check_ports(layout, plan)
     launcher = launcher_args(plan, budget, read_topology(budget.affinity)) if args.launcher else None
-    check_ours(output, HEADER, force=args.force)
-    check_ours(layout.metrics_config, METRICS_HEADER, force=args.force)
+    check_ours({output: HEADER, layout.metrics_config: METRICS_HEADER}, force=args.force)
     text = properties.render(make_entries(plan, layout, launcher), header=HEADER)
     metrics_text = metrics_yaml()
-    findings = own_findings(output, text, metrics_text, _machine(args, budget, memory_bytes))
+    machine = Machine(budget, os.cpu_count() or 1, memory_bytes / MIB, python="python")
+    if args.cpus is not None and not args.launcher:
+        machine = machine_with(args.cpus, memory_bytes / MIB)
+    findings = own_findings(output, text, metrics_text, machine)
     write_files({layout.metrics_config: metrics_text, output: text})
     print(f"budget: {budget.describe() if args.cpus is None else f'{args.cpus:g} CPUs (given)'}")
     print(f"memory: {memory_bytes / MIB:.0f} MiB{'' if args.memory_mb is None else ' (given)'}")
@@ -97,22 +107,8 @@ def _check(args: argparse.Namespace) -> int:
     return 1 if problems else 0
 
 
-def _machine(args: argparse.Namespace, budget: CpuBudget, memory_bytes: int) -> Machine:
-    """Return the machine that serves: this one, or what --cpus says of another."""
-    if args.cpus is not None and not args.launcher:
-        count = math.ceil(args.cpus)
-        budget = CpuBudget(tuple(range(count)), None if count == args.cpus else args.cpus)
-    return Machine(budget, os.cpu_count() or 1, memory_bytes / MIB, python="python")
-
-
 def _check_ports(layout: Layout, plan: Plan) -> None:
-    ports = (
-        layout.inference_port,
-        layout.management_port,
-        layout.metrics_port,
-        layout.grpc_inference_port,
-        layout.grpc_management_port,
-    )
+    ports = [getattr(layout, f"{name}_port") for name in _ADDRESSES]
     for port in ports:
         if ports.count(port) > 1:
             raise OperatorError(

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ts_handlers.operate.arguments import host, option, port, whole
 from ts_handlers.operate.configure.bodies import Bodies
 from ts_handlers.operate.configure.plan import LATENCY_QUEUE_PER_WORKER, MIN_JOB_QUEUE_SIZE, Plan
 from ts_handlers.operate.torchserve.properties import Entry
@@ -18,37 +19,26 @@ NO_URL = "(?!)"
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where the server listens and finds its files.
+    """Where the server listens and finds its files; a field that is an option says what it is.
 
     Attributes:
         model_store: Folder of the .mar files, absolute.
         metrics_config: The metrics.yaml, absolute.
-        inference_host: Address of the inference API, HTTP and gRPC.
-        management_host: Address of the management API, HTTP and gRPC.
-        metrics_host: Address of the Prometheus metrics.
-        inference_port: HTTP port of the inference API.
-        management_port: HTTP port of the management API.
-        metrics_port: HTTP port of the Prometheus metrics.
-        grpc_inference_port: gRPC port of the inference API.
-        grpc_management_port: gRPC port of the management API.
-        initial_worker_port: Number of the first worker's socket; the others follow it.
-        disable_token_authorization: Whether clients need no token.
-        token_expiration_min: Minutes a token lives.
     """
 
     model_store: Path
     metrics_config: Path
-    inference_host: str = "127.0.0.1"
-    management_host: str = "127.0.0.1"
-    metrics_host: str = "127.0.0.1"
-    inference_port: int = 8080
-    management_port: int = 8081
-    metrics_port: int = 8082
-    grpc_inference_port: int = 7070
-    grpc_management_port: int = 7071
-    initial_worker_port: int = 9000
-    disable_token_authorization: bool = False
-    token_expiration_min: int = 60
+    inference_host: str = option("127.0.0.1", "address of inference", "ADDRESS", host)
+    inference_port: int = option(8080, "HTTP port of inference", "PORT", port)
+    management_host: str = option("127.0.0.1", "address of management", "ADDRESS", host)
+    management_port: int = option(8081, "HTTP port of management", "PORT", port)
+    metrics_host: str = option("127.0.0.1", "address of Prometheus metrics", "ADDRESS", host)
+    metrics_port: int = option(8082, "HTTP port of Prometheus metrics", "PORT", port)
+    grpc_inference_port: int = option(7070, "gRPC port of inference", "PORT", port)
+    grpc_management_port: int = option(7071, "gRPC port of management", "PORT", port)
+    initial_worker_port: int = option(9000, "number of the first worker's socket, .ts.sock.N", "PORT", port)
+    token_expiration_min: int = option(60, "minutes until a token must be renewed", "MIN", whole(1, 366 * 24 * 60))
+    disable_token_authorization: bool = option(False, "serve clients without a token")
 
 
 def make_entries(plan: Plan, layout: Layout, launcher: str | None = None) -> list[Entry]:

@@ -4,40 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from ts_handlers.build.report import BuildReport
+from ts_handlers.operate.arguments import option, whole
 from ts_handlers.operate.torchserve.archives import Archive
-from ts_handlers.operate.torchserve.models import DEFAULT_TIMEOUT_S
+from ts_handlers.operate.torchserve.models import DEFAULT_TIMEOUT_S, MAX_WORKERS
 
 Profile = Literal["throughput", "latency"]
 
 BATCH_SIZES: Mapping[Profile, int] = {"throughput": 8, "latency": 1}
+MAX_BATCH_SIZE = 4096
 MAX_BATCH_DELAY_MS = 1
 """The smallest delay TorchServe takes: it makes 100 of 0."""
+
+_SIZES = ", ".join(f"{size} for {profile}" for profile, size in BATCH_SIZES.items())
+_A_DAY_S = 24 * 3600
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the operator may ask for.
+    """What the operator may ask for the workers; each field is an option, and says what it is."""
 
-    Attributes:
-        profile: What the machine is to be good at; what is asked for below goes before it.
-        workers: Workers of each model; None to share the budget.
-        batch_size: Requests a worker takes at once, at most; None: the profile's.
-        max_batch_delay_ms: How long a worker waits for its batch to fill.
-        response_timeout_s: After so many seconds without an answer TorchServe kills a worker.
-        startup_timeout_s: How long a worker may take to load its model.
-        gpus: GPUs the workers may use.
-    """
-
-    profile: Profile = "throughput"
-    workers: int | None = None
-    batch_size: int | None = None
-    max_batch_delay_ms: int = MAX_BATCH_DELAY_MS
-    response_timeout_s: int = 120
-    startup_timeout_s: int = 300
-    gpus: int = 0
+    profile: Profile = option(
+        "throughput",
+        "throughput: a worker with one thread on each CPU; latency: fewer with more threads, single requests, short queues",
+        choices=get_args(Profile),
+    )
+    gpus: int = option(0, "GPUs: a worker of each model on each", "N", whole(0, 64))
+    workers: int | None = option(None, "workers of each model (default: share the budget)", "N", whole(1, MAX_WORKERS))
+    batch_size: int | None = option(
+        None, f"requests a worker takes at once, at most (default: {_SIZES})", "N", whole(1, MAX_BATCH_SIZE)
+    )
+    max_batch_delay_ms: int = option(
+        MAX_BATCH_DELAY_MS, "how long a worker waits for its batch to fill", "MS", whole(1, 60_000)
+    )
+    response_timeout_s: int = option(120, "seconds a worker may take for a batch", "S", whole(1, _A_DAY_S))
+    startup_timeout_s: int = option(300, "seconds a worker may take to load its model", "S", whole(1, _A_DAY_S))
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from ts_handlers.cpu import CpuBudget
 from ts_handlers.errors import OperatorError
 from ts_handlers.operate.configure.plan import Plan
 from ts_handlers.operate.replacing import replacing
@@ -36,20 +38,30 @@ def own_findings(output: Path, text: str, metrics_text: str, machine: Machine) -
     return [finding for finding in findings if finding.severity == "warning"]
 
 
-def check_ours(file: Path, header: str, *, force: bool) -> None:
-    """Check that a file may be replaced.
+def check_ours(headers: Mapping[Path, str], *, force: bool) -> None:
+    """Check that files may be replaced.
+
+    Args:
+        headers: The files, and what says that this command wrote them.
+        force: Whether any file may be.
 
     Raises:
-        OperatorError: It is no file, or was not written by this command and `force` is not given.
+        OperatorError: One is no file, or was not written by this command.
     """
-    if file.exists() and not file.is_file():
-        raise OperatorError(f"{file} is no regular file; choose another --output")
-    if force or not file.exists():
-        return
-    if header not in file.read_text(encoding=properties.ENCODING):
-        raise OperatorError(
-            f"{file} was not written by this command; choose another --output, or --force to replace it"
-        )
+    for file, header in headers.items():
+        if file.exists() and not file.is_file():
+            raise OperatorError(f"{file} is no regular file; choose another --output")
+        if file.exists() and not force and header not in file.read_text(encoding=properties.ENCODING):
+            raise OperatorError(
+                f"{file} was not written by this command; choose another --output, or --force to replace it"
+            )
+
+
+def machine_with(cpus: float, memory_mb: float) -> Machine:
+    """Return a machine of so many CPUs, which serves what this one configures."""
+    count = math.ceil(cpus)
+    budget = CpuBudget(tuple(range(count)), None if count == cpus else cpus)
+    return Machine(budget, max(count, os.cpu_count() or 1), memory_mb, python="python")
 
 
 def write_files(contents: Mapping[Path, str]) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from ts_handlers.build.report import BuildReport
 from ts_handlers.errors import OperatorError
 from ts_handlers.operate.configure.bodies import Bodies, bodies_of
-from ts_handlers.operate.configure.model import Model, Options
+from ts_handlers.operate.configure.model import MAX_BATCH_SIZE, Model, Options
 from ts_handlers.operate.configure.workers import count_workers
 from ts_handlers.operate.memory import MIB, MemoryBudget, memory_of
 from ts_handlers.operate.torchserve.archives import Archive
@@ -23,8 +23,7 @@ MIN_HEAP_MB, MAX_HEAP_MB = 256, 1024
 SMALL_JVM_CPUS = 3
 MAX_NETTY_THREADS, MAX_NETTY_CLIENT_THREADS = 8, 4
 MAX_CPUS = 4096.0
-MAX_BATCH_SIZE = 4096
-"""Upper bounds of what makes sense; beyond them a number is a slip of the pen."""
+"""Beyond it a number is a slip of the pen."""
 
 
 @dataclass(frozen=True, slots=True)

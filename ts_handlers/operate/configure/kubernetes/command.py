@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import math
 from pathlib import Path
 
 from ts_handlers.build.command import KSERVE_STORE
-from ts_handlers.cpu import CpuBudget
 from ts_handlers.errors import OperatorError
 from ts_handlers.operate.arguments import from_arguments
 from ts_handlers.operate.build_report import read_reports
@@ -19,17 +17,27 @@ from ts_handlers.operate.configure.kubernetes.patches import Workload
 from ts_handlers.operate.configure.kubernetes.pod import most_workers, plan_pod, pod_of
 from ts_handlers.operate.configure.kubernetes.thresholds import thresholds_of
 from ts_handlers.operate.configure.model import Options
-from ts_handlers.operate.configure.outcome import check_ours, count_of, own_findings, print_plan, write_files
+from ts_handlers.operate.configure.outcome import (
+    check_ours,
+    count_of,
+    machine_with,
+    own_findings,
+    print_plan,
+    write_files,
+)
 from ts_handlers.operate.configure.plan import Plan
 from ts_handlers.operate.metrics_config import METRICS_HEADER, metrics_yaml
 from ts_handlers.operate.torchserve import properties
 from ts_handlers.operate.torchserve.archives import read_archives
 from ts_handlers.operate.torchserve.config import CONFIG_NAME, METRICS_NAME
 from ts_handlers.operate.traps.finding import Finding
-from ts_handlers.operate.traps.subject import Machine
 
 _KSERVE_CONFIG = "config"
 _EVERYWHERE = "0.0.0.0"  # noqa: S104 (of the pod; a network policy decides who comes in)
+_MOUNTS = Path("/models/model-store"), Path("/etc/torchserve")
+_KSERVE_MOUNTS = Path("/mnt/models") / KSERVE_STORE, Path("/mnt/models") / _KSERVE_CONFIG
+"""Where a pod has the archives, and its configuration."""
+
 _DECIDED = ("disable_token_authorization",)
 """Keys whose warnings are known and answered by the manifests."""
 
@@ -41,28 +49,23 @@ def run(args: argparse.Namespace) -> int:
     output: Path | None = args.kubernetes.resolve() if args.kubernetes is not None else None
     workload = _workload(args, options, directory)
     folder = _kserve_config(directory) if output is None or options.kserve else output
-    mounted = Path("/mnt/models") if options.kserve else None
-    config_text = _config_text(
-        workload.plan,
-        mounted / KSERVE_STORE if mounted else Path("/models/model-store"),
-        (mounted / _KSERVE_CONFIG if mounted else Path("/etc/torchserve")) / METRICS_NAME,
-    )
+    store, config = _KSERVE_MOUNTS if options.kserve else _MOUNTS
+    config_text = _config_text(workload.plan, store, config / METRICS_NAME)
     files = {folder / CONFIG_NAME: config_text, folder / METRICS_NAME: metrics_yaml()}
     headers = {folder / CONFIG_NAME: CONFIG_HEADER, folder / METRICS_NAME: METRICS_HEADER}
     if output is not None:
         manifests = overlay.overlay_files(workload, lambda part: source.refer(output, options.kubernetes_base, part))
         headers |= {output / name: overlay.HEADER for name in manifests}
         files |= {output / name: text for name, text in manifests.items()}
-    for file, header in headers.items():
-        check_ours(file, header, force=args.force)
+    check_ours(headers, force=args.force)
     findings = _findings(workload.plan, directory, folder)
-    is_copied = output is not None and options.kubernetes_base is None
-    if output is not None and is_copied:
-        source.check_copy(output, force=args.force)
+    copied = output if options.kubernetes_base is None else None
+    if copied is not None:
+        source.check_copy(copied, force=args.force)
     for place in {file.parent for file in files}:
         _make_folder(place)
-    if output is not None and is_copied:
-        source.copy_manifests(output)
+    if copied is not None:
+        source.copy_manifests(copied)
     write_files(files)
     _print_pod(workload)
     for finding in findings:
@@ -115,11 +118,8 @@ def _config_text(plan: Plan, model_store: Path, metrics_config: Path) -> str:
 
 def _findings(plan: Plan, directory: Path, folder: Path) -> list[Finding]:
     """Check what the pod will read, with this machine's paths: the pod's are not here."""
-    count = math.ceil(plan.cpus)
-    budget = CpuBudget(tuple(range(count)), None if count == plan.cpus else plan.cpus)
-    machine = Machine(budget, count, plan.memory.limit_mb, python="python")
     text = _config_text(plan, directory, folder / METRICS_NAME)
-    found = own_findings(folder / CONFIG_NAME, text, metrics_yaml(), machine)
+    found = own_findings(folder / CONFIG_NAME, text, metrics_yaml(), machine_with(plan.cpus, plan.memory.limit_mb))
     return [finding for finding in found if finding.key not in _DECIDED]
 
 
