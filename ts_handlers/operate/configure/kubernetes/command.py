@@ -25,7 +25,8 @@ from ts_handlers.operate.configure.outcome import (
     print_plan,
     write_files,
 )
-from ts_handlers.operate.configure.plan import Plan
+from ts_handlers.operate.configure.plan import Plan, make_plan
+from ts_handlers.operate.memory import MIB
 from ts_handlers.operate.metrics_config import METRICS_HEADER, metrics_yaml
 from ts_handlers.operate.torchserve import properties
 from ts_handlers.operate.torchserve.archives import read_archives
@@ -83,8 +84,14 @@ def run(args: argparse.Namespace) -> int:
 def _workload(args: argparse.Namespace, options: PodOptions, directory: Path) -> Workload:
     archives, wanted = read_archives(directory), from_arguments(Options, args)
     reports = read_reports(directory, archives)
-    plan = plan_pod(archives, reports, wanted, cpus=args.cpus, max_cpus=options.max_cpus, memory_mb=args.memory_mb)
-    most = most_workers(plan, archives, reports, wanted, options.max_cpus) if options.max_cpus else {}
+
+    def plan_for(cpus: float, memory_mb: int) -> Plan:
+        return make_plan(archives, cpus, wanted, memory_bytes=memory_mb * MIB, reports=reports)
+
+    least_cpus = len(archives) * max(1, wanted.gpus)
+    plan = plan_pod(plan_for, least_cpus, cpus=args.cpus, max_cpus=options.max_cpus, memory_mb=args.memory_mb)
+    pod, max_cpus = pod_of(plan), options.max_cpus
+    most = {} if max_cpus is None else most_workers(plan_for(max_cpus, pod.memory_mb))
     autoscaler = options.autoscaler or ("kpa" if options.kserve else "keda" if plan.gpus or most else "hpa")
     least = 0 if autoscaler == "kpa" else min(2, options.max_replicas)
     min_replicas = least if options.min_replicas is None else options.min_replicas
@@ -92,8 +99,7 @@ def _workload(args: argparse.Namespace, options: PodOptions, directory: Path) ->
         raise OperatorError(
             f"--min-replicas 0 with --autoscaler {autoscaler}: nothing wakes the first pod; give 1 or more"
         )
-    thresholds = thresholds_of(plan, most)
-    return Workload(plan, pod_of(plan, archives), thresholds, options, autoscaler, min_replicas, most)
+    return Workload(plan, pod, thresholds_of(plan, most), options, autoscaler, min_replicas, most)
 
 
 def _kserve_config(directory: Path) -> Path:
