@@ -101,6 +101,12 @@ def test_kserve_has_the_numbers_of_its_config_properties(
     assert not (tmp_path / "out" / "config.properties").exists()
 
 
+def test_kserve_alone_lays_out_what_storage_uri_wants(store: Path, tmp_path: Path) -> None:
+    assert f"copy {tmp_path} to where storageUri points" in configure(store, "--kserve", "--gpus", 1)
+    assert sorted(path.name for path in (tmp_path / "config").iterdir()) == ["config.properties", "metrics.yaml"]
+    assert values_of((tmp_path / "config" / "config.properties").read_text())["number_of_gpu"] == "1"
+
+
 def test_keda_asks_for_each_model_by_the_depth_of_its_queue(
     store: Path, rendered: Callable[[Path], Objects], tmp_path: Path
 ) -> None:

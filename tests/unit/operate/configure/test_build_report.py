@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from ts_handlers.build.report import BuildReport
 from ts_handlers.errors import OperatorError
 from ts_handlers.operate.build_report import read_reports
 from ts_handlers.operate.torchserve.archives import read_archives
@@ -28,6 +29,14 @@ def test_a_report_is_found_by_what_the_manifest_says(write_mar: Callable[..., Pa
     (found,) = read_reports(store, read_archives(store)).items()
     assert found[0] == ("mini", "1.0")
     assert (found[1].weight, found[1].rss_mb, found[1].single_ms) == (3, 310, 3.9)
+
+
+def test_what_a_build_writes_is_what_is_read(tmp_path: Path) -> None:
+    written = BuildReport("mini", "1.0", 2.5, 310.0, {"1x24": 3.9}, {"precision": "int8", "versions": {"onnx": "1"}})
+    written.write(tmp_path / "mini.build.json")
+
+    assert BuildReport.read(tmp_path / "mini.build.json") == written
+    assert json.loads((tmp_path / "mini.build.json").read_text())["precision"] == "int8"
 
 
 def test_what_is_not_in_it_has_a_default(write_mar: Callable[..., Path]) -> None:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
 import tempfile
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from ts_handlers.cli import main
@@ -22,28 +19,26 @@ from ts_handlers.operate.torchserve.process.ports import free_port_options
 
 pytestmark = pytest.mark.e2e
 
-AFFINITY = """
+ECHO = """
 import os
 
 def handle(rows, context):
     if rows is None:
         return None
-    cpus = sorted(os.sched_getaffinity(0))
-    return [{"pid": os.getpid(), "cpus": cpus, "batch": len(rows), "omp": os.environ["OMP_NUM_THREADS"]} for _ in rows]
+    return [{"batch": len(rows), "omp": os.environ["OMP_NUM_THREADS"]} for _ in rows]
 """
 
 
 @pytest.fixture
 def serve(write_mar: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., BackgroundServer]]:
-    """Configure a store with one model and these options; the environment's own `python` is first on PATH."""
-    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    """Configure a store with one model and these options."""
     for name in POOL_ENV:  # what a handler that was loaded in this process may have set
         monkeypatch.delenv(name, raising=False)
     with tempfile.TemporaryDirectory(prefix="ts-") as folder:
         monkeypatch.setenv("TEMP", folder)
 
         def configure(*options: str) -> BackgroundServer:
-            store = write_mar("echo", "1.0", **{"echo_handler.py": AFFINITY}).parent
+            store = write_mar("echo", "1.0", **{"echo_handler.py": ECHO}).parent
             assert main(["configure", str(store), *options, *free_port_options()]) == 0
             return BackgroundServer(store, options=("--stop-grace-s", "0"))
 
@@ -68,26 +63,3 @@ def test_a_server_of_the_latency_profile_is_ready_and_answers(serve: Callable[..
 
     assert [model.workers for model in served_models(server.config)] == [1]
     assert (answer["batch"], answer["omp"]) == (1, str(min(2, int(cpu_budget().cpus))))
-
-
-@pytest.mark.skipif(
-    len(cpu_budget().affinity) < 2 or cpu_budget().cpus < len(cpu_budget().affinity),
-    reason="the launcher is for CPUs of our own, and two of them",
-)
-def test_the_launcher_binds_each_worker_to_what_the_file_says(serve: Callable[..., BackgroundServer]) -> None:
-    server = serve("--launcher", "--workers", "2")
-    each = len(cpu_budget().affinity) // 2
-    with server:
-        children = psutil.Process(server.pid).children(recursive=True)
-        workers = [child for child in children if "model_service_worker" in " ".join(child.cmdline())]
-        masks = {tuple(child.cpu_affinity()) for child in workers if "run_cpu" not in " ".join(child.cmdline())}
-        answer = ask(server)
-
-    text = server.config.path.read_text()
-    listed = text.partition("--core-list ")[2].partition(" ")[0].split(",")
-    cpus = [int(number) for number in listed]
-    wanted = {tuple(cpus[start : start + each]) for start in range(0, len(cpus), each)}
-    assert masks == wanted
-    assert tuple(answer["cpus"]) in wanted
-    _, alive = psutil.wait_procs(children, timeout=10)
-    assert alive == []
