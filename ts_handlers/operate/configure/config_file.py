@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ts_handlers.config import DEFAULT_BODY_BYTES
 from ts_handlers.operate.arguments import host, option, port, whole
-from ts_handlers.operate.configure.bodies import Bodies
 from ts_handlers.operate.configure.plan import LATENCY_QUEUE_PER_WORKER, MIN_JOB_QUEUE_SIZE, Plan
 from ts_handlers.operate.torchserve.properties import Entry
 
@@ -53,7 +53,7 @@ def make_entries(plan: Plan, layout: Layout, launcher: str | None = None) -> lis
         *_model_rows(plan, layout),
         *_launcher_rows(launcher),
         *_frontend_rows(plan),
-        *_body_rows(plan.bodies),
+        *_body_rows(plan),
         *_address_rows(layout),
         *_access_rows(layout),
         *_metrics_rows(layout),
@@ -176,20 +176,21 @@ def _frontend_rows(plan: Plan) -> _Rows:
     )
 
 
-def _body_rows(bodies: Bodies) -> _Rows:
-    if bodies.largest_from is None:
+def _body_rows(plan: Plan) -> _Rows:
+    largest, allowed = plan.largest_model, plan.max_request_bytes
+    if largest.largest_request <= DEFAULT_BODY_BYTES:
         why = "TorchServe's own: the models' limits (handler.limits) allow no larger ones."
-    elif bodies.largest_bytes <= bodies.max_request_bytes:
-        why = f"The largest that the limits of {bodies.largest_from} (handler.limits in its model-config.yaml) allow."
+    elif largest.largest_request <= allowed:
+        why = f"The largest that the limits of {largest.label} (handler.limits in its model-config.yaml) allow."
     else:
         why = (
-            f"The limits of {bodies.largest_from} allow {bodies.largest_bytes};\neight of this size fill the frontend's "
+            f"The limits of {largest.label} allow {largest.largest_request};\neight of this size fill the frontend's "
             "heap, and larger ones are answered 413. More memory gives a larger heap, up to 1024 MB."
         )
-    yield "max_request_size", bodies.max_request_bytes, f"Bytes of a request, at most. {why}"
+    yield "max_request_size", allowed, f"Bytes of a request, at most. {why}"
     yield (
         "max_response_size",
-        bodies.max_response_bytes,
+        plan.max_response_bytes,
         "Bytes of an answer, at most: a 32nd of the heap, for a whole batch is there at once. Handlers of ts_handlers\n"
         "answer 413 instead of a larger one; TorchServe ends a worker that sends it.",
     )

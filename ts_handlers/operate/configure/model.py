@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from ts_handlers.build.report import BuildReport
+from ts_handlers.config import DEFAULT_BODY_BYTES, ROOT, LimitsConfig
 from ts_handlers.operate.arguments import option, whole
 from ts_handlers.operate.torchserve.archives import Archive
 from ts_handlers.operate.torchserve.models import DEFAULT_TIMEOUT_S, MAX_WORKERS
+from ts_handlers.settings import from_mapping
 
 Profile = Literal["throughput", "latency"]
 
@@ -115,6 +117,19 @@ class Model:
     def startup_timeout_s(self) -> int:
         """Seconds a worker may take to load."""
         return self._timeout("startupTimeout", self.options.startup_timeout_s)
+
+    @property
+    def largest_request(self) -> int:
+        """Bytes of the largest request that its own limits allow; of another's handler TorchServe's default.
+
+        Raises:
+            ConfigError: Its limits cannot be read.
+        """
+        handler = (self.archive.settings or {}).get("handler")
+        if not isinstance(handler, Mapping) or not isinstance(handler.get("task"), str):
+            return DEFAULT_BODY_BYTES
+        limits = from_mapping(LimitsConfig, handler.get("limits", {}), f"{self.archive.path}: {ROOT}.limits")
+        return limits.max_body_bytes(is_image=handler["task"].startswith(("image-", "object-")))
 
     def _timeout(self, key: str, asked: int) -> int:
         """Return a timeout: a model-config.yaml without it means TorchServe's own."""

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ts_handlers.build.report import BuildReport
+from ts_handlers.config import DEFAULT_BODY_BYTES
 from ts_handlers.errors import OperatorError
-from ts_handlers.operate.configure.bodies import Bodies, bodies_of
 from ts_handlers.operate.configure.model import MAX_BATCH_SIZE, Model, Options
 from ts_handlers.operate.configure.workers import count_workers
 from ts_handlers.operate.memory import MIB, MemoryBudget, memory_of
@@ -18,6 +18,12 @@ from ts_handlers.operate.torchserve.archives import Archive
 MIN_JOB_QUEUE_SIZE = 100
 LATENCY_QUEUE_PER_WORKER = 8
 """With the latency profile, requests that may wait for each worker: the last of them waits for about eight calls."""
+
+REQUESTS_IN_HEAP = 8
+"""Largest requests that fill the heap: each lies there once as it came and once as it goes to the worker."""
+
+ANSWERS_IN_HEAP = 32
+"""Largest answers that fill it: those of a whole batch come at once, and are copied on their way."""
 
 MIN_HEAP_MB, MAX_HEAP_MB = 256, 1024
 SMALL_JVM_CPUS = 3
@@ -34,7 +40,6 @@ class Plan:
         cpus: The CPU budget.
         options: What the operator asked for.
         memory: What the memory allows.
-        bodies: How large requests and answers may be.
         models: In load order: TorchServe takes the version it loads first as a model's default.
         reason: Why there are so many workers, in sentences; one a line.
     """
@@ -42,7 +47,6 @@ class Plan:
     cpus: float
     options: Options
     memory: MemoryBudget
-    bodies: Bodies
     models: tuple[Model, ...]
     reason: str
 
@@ -85,6 +89,22 @@ class Plan:
         return self.java_cpus <= SMALL_JVM_CPUS
 
     @property
+    def largest_model(self) -> Model:
+        """The model whose limits allow the largest request."""
+        return max(self.models, key=lambda model: model.largest_request)
+
+    @property
+    def max_request_bytes(self) -> int:
+        """Largest request: as the models' limits have it, and as the frontend's heap holds."""
+        in_heap = self.memory.heap_mb * MIB // REQUESTS_IN_HEAP
+        return max(DEFAULT_BODY_BYTES, min(self.largest_model.largest_request, in_heap))
+
+    @property
+    def max_response_bytes(self) -> int:
+        """Largest answer."""
+        return max(DEFAULT_BODY_BYTES, self.memory.heap_mb * MIB // ANSWERS_IN_HEAP)
+
+    @property
     def netty_threads(self) -> int:
         """Threads that read requests and write answers."""
         return max(2, min(self.java_cpus, MAX_NETTY_THREADS))
@@ -113,8 +133,7 @@ def make_plan(
         reports: What the builds measured, by (model name, version).
 
     Raises:
-        OperatorError: The budget is no sensible number, an archive's limits cannot be read, or the workers do not fit into
-            the memory.
+        OperatorError: The budget is no sensible number, or the workers do not fit into the memory.
     """
     if not 0 < cpus <= MAX_CPUS:
         raise OperatorError(f"the CPU budget is {cpus:g}; give a number above 0 and up to {MAX_CPUS:g} with --cpus")
@@ -134,7 +153,6 @@ def make_plan(
         cpus=cpus,
         options=options,
         memory=memory,
-        bodies=bodies_of(archives, memory.heap_mb),
         models=tuple(replace(model, min_workers=count) for model, count in zip(models, counts, strict=True)),
         reason=reason,
     )
