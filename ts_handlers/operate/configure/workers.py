@@ -37,35 +37,32 @@ def count_workers(
         OperatorError: They do not fit into the memory, or are absurdly many.
     """
     free = [model for model in models if model.fixed_workers is None]
-    num_fixed = sum(model.fixed_workers[0] for model in models if model.fixed_workers)
     each = options.workers or options.gpus
+    weights = [1.0 if each else model.report.weight for model in free]
 
     def spread(total: int) -> tuple[int, ...]:
-        shares = iter(share_by_weight(total, [model.report.weight for model in free]) if free else ())
+        shares = iter(share_by_weight(total, weights) if free else ())
         return tuple(model.fixed_workers[0] if model.fixed_workers else next(shares) for model in models)
 
     if each:
-        most = each * len(free)
-        counts = tuple(model.fixed_workers[0] if model.fixed_workers else each for model in models)
+        most = least = each * len(free)
         asked = f"{each} for each model, as asked for with --workers."
         reason = asked if options.workers else "One of each model on each GPU."
     else:
         wanted, reason = _wanted(models, cpus, options)
-        most = max(wanted - num_fixed, len(free))
-        counts = spread(most)
+        least = len(free)
+        most = max(wanted - sum(model.fixed_workers[0] for model in models if model.fixed_workers), least)
+    counts = spread(most)
     if sum(counts) > MAX_WORKERS:
         raise OperatorError(
             f"{sum(counts)} workers ({_list(models, counts)}) are more than {MAX_WORKERS}; ask for fewer with --workers "
             "or --cpus, or in the archive's model-config.yaml"
         )
     rss = [model.report.rss_mb or 0.0 for model in models]
-    fitting = counts
-    if any(rss):
-        fewer = (counts,) if each else (spread(total) for total in range(most, len(free) - 1, -1))
-        found = next((found for found in fewer if memory.holds(found, rss)), None)
-        if found is None:
-            raise _too_large(models, counts if each else spread(len(free)), memory)
-        fitting = found
+    smaller = (spread(total) for total in range(most, least - 1, -1))
+    fitting = next((found for found in smaller if not any(rss) or memory.holds(found, rss)), None)
+    if fitting is None:
+        raise _too_large(models, spread(least), memory)
     if fitting != counts:
         threads = math.floor(cpus / sum(fitting))
         instead = f": each has {threads} threads instead" if threads > 1 else ""
