@@ -127,7 +127,7 @@ class Server:
     def _wait_ready(self) -> None:
         name, logs = self._launch.model.name, self._launch.folder / "logs"
         client = TorchServe(self._launch.management.url)
-        watch = WorkerWatch(client, logs / "model_log.log", logs / "ts_log.log")
+        watch = WorkerWatch(client, logs)
         deadline = time.monotonic() + START_SECONDS
         while not watch.is_ready(self._launch.model):
             if self._child.exit_code is not None:

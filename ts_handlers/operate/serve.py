@@ -9,8 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ts_handlers.config import RESPONSE_ENV
@@ -20,7 +19,7 @@ from ts_handlers.errors import OperatorError
 from ts_handlers.operate.arguments import whole
 from ts_handlers.operate.stop_signals import StopRequested, ignore_stop_signals, stop_on_signals
 from ts_handlers.operate.torchserve.client import KEY_FILE_NAME, RUN_FOLDER, TorchServe
-from ts_handlers.operate.torchserve.config import CONFIG_NAME, ServerConfig, read_config
+from ts_handlers.operate.torchserve.config import CONFIG_NAME, CONFIG_VARIABLE, ServerConfig, read_config
 from ts_handlers.operate.torchserve.models import served_models, worker_numbers
 from ts_handlers.operate.torchserve.process.frontend import LOG_CONFIG, STOP_GRACE_S, Frontend, frontend_command
 from ts_handlers.operate.torchserve.process.idle import wait_idle
@@ -43,24 +42,6 @@ HELP = "run TorchServe in the foreground on a configured folder"
 
 _JAVA_END_S = 5.0
 """Part of that for Java itself, which has nothing left to answer by then."""
-
-
-@dataclass(frozen=True, slots=True)
-class RunFolder:
-    """Where a server runs: TorchServe writes key_file.json and logs/ into its working folder.
-
-    Attributes:
-        path: The folder.
-        logs: Where the logs are; LOG_LOCATION in the environment moves them.
-    """
-
-    path: Path
-    logs: Path
-
-    @property
-    def key_file(self) -> Path:
-        """The tokens of the running server."""
-        return self.path / KEY_FILE_NAME
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -91,22 +72,24 @@ def run(args: argparse.Namespace) -> int:
     java = find_java()
     with (
         claim_run_folder(args.run_dir or directory / RUN_FOLDER) as folder,
-        own_temporary(folder.path, config.vmargs, os.environ.get("TEMP")) as temporary,
+        own_temporary(folder, config.vmargs, os.environ.get("TEMP")) as temporary,
     ):
-        command = frontend_command(java, config, directory, log_config=args.log_config, temporary=temporary)
         sockets_folder = temporary or worker_socket_folder(config.vmargs)
         sockets = [worker_socket(sockets_folder, port) for port in worker_numbers(config)]
         check_free(config, sockets_folder)
         remove_dead_sockets(sockets)
-        folder.key_file.unlink(missing_ok=True)
-        print(f"TorchServe on Java {java.version} ({java.source}); logs in {folder.logs}", flush=True)
-        environ = frontend_environ(config, java.home)
-        if temporary is not None:
-            environ["TMPDIR"] = str(temporary)
+        key_file = folder / KEY_FILE_NAME
+        key_file.unlink(missing_ok=True)
+        _say(f"TorchServe on Java {java.version} ({java.source}); logs in {_logs(folder)}")
+        command = frontend_command(java, config, directory, log_config=args.log_config, temporary=temporary)
+        environ = frontend_environ(config, java.home) | ({"TMPDIR": str(temporary)} if temporary else {})
         try:
-            return _serve(config, folder, command, environ, args.stop_grace_s)
+            with stop_on_signals(), Frontend(command, working_folder=folder, environ=environ) as frontend:
+                return _attend(frontend, config, folder, args.stop_grace_s)
+        except StopRequested:  # a second signal, or one before the frontend was attended
+            return 0
         finally:
-            folder.key_file.unlink(missing_ok=True)
+            key_file.unlink(missing_ok=True)
             remove_dead_sockets(sockets)
 
 
@@ -116,7 +99,7 @@ def frontend_environ(config: ServerConfig, java_home: Path, environ: Mapping[str
     TS_CONFIG_FILE is left out, because TorchServe would read that file instead of the one it is given. Thread pools that
     start when their library is loaded, before a handler can limit them, are limited here, unless the operator did.
     """
-    kept = {name: value for name, value in environ.items() if name != "TS_CONFIG_FILE"}
+    kept = {name: value for name, value in environ.items() if name != CONFIG_VARIABLE}
     num_workers = len(worker_numbers(config))
     share = cpu_share(cpu_budget(), num_workers, threads=threads_from_environ(environ))
     pools = dict.fromkeys(POOL_ENV, str(share.threads))
@@ -125,7 +108,7 @@ def frontend_environ(config: ServerConfig, java_home: Path, environ: Mapping[str
 
 
 @contextmanager
-def claim_run_folder(path: Path) -> Iterator[RunFolder]:
+def claim_run_folder(path: Path) -> Iterator[Path]:
     """Create the run folder and hold it for this server alone.
 
     Raises:
@@ -142,8 +125,7 @@ def claim_run_folder(path: Path) -> Iterator[RunFolder]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise OperatorError(f"another server runs in {path}; stop it, or choose another --run-dir") from error
-        logs = Path(os.environ.get("LOG_LOCATION", "logs"))
-        yield RunFolder(path, path / logs)
+        yield path
 
 
 def _read_config(directory: Path, given: Path | None) -> ServerConfig:
@@ -157,75 +139,49 @@ def _read_config(directory: Path, given: Path | None) -> ServerConfig:
     return config
 
 
-def _serve(
-    config: ServerConfig, folder: RunFolder, command: list[str], environ: Mapping[str, str], stop_grace_s: int
-) -> int:
-    server = TorchServe.of(config, folder.path)
-    watch = WorkerWatch(server, folder.logs / "model_log.log", folder.logs / "ts_log.log")
-    with stop_on_signals():
-        try:
-            with Frontend(command, working_folder=folder.path, environ=environ) as frontend:
-                return _attend(frontend, config, folder, watch, stop_grace_s)
-        except StopRequested:  # it came before the frontend was attended
-            return 0
+def _logs(folder: Path) -> Path:
+    """Return where the logs are: LOG_LOCATION in the environment moves them."""
+    return folder / os.environ.get("LOG_LOCATION", "logs")
 
 
-def _attend(frontend: Frontend, config: ServerConfig, folder: RunFolder, watch: WorkerWatch, stop_grace_s: int) -> int:
-    """Say when the server is ready, then wait until it ends or a signal comes."""
+def _attend(frontend: Frontend, config: ServerConfig, folder: Path, grace_s: int) -> int:
+    """Say when the server is ready, then wait until it ends or a signal comes.
+
+    Raises:
+        StopRequested: A second signal came, and nothing is waited for any more.
+    """
+    watch = WorkerWatch(TorchServe.of(config, folder), _logs(folder))
+    models = served_models(config)
     try:
         _print_addresses(config, folder)
-        seconds = wait_ready(served_models(config), watch, lambda: frontend.poll() is None)
-        _print_ready(config, seconds)
+        seconds = wait_ready(models, watch, lambda: frontend.poll() is None)
+        _say(f"{READY} after {seconds:.1f} s: {', '.join(f'{model.label} x {model.workers}' for model in models)}")
         code = frontend.wait()
     except WorkerFailedError:
-        _stop(frontend, signal.SIGTERM, stop_grace_s)
+        with suppress(StopRequested):
+            frontend.stop(signal.SIGTERM, grace_s)
         raise
     except StopRequested as stop:
         _say(f"stopping ({signal.Signals(stop.number).name}): a second signal ends at once")
-        _drain_and_stop(frontend, watch.longest_batch_delay_ms / 1000, stop_grace_s)
-        return 0
+        end_s = time.monotonic() + grace_s
+        left = wait_idle(frontend.pid, grace_s - _JAVA_END_S, batch_delay_s=watch.longest_batch_delay_ms / 1000)
+        if left:
+            _say(f"not all was answered within {grace_s} s: {left}")
+        frontend.stop(signal.SIGTERM, max(1.0, end_s - time.monotonic()))
+        code = 0
     ignore_stop_signals()
     return code
 
 
-def _drain_and_stop(frontend: Frontend, batch_delay_s: float, grace_s: int) -> None:
-    """Let the workers answer what was accepted, within the time, then end the frontend."""
-    deadline = time.monotonic() + grace_s
-    try:
-        longest_s = max(0.0, grace_s - _JAVA_END_S)
-        left = wait_idle(frontend.pid, longest_s, lambda: frontend.poll() is None, batch_delay_s=batch_delay_s)
-        if left:
-            _say(f"not all was answered within {grace_s} s: {left}")
-    except StopRequested:
-        ignore_stop_signals()
-        frontend.kill()
-        return
-    _stop(frontend, signal.SIGTERM, max(1.0, deadline - time.monotonic()))
-
-
-def _stop(frontend: Frontend, number: int, grace_s: float) -> None:
-    """End the frontend; a second signal kills it at once."""
-    try:
-        frontend.stop(number, grace_s)
-    except StopRequested:
-        ignore_stop_signals()
-        frontend.kill()
-
-
-def _print_addresses(config: ServerConfig, folder: RunFolder) -> None:
+def _print_addresses(config: ServerConfig, folder: Path) -> None:
     _say(f"inference   {config.inference.url}")
     _say(f"management  {config.management.url}")
     if config.metrics is not None:
         _say(f"metrics     {config.metrics.url}/metrics")
     for address in config.grpc:
         _say(f"{address.name:<16}  {address.host}:{address.port}")
-    tokens = f"{folder.key_file} (they expire)" if config.is_token_required else "none: any client is served"
+    tokens = f"{folder / KEY_FILE_NAME} (they expire)" if config.is_token_required else "none: any client is served"
     _say(f"tokens      {tokens}")
-
-
-def _print_ready(config: ServerConfig, seconds: float) -> None:
-    models = ", ".join(f"{model.label} x {model.workers}" for model in served_models(config))
-    _say(f"{READY} after {seconds:.1f} s: {models}")
 
 
 def _say(line: str) -> None:

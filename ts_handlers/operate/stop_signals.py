@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+_MOST_RAISED = 2
+
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -20,10 +22,17 @@ class StopRequested(BaseException):
 
 @contextmanager
 def stop_on_signals() -> Iterator[None]:
-    """Turn signals that mean "end" into an exception; one that is ignored (nohup) stays ignored."""
+    """Turn signals that mean "end" into an exception; one that is ignored (nohup) stays ignored.
+
+    So do all after the second: that one ends waiting, and they would interrupt the cleaning up.
+    """
+    num_raised = 0
 
     def request(number: int, _frame: FrameType | None) -> None:
-        raise StopRequested(number)
+        nonlocal num_raised
+        num_raised += 1
+        if num_raised <= _MOST_RAISED:
+            raise StopRequested(number)
 
     before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
     try:

@@ -14,7 +14,7 @@ from ts_handlers.cpu.features import parse_cpuinfo
 from ts_handlers.errors import OperatorError
 from ts_handlers.memory import memory_limit
 from ts_handlers.operate import doctor
-from ts_handlers.operate.doctor import Facts, Finding, find_problems
+from ts_handlers.operate.doctor import Advice, Facts, find_problems
 from ts_handlers.operate.torchserve.process.java import Java
 
 AMX = "fpu sse2 fma avx2 avx512f avx512_vnni avx512_bf16 avx512_fp16 avx_vnni amx_bf16 amx_tile amx_int8"
@@ -142,7 +142,7 @@ FACTS = Facts(
 )
 
 
-def findings(**changes: Any) -> list[Finding]:
+def findings(**changes: Any) -> list[Advice]:
     return list(find_problems(dataclasses.replace(FACTS, **changes)))
 
 

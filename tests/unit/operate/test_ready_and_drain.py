@@ -46,7 +46,7 @@ def test_both_go_on_when_the_token_has_expired(
     server: FakeTorchServe, config: str, says: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With --token-expiration-min 1 both said "not" of every server that was older than a minute."""
-    monkeypatch.setattr(drain, "is_waiting", lambda *_: True)
+    monkeypatch.setattr(drain, "describe_busy", lambda *_: "")
     server.expire()
     assert says("ready", "--config", config) == (0, "ready: a 1.0\n")
     server.expire()
@@ -69,7 +69,7 @@ def test_what_is_not_drained_is_said(
     server: FakeTorchServe, config: str, says: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arguments = ("drain", "--config", config, "--settle-s", "0", "--timeout-s", "1")
-    monkeypatch.setattr(drain, "is_waiting", lambda *_: False)
+    monkeypatch.setattr(drain, "describe_busy", lambda *_: "1 of 1 workers have not answered yet")
     assert says(*arguments) == (1, "not drained after 1 s: 1 of 1 workers have not answered yet\n")
     server.answers["/models/a/1.0"] = described(queued=3)
     assert says(*arguments) == (1, "not drained after 1 s: a 1.0 has 3 in its queue\n")

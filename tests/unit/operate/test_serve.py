@@ -57,8 +57,7 @@ def test_a_grace_that_is_no_number_of_seconds_is_said(text: str, capsys: pytest.
 
 def test_a_run_folder_is_held_by_one_server(tmp_path: Path) -> None:
     with claim_run_folder(tmp_path / "run") as folder:
-        assert folder.key_file == tmp_path / "run" / "key_file.json"
-        assert folder.logs == tmp_path / "run" / "logs"
+        assert folder == tmp_path / "run"
         with pytest.raises(OperatorError, match="another server runs in"), claim_run_folder(tmp_path / "run"):
             pass
     with claim_run_folder(tmp_path / "run"):

@@ -59,7 +59,7 @@ def worker(folder: Path, what: str) -> Iterator[subprocess.Popen[bytes]]:
 
 def test_a_worker_that_waits_for_its_next_request_is_idle(tmp_path: Path) -> None:
     with worker(tmp_path, "wait") as process:
-        assert [found.pid for found in workers_of(os.getpid())] == [process.pid]
+        assert list(workers_of(os.getpid())) == [process.pid]
         assert wait_idle(os.getpid(), 30) == ""
 
 

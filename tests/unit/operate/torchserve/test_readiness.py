@@ -30,7 +30,7 @@ def api(tmp_path: Path) -> Iterator[FakeTorchServe]:
 @pytest.fixture
 def watch(api: FakeTorchServe, tmp_path: Path) -> WorkerWatch:
     (tmp_path / "model_log.log").write_text("t [WARN ] W-9000-m_1.0-stdout MODEL_LOG - OldError: of an earlier run\n")
-    return WorkerWatch(TorchServe(api.url, api.key_file), tmp_path / "model_log.log", tmp_path / "ts_log.log")
+    return WorkerWatch(TorchServe(api.url, api.key_file), tmp_path)
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
@@ -21,6 +21,28 @@ _IDLE_CPU_S = 0.011
 """CPU time that an idle worker may take between two looks, where the kernel does not say what it waits for: one tick."""
 
 
+def wait_quiet(look: Callable[[], tuple[str, float]], timeout_s: float, poll_s: float = _POLL_S) -> str:
+    """Wait until nothing has gone on for a while; return what was last busy when the time is up, "" for nothing.
+
+    Args:
+        look: Returns what is busy, and for how many seconds nothing may be.
+        timeout_s: Seconds to wait at most.
+        poll_s: Seconds between two looks.
+    """
+    quiet_since, last_busy = time.monotonic(), ""
+    deadline = quiet_since + timeout_s
+    while True:
+        busy, quiet_s = look()
+        now = time.monotonic()
+        if busy:
+            quiet_since, last_busy = now, busy
+        if now - quiet_since >= quiet_s:
+            return ""
+        if now > deadline:
+            return last_busy
+        time.sleep(poll_s)
+
+
 def wait_idle(
     java_pid: int, timeout_s: float, is_running: Callable[[], bool] = lambda: True, *, batch_delay_s: float = 0.0
 ) -> str:
@@ -34,39 +56,41 @@ def wait_idle(
         is_running: Whether the frontend still is.
         batch_delay_s: How long a request may wait within Java for its batch to fill, where no worker knows of it yet.
     """
-    now = time.monotonic()
-    deadline, quiet_since = now + timeout_s, now
     cpu_s: dict[int, float] = {}
-    while is_running():
-        workers = list(workers_of(java_pid))
-        busy = [worker for worker in workers if not is_waiting(worker, cpu_s)]
-        now = time.monotonic()
-        if busy:
-            quiet_since = now
-        if now > deadline or now - quiet_since >= _QUIET_S + batch_delay_s:
-            return f"{len(busy)} of {len(workers)} workers have not answered yet" if busy else ""
-        time.sleep(_POLL_S)
-    return ""
+
+    def look() -> tuple[str, float]:
+        if not is_running():
+            return "", 0.0
+        return describe_busy(workers_of(java_pid), cpu_s), _QUIET_S + batch_delay_s
+
+    return wait_quiet(look, timeout_s)
 
 
-def workers_of(java_pid: int) -> Iterator[psutil.Process]:
+def describe_busy(pids: Iterable[int], cpu_s: dict[int, float]) -> str:
+    """Say how many workers have something to answer; "" for none.
+
+    Args:
+        pids: Their processes; one that has ended has nothing.
+        cpu_s: CPU time of each at the last look, s; updated. It is what tells where the kernel does not.
+    """
+    waiting = [_is_waiting(pid, cpu_s) for pid in pids]
+    return "" if all(waiting) else f"{waiting.count(False)} of {len(waiting)} workers have not answered yet"
+
+
+def workers_of(java_pid: int) -> Iterator[int]:
     """Return the workers that a frontend has started."""
     with suppress(psutil.Error):
         for child in psutil.Process(java_pid).children(recursive=True):
             with suppress(psutil.Error):
                 if any(_WORKER_SCRIPT in word for word in child.cmdline()):
-                    yield child
+                    yield child.pid
 
 
-def is_waiting(worker: psutil.Process, cpu_s: dict[int, float]) -> bool:
-    """Say whether a worker waits for its next request; one that has ended has none.
-
-    Args:
-        worker: Its process.
-        cpu_s: CPU time of each worker at the last look, s; updated. It is what tells where the kernel does not.
-    """
+def _is_waiting(pid: int, cpu_s: dict[int, float]) -> bool:
+    """Say whether a worker waits for its next request."""
     try:
-        waits_on = _descriptor_waited_on(worker.pid)
+        worker = psutil.Process(pid)
+        waits_on = _descriptor_waited_on(pid)
         if waits_on is not None:
             return waits_on in _connections(worker)
         times = worker.cpu_times()
@@ -74,8 +98,8 @@ def is_waiting(worker: psutil.Process, cpu_s: dict[int, float]) -> bool:
         return True
     except psutil.Error:
         return False
-    before, cpu_s[worker.pid] = cpu_s.get(worker.pid, -1.0), times.user + times.system
-    return cpu_s[worker.pid] - before <= _IDLE_CPU_S
+    before, cpu_s[pid] = cpu_s.get(pid, -1.0), times.user + times.system
+    return cpu_s[pid] - before <= _IDLE_CPU_S
 
 
 def _descriptor_waited_on(pid: int) -> int | None:

