@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ts_handlers.build.target import is_here, target_cpu
 from ts_handlers.cpu.features import read_cpuinfo
-from ts_handlers.errors import ConfigError, OperatorError
+from ts_handlers.errors import OperatorError
 from ts_handlers.reading import load_json
 from ts_handlers.settings import from_mapping, shown
 
@@ -54,9 +54,6 @@ class BuildReport:
         rss_mb: Resident memory in MiB of a fresh process after one request; None where it was not measured.
         latency_ms: Milliseconds of a call, by its shape: 1x24 is one sequence of 24 tokens.
         details: What else the file holds.
-
-    Raises:
-        ConfigError: A weight, a memory or a time that is no positive number.
     """
 
     name: str = ""
@@ -65,18 +62,6 @@ class BuildReport:
     rss_mb: float | None = None
     latency_ms: Any = field(default_factory=dict)
     details: Any = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        """Check the numbers."""
-        if not isinstance(self.latency_ms, Mapping):
-            raise ConfigError(f"latency_ms is {shown(self.latency_ms)}; it must be a table")
-        numbers = {"weight": self.weight, "rss_mb": self.rss_mb, "latency_ms of one sequence": self.single_ms}
-        for key, value in numbers.items():
-            is_number = isinstance(value, int | float) and not isinstance(value, bool)
-            if value is not None and not (is_number and value > 0):
-                raise ConfigError(f"{key} is {shown(value)}; it must be a number above 0")
-        if self.weight > MAX_WEIGHT:
-            raise ConfigError(f"weight is {self.weight:g}; it must be {MAX_WEIGHT:,.0f} or less")
 
     @property
     def single_ms(self) -> float | None:
@@ -94,20 +79,37 @@ class BuildReport:
         names = {item.name for item in dataclasses.fields(cls)} - {"details"}
         try:
             content = load_json(file)
-            if not isinstance(content, dict):
-                raise OperatorError(f"{file} is {shown(content)}, not an object; build the model again")
-            known = {key: value for key, value in content.items() if key in names and value is not None}
-            report = from_mapping(cls, known, "its")
         except OSError as error:
             raise OperatorError(f"cannot read {file}: {error.strerror or error}") from error
-        except ConfigError as error:
-            raise OperatorError(f"{file}: {error}; build the model again, or remove the file") from error
         except ValueError as error:
             raise OperatorError(f"{file} is not JSON ({error}); build the model again, or remove the file") from error
-        if not (report.name and report.version):
-            raise OperatorError(f"{file} names no model and version; build the model again, or remove the file")
+        if not isinstance(content, dict):
+            raise OperatorError(f"{file} is {shown(content)}, not an object; build the model again")
+        known = {key: value for key, value in content.items() if key in names and value is not None}
         details = {key: value for key, value in content.items() if key not in names}
-        return dataclasses.replace(report, details=details)
+        report = dataclasses.replace(from_mapping(cls, known, f"{file}:"), details=details)
+        report.check(file)
+        return report
+
+    def check(self, file: Path) -> None:
+        """Check what was read.
+
+        Raises:
+            OperatorError: No model is named, or a weight, a memory or a time is no positive number.
+        """
+        if not (self.name and self.version):
+            raise OperatorError(f"{file} names no model and version; build the model again, or remove the file")
+        if not isinstance(self.latency_ms, Mapping):
+            raise OperatorError(f"{file}: latency_ms is {shown(self.latency_ms)}, not a table; build the model again")
+        numbers = {"weight": self.weight, "rss_mb": self.rss_mb, "latency_ms of one sequence": self.single_ms}
+        for key, value in numbers.items():
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            if value is not None and not (is_number and value > 0):
+                raise OperatorError(
+                    f"{file}: {key} is {shown(value)}; it must be a number above 0: build the model again"
+                )
+        if self.weight > MAX_WEIGHT:
+            raise OperatorError(f"{file}: weight is {self.weight:g}; write a number up to {MAX_WEIGHT:,.0f}")
 
     def write(self, file: Path) -> None:
         """Write it."""

@@ -13,9 +13,8 @@ from ts_handlers.operate.configure.kubernetes.options import PodOptions
 from ts_handlers.operate.configure.plan import MAX_CPUS
 
 _POD = asdict(PodOptions())
-_ADDRESSES = asdict(Layout(Path(), Path()))
-for _decided in ("model_store", "metrics_config", "disable_token_authorization"):
-    del _ADDRESSES[_decided]
+_ANY = ("model_store", "metrics_config", "disable_token_authorization")
+_ADDRESSES = {name: value for name, value in asdict(Layout(Path(), Path())).items() if name not in _ANY}
 
 
 def check_options(args: argparse.Namespace) -> None:
