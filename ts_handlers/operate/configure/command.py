@@ -16,7 +16,7 @@ from ts_handlers.operate.arguments import from_arguments
 from ts_handlers.operate.build_report import read_reports
 from ts_handlers.operate.configure.config_file import HEADER, Layout, make_entries
 from ts_handlers.operate.configure.kubernetes import command as kubernetes
-from ts_handlers.operate.configure.kubernetes.checks import check_options
+from ts_handlers.operate.configure.kubernetes.options import check_options
 from ts_handlers.operate.configure.launcher import launcher_args
 from ts_handlers.operate.configure.model import Options
 from ts_handlers.operate.configure.options import add_arguments
