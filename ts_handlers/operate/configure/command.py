@@ -14,6 +14,8 @@ from ts_handlers.errors import OperatorError
 from ts_handlers.memory import memory_limit
 from ts_handlers.operate.arguments import from_arguments
 from ts_handlers.operate.build_report import read_reports
+from ts_handlers.operate.check.check import find_all
+from ts_handlers.operate.check.server import Machine, Place, gather
 from ts_handlers.operate.configure.config_file import HEADER, Layout, make_entries
 from ts_handlers.operate.configure.kubernetes import command as kubernetes
 from ts_handlers.operate.configure.kubernetes.options import check_options
@@ -34,8 +36,6 @@ from ts_handlers.operate.metrics_config import METRICS_HEADER, metrics_yaml
 from ts_handlers.operate.torchserve import properties
 from ts_handlers.operate.torchserve.archives import read_archives
 from ts_handlers.operate.torchserve.config import CONFIG_NAME, METRICS_NAME
-from ts_handlers.operate.traps.check import find_traps
-from ts_handlers.operate.traps.subject import Machine, gather
 
 __all__ = ["HELP", "add_arguments", "run"]
 
@@ -50,8 +50,9 @@ def run(args: argparse.Namespace) -> int:
         return _check(args)
     if args.directory is None:
         raise OperatorError("no folder is given; give the one that holds your .mar files, or --check FILE")
-    if args.json:
-        raise OperatorError("--json is for --check; leave it out")
+    for option in ("json", "root", "model_store"):
+        if getattr(args, option):
+            raise OperatorError(f"--{option.replace('_', '-')} is for --check; leave it out")
     check_options(args)
     return kubernetes.run(args) if args.kubernetes is not None or args.kserve else _configure(args)
 
@@ -92,8 +93,15 @@ def _configure(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace) -> int:
     if args.directory is not None:
-        raise OperatorError(f"--check reads the model store's folder from the file; leave {args.directory} out")
-    findings = find_traps(gather(args.check))
+        raise OperatorError(
+            f"--check reads the model store's folder from the file; leave {args.directory} out, or give it as "
+            "--model-store"
+        )
+    for folder in (args.root, args.model_store):
+        if folder is not None and not folder.is_dir():
+            raise OperatorError(f"there is no folder {folder}; give one that has the server's files")
+    place = Place(root=args.root, model_store=args.model_store, is_here=args.root is None)
+    findings = find_all(gather(args.check, place=place))
     problems = sum(finding.severity == "problem" for finding in findings)
     if args.json:
         print(json.dumps({"file": str(args.check), "findings": [asdict(finding) for finding in findings]}, indent=2))

@@ -42,6 +42,18 @@ def _add_check_arguments(group: argparse._ArgumentGroup) -> None:
         help="say what TorchServe would make of any config.properties: exit code 1 for problems, 2 if it cannot be read",
     )
     group.add_argument("--json", action="store_true", help="with --check: print the findings as JSON")
+    group.add_argument(
+        "--root",
+        metavar="DIR",
+        type=Path,
+        help="with --check: the folder that is / where the server runs, as an unpacked image (default: it runs here)",
+    )
+    group.add_argument(
+        "--model-store",
+        metavar="DIR",
+        type=Path,
+        help="with --check: the folder that is the model store where the server runs (default: what the file names)",
+    )
 
 
 def _add_machine_arguments(group: argparse._ArgumentGroup) -> None:

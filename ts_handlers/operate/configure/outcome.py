@@ -9,12 +9,12 @@ from pathlib import Path
 
 from ts_handlers.cpu import CpuBudget
 from ts_handlers.errors import OperatorError
+from ts_handlers.operate.check.check import find_all
+from ts_handlers.operate.check.finding import Finding
+from ts_handlers.operate.check.server import Machine, Place, gather
 from ts_handlers.operate.configure.plan import Plan
 from ts_handlers.operate.replacing import replacing
 from ts_handlers.operate.torchserve import properties
-from ts_handlers.operate.traps.check import find_traps
-from ts_handlers.operate.traps.finding import Finding
-from ts_handlers.operate.traps.subject import Machine, gather_text
 
 
 def own_findings(output: Path, text: str, metrics_text: str, machine: Machine) -> list[Finding]:
@@ -24,11 +24,11 @@ def own_findings(output: Path, text: str, metrics_text: str, machine: Machine) -
         OperatorError: It has a problem: of an archive, or else a bug of this command.
     """
     environ = {name: value for name, value in os.environ.items() if name != "TS_CONFIG_FILE"}  # serve leaves it out
-    subject = gather_text(output, text, environ, machine, metrics_text=metrics_text)
-    findings = find_traps(subject)
+    server = gather(output, environ, machine, Place(is_here=False), text=text, metrics_text=metrics_text)
+    findings = find_all(server)
     problems = [finding for finding in findings if finding.severity == "problem"]
     for problem in problems:
-        if problem.key in subject.store.archives:
+        if problem.key in server.store.archives:
             raise OperatorError(f"{problem.key}: {problem.seen}: {problem.why}; {problem.remedy}")
     if problems:
         raise OperatorError(

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from ts_handlers.errors import ConfigError
+from ts_handlers.operate.torchserve import gson
 from ts_handlers.operate.torchserve.address import LARGEST_PORT
 from ts_handlers.operate.torchserve.archives import MAX_JAVA_INT, Archive
 from ts_handlers.operate.torchserve.config import ServerConfig, java_int
-from ts_handlers.reading import parse_json
 
 DEFAULT_BATCH_SIZE = 1
 DEFAULT_MAX_BATCH_DELAY_MS = 100
@@ -75,17 +75,17 @@ def read_models(text: str) -> dict[str, dict[str, Mapping[str, Any]]]:
     Raises:
         ValueError: It is no JSON object of objects of objects.
     """
-    models = parse_json(text, any_number=True)  # of what TorchServe makes of them, findings tell
-    if not _is_table(models) or not all(map(_is_table, models.values())):
-        raise ValueError("an object of versions is expected for each name")
-    for name, versions in models.items():
-        if not all(isinstance(entry, dict) for entry in versions.values()):
-            raise ValueError(f"{name} has a version that is no object")
+    models = gson.parse(text, unique=range(2))
+    if models is None:
+        raise ValueError("it is empty")
+    if models == []:
+        return {}  # as Gson takes it
+    versions = list(models.values()) if isinstance(models, dict) else []
+    entries = [entry for table in versions if isinstance(table, dict) for entry in table.values()]
+    for value in (models, *versions, *entries):
+        if not isinstance(value, dict):
+            raise ValueError(f"{value!r:.40} should be an object")  # noqa: TRY004 (of a file)
     return models  # type: ignore[no-any-return]  # it was checked above
-
-
-def _is_table(value: object) -> bool:
-    return isinstance(value, dict)
 
 
 MAX_ENTRIES = 1000
@@ -96,7 +96,7 @@ def load_entries(config: ServerConfig) -> list[tuple[str | None, str]]:
     """Return (name, file) of each of the first entries of load_models; the name is None where the archive's own holds."""
     text = config.values.get("load_models", "")
     if text.upper() == "ALL":
-        return [(None, file) for file in (*config.store.archives, *config.store.broken) if file.endswith(".mar")]
+        return [(None, file) for file in (*config.store.archives, *config.store.broken)]
     pairs = [entry.split("=", 1) for entry in text.split(",", MAX_ENTRIES)[:MAX_ENTRIES] if entry]
     return [(None, pair[0]) if len(pair) == 1 else (pair[0], pair[1]) for pair in pairs]
 
@@ -193,6 +193,8 @@ def _startup_timeout_s(config: ServerConfig, archive: Archive | None, entry: Map
 
 def default_workers(config: ServerConfig) -> int:
     """Return the workers TorchServe starts where nothing says how many: one a GPU, else one a CPU it sees."""
+    if config.is_true("debug"):
+        return 1
     return config.number("default_workers_per_model", 0) or config.number("number_of_gpu", 0) or java_cpus(config)
 
 
@@ -207,11 +209,7 @@ def java_cpus(config: ServerConfig) -> int:
 
 def positive(entry: Mapping[str, Any], key: str) -> int | None:
     """Read a number of models= as TorchServe does: zero and below count as not there."""
-    value = entry.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
     try:
-        number = int(value)
-    except (ValueError, OverflowError):
+        return max(0, gson.as_int(entry.get(key, 0))) or None
+    except ValueError:
         return None
-    return number if number > 0 else None

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ts_handlers.errors import OperatorError
-from ts_handlers.operate.torchserve.archives import Archive, read_archive, read_archives
+from ts_handlers.operate.torchserve.archives import Archive, read_archive, read_archives, read_store
 
 
 def test_an_archive_says_who_it_is_and_what_it_asks_for(write_mar: Callable[..., Path]) -> None:
@@ -92,7 +92,7 @@ def test_a_damaged_archive_is_refused(write_mar: Callable[..., Path]) -> None:
 
 def test_an_unreadable_archive_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.mar"
-    path.mkdir()
+    path.symlink_to(path)
 
     with pytest.raises(OperatorError, match="cannot be read"):
         read_archive(path)
@@ -111,9 +111,7 @@ def test_a_name_torchserve_cannot_load_is_refused(tmp_path: Path, name: str) -> 
         ("{", "is not JSON"),
         ("[]", 'no "model" entry'),
         ('{"model": 3}', 'no "model" entry'),
-        ('{"model": {"modelVersion": "1.0"}}', "modelName is None"),
         ('{"model": {"modelName": "a/b", "modelVersion": "1.0"}}', "modelName is 'a/b'"),
-        ('{"model": {"modelName": "a"}}', "modelVersion is None"),
         (
             '{"model": {"modelName": "a", "modelVersion": "1", "configFile": "c.yaml"}}',
             "names 'c.yaml', which is not in it",
@@ -132,8 +130,23 @@ def test_a_manifest_that_cannot_be_used_is_refused(tmp_path: Path, manifest: str
 
 
 @pytest.mark.parametrize(
-    ("config", "message"), [("", "None, not a mapping"), ("- 1", "not a mapping"), ("a: [", "not YAML")]
+    ("config", "message"),
+    [("", "empty, not a mapping"), ("- 1", "not a mapping"), ("a: [", "not YAML"), ("on: 1", "the key True")],
 )
 def test_a_yaml_torchserve_would_fail_on_is_refused(write_mar: Callable[..., Path], config: str, message: str) -> None:
     with pytest.raises(OperatorError, match=message):
         read_archive(write_mar(config=config))
+
+
+def test_names_that_a_manifest_leaves_out_are_torchserves_own(tmp_path: Path) -> None:
+    folder = tmp_path / "my model"
+    (folder / "MAR-INF").mkdir(parents=True)
+    (folder / "MAR-INF" / "MANIFEST.json").write_text('{"model": {"modelVersion": 2.0}}')
+    (folder / "h.py").touch()
+    (tmp_path / "x.mar").write_bytes(b"no zip")
+    (tmp_path / "y.tar.gz").touch()
+    store = read_store(tmp_path)
+
+    assert [(one.model_name, one.version) for one in store.archives.values()] == [("my_model", "2.0")]
+    assert set(store.broken) == {"x.mar"}
+    assert store.others == ("y.tar.gz",)

@@ -9,6 +9,7 @@ from ts_handlers.build.command import KSERVE_STORE
 from ts_handlers.errors import OperatorError
 from ts_handlers.operate.arguments import from_arguments
 from ts_handlers.operate.build_report import read_reports
+from ts_handlers.operate.check.finding import Finding
 from ts_handlers.operate.configure.config_file import HEADER as CONFIG_HEADER
 from ts_handlers.operate.configure.config_file import Layout, make_entries
 from ts_handlers.operate.configure.kubernetes import overlay, source
@@ -31,7 +32,6 @@ from ts_handlers.operate.metrics_config import METRICS_HEADER, metrics_yaml
 from ts_handlers.operate.torchserve import properties
 from ts_handlers.operate.torchserve.archives import read_archives
 from ts_handlers.operate.torchserve.config import CONFIG_NAME, METRICS_NAME
-from ts_handlers.operate.traps.finding import Finding
 
 _KSERVE_CONFIG = "config"
 _EVERYWHERE = "0.0.0.0"  # noqa: S104 (of the pod; a network policy decides who comes in)

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ts_handlers.cpu import CpuBudget
+from ts_handlers.operate.check.check import find_all
+from ts_handlers.operate.check.finding import Finding
+from ts_handlers.operate.check.server import HERE, Machine, Place, gather
 from ts_handlers.operate.torchserve import properties
-from ts_handlers.operate.traps.check import find_traps
-from ts_handlers.operate.traps.finding import Finding
-from ts_handlers.operate.traps.subject import Machine, gather_text
 
 YAML = "responseTimeout: 120\nstartupTimeout: 300\nhandler:\n  task: text-classification\n"
 MACHINE = Machine(CpuBudget((0, 1)), num_node_cpus=2, memory_mb=8192, python="python")
@@ -26,21 +26,25 @@ class Site:
     Attributes:
         store: The folder.
         values: The properties configure wrote; None for a value removes the line.
+        head: What stands before them.
         tail: More lines, as they are.
         environ: The environment.
         machine: The machine that serves.
+        place: Where the server's files are.
     """
 
     store: Path
     values: dict[str, str | None]
+    head: str = ""
     tail: str = ""
     environ: dict[str, str] = field(default_factory=dict)
     machine: Machine = MACHINE
+    place: Place = HERE
 
     def findings(self) -> list[Finding]:
         lines = [properties.Entry(key, value) for key, value in self.values.items() if value is not None]
-        text = properties.render(lines) + self.tail
-        return find_traps(gather_text(self.store / "config.properties", text, self.environ, self.machine))
+        text = self.head + properties.render(lines) + self.tail
+        return find_all(gather(self.store / "config.properties", self.environ, self.machine, self.place, text=text))
 
     def models(self, **changes: Any) -> None:
         """Change the entry of the one model; ... removes a key."""

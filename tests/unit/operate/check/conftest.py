@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.operate.traps.sites import YAML, Site
+from tests.unit.operate.check.sites import YAML, Site
 from ts_handlers.cli import main
 from ts_handlers.operate.torchserve import properties
 

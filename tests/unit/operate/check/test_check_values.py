@@ -1,0 +1,310 @@
+"""Each of TorchServe's traps once: a sound file, one thing changed, and what the check says of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import trustme
+
+from tests.unit.operate.check.sites import IN_POD, LAUNCHER, MACHINE, YAML, Site, expect
+from ts_handlers.cpu import CpuBudget
+from ts_handlers.operate.check.server import Machine, Place
+
+ARGS = "cpu_launcher_args"
+
+
+@pytest.mark.parametrize(
+    ("changes", "severity", "key", "words"),
+    [
+        ({"job_queue_sise": "5"}, "problem", "job_queue_sise", "write job_queue_size"),
+        ({"Inference_Address": "http://0.0.0.0:1"}, "problem", "Inference_Address", "write inference_address"),
+        ({"TS_NUMBER_OF_GPU": "1"}, "problem", "TS_NUMBER_OF_GPU", "write number_of_gpu"),
+        ({"colour": "blue"}, "warning", "colour", "it is ignored"),
+        ({"job_queue_size": "100 # enough"}, "problem", "job_queue_size", "write 100 and nothing behind it"),
+        ({"job_queue_size": "many"}, "problem", "job_queue_size", "no whole number"),
+        ({"job_queue_size": "3000000000"}, "problem", "job_queue_size", "no whole number"),
+        ({"job_queue_size": "0"}, "problem", "job_queue_size", "ends when it loads a model"),
+        ({"grpc_inference_max_connection_age_ms": "1h"}, "problem", "grpc_inference_max_connection_age_ms", "no whole"),
+        ({"enable_model_api": "yes"}, "problem", "enable_model_api", "counts as false"),
+        ({"enable_metrics_api": "true "}, "problem", "enable_metrics_api", "nothing behind it"),
+        ({"token_expiration_min": "never"}, "problem", "token_expiration_min", "above 0"),
+        ({"token_expiration_min": "-1"}, "problem", "token_expiration_min", "above 0"),
+        ({"blacklist_env_vars": "("}, "problem", "blacklist_env_vars", "no regular expression"),
+        ({"metrics_mode": "prom"}, "problem", "metrics_mode", "goes on with log"),
+        ({"min_workers": "4"}, "warning", "min_workers", "set minWorkers for each model, in models="),
+        ({"metrics_config": "$$FILE$$"}, "problem", "metrics_config", "FILE is not set"),
+        ({"max_response_size": "-1"}, "problem", "max_response_size", "no answer is taken"),
+        ({"blacklist_env_vars": ".*PATH"}, "warning", "blacklist_env_vars", "keeps PATH, LD_LIBRARY_PATH"),
+        ({"vmargs": "-XX:ActiveProcessorCount=2"}, "warning", "vmargs", "without -Xmx"),
+        ({"vmargs": "-Xmx7g"}, "warning", "vmargs", "more than half of 8192"),
+        ({"prefer_direct_buffer": "true"}, "warning", "prefer_direct_buffer", "outside the heap"),
+        ({"max_request_size": "6"}, "warning", "max_request_size", "it is in bytes"),
+        ({"max_request_size": "1073741824"}, "warning", "max_request_size", "fill the heap"),
+        ({"number_of_gpu": None}, "hint", "number_of_gpu", "every GPU"),
+        ({"ipex_enable": "true"}, "hint", "ipex_enable", "stock base handler"),
+        ({"number_of_netty_threads": None}, "hint", "number_of_netty_threads", "which are 2 here"),
+        ({"model_store": None}, "warning", "model_store", "--model-store"),
+        ({"model_store": "."}, "warning", "model_store", "counts from the folder"),
+        ({"model_store": "/nowhere/at/all"}, "problem", "model_store", "there is no folder /nowhere/at/all"),
+        ({"inference_address": "127.0.0.1:8080"}, "problem", "inference_address", "it is no address"),
+        ({"inference_address": "http://127.0.0.1:65535"}, "problem", "inference_address", "1 to 65534"),
+        ({"metrics_address": "http://0.0.0.0:8080"}, "problem", "metrics_address", "as inference_address"),
+        (
+            {"management_address": "http://127.0.0.1:8080"},
+            "warning",
+            "management_address",
+            "reaches the management API",
+        ),
+        ({"grpc_management_port": "7070"}, "problem", "grpc_management_port", "as grpc_inference_port"),
+        ({"initial_worker_port": "65535"}, "problem", "initial_worker_port", "choose a smaller one"),
+        ({"initial_worker_port": "8079", "use_native_io": "false"}, "problem", "initial_worker_port", "TCP ports"),
+        (
+            {"management_address": "http://0.0.0.0:8081"},
+            "warning",
+            "management_address",
+            "a token is all that protects",
+        ),
+        ({"grpc_management_address": "10.0.0.1"}, "warning", "grpc_management_address", "whoever reaches it"),
+        ({"disable_token_authorization": "true"}, "hint", "disable_token_authorization", "of this machine"),
+        ({"allowed_urls": None}, "warning", "allowed_urls", "from anywhere"),
+        ({"allowed_urls": None, "enable_model_api": "true"}, "problem", "allowed_urls", "lets clients register them"),
+        ({"install_py_dep_per_model": "true"}, "warning", "install_py_dep_per_model", "runs pip"),
+        ({"cors_allowed_origin": "*"}, "hint", "cors_allowed_origin", "any web page"),
+        ({"inference_address": "https://127.0.0.1:8080"}, "warning", "private_key_file", "signs a certificate itself"),
+        ({"enable_grpc_ssl": "true"}, "problem", "enable_grpc_ssl", "does not start without them"),
+        ({"load_models": None}, "warning", "load_models", "unless torchserve --models names them, none is loaded"),
+        ({"load_models": "mini-1.0.mar, x.mar"}, "problem", "load_models", "blanks belong to the file's name"),
+        ({"load_models": "mini-1.0.mar,x.mar"}, "problem", "load_models", "it is not in"),
+        ({"load_models": "mini-1.0.mar,http://x/y.mar"}, "hint", "load_models", "was not checked"),
+        ({"load_models": "mini-1.0.mar,mini-1.0.mar"}, "problem", "load_models", "only the first one is loaded"),
+        ({"load_models": "renamed=mini-1.0.mar"}, "problem", "models", "there are: renamed 1.0"),
+        ({"models": "{"}, "problem", "models", "TorchServe does not start"),
+        ({"models": '{"mini": {"1.0": 3}}'}, "problem", "models", "TorchServe does not start"),
+        ({"models": '{"mini": 3}'}, "problem", "models", "TorchServe does not start"),
+        ({"models": '{"mini": {"1": {}}}'}, "problem", "models", "write mini 1.0"),
+        ({"models": '{"other": {"9": {}}}'}, "problem", "models", "there are: mini 1.0"),
+        (
+            {"default_workers_per_model": None, "enable_model_api": "true"},
+            "hint",
+            "default_workers_per_model",
+            "registered later",
+        ),
+        ({"job_queue_size": "4"}, "warning", "job_queue_size", "a batch can never fill"),
+        ({"service_envelope": "kservev2"}, "problem", "service_envelope", "first request of a batch only"),
+        ({"service_envelope": "json"}, "warning", "service_envelope", "before the handler sees them"),
+        ({"metrics_mode": "log"}, "warning", "metrics_mode", "metrics go to the logs only"),
+        ({"metrics_mode": None}, "warning", "metrics_mode", "metrics go to the logs only"),
+        ({"metrics_config": None}, "warning", "metrics_config", "they are dropped"),
+        ({"metrics_config": "metrics.yaml"}, "warning", "metrics_config", "counts from the folder"),
+        ({"metrics_config": "/nowhere/metrics.yaml"}, "problem", "metrics_config", "no worker starts"),
+        ({"default_startup_timeout": "0"}, "problem", "default_startup_timeout", "no model is ever ready"),
+        ({"number_of_netty_threads": "-1"}, "problem", "number_of_netty_threads", "does not start"),
+        ({"service_envelope": "kfserving"}, "problem", "service_envelope", "has body, json, kserve, kservev2"),
+        ({"service_envelope": "KServe"}, "problem", "service_envelope", "no worker loads its model"),
+        ({"decode_input_request": "True"}, "problem", "decode_input_request", "letter by letter"),
+        ({"ipex_enable": "TRUE"}, "problem", "ipex_enable", "letter by letter"),
+        ({"python": "/opt/python"}, "warning", "python", "whatever this says"),
+        ({"model_server_home": "/opt"}, "hint", "model_server_home", "whatever this says"),
+        ({"workflow_store": "/nowhere"}, "problem", "workflow_store", "no workflow is found"),
+        ({"metrics_address": "http://no-such-host.invalid:8082"}, "problem", "metrics_address", "cannot bind it"),
+        ({"grpc_inference_address": "203.0.113.7"}, "problem", "grpc_inference_address", "cannot bind it"),
+        ({"inference_address": "https://127.0.0.1:8080", "keystore": "/gone"}, "problem", "keystore", "not start"),
+    ],
+)
+def test_a_value(site: Site, changes: Mapping[str, str | None], severity: str, key: str, words: str) -> None:
+    site.values.update(changes)
+    expect(site, severity, key, words)
+
+
+@pytest.mark.parametrize(
+    ("environ", "changes", "severity", "key", "words"),
+    [
+        ({"TS_CONFIG_FILE": "/x"}, {}, "warning", "TS_CONFIG_FILE", "not this one"),
+        ({"OMP_NUM_THREADS": "8"}, {}, "warning", "OMP_NUM_THREADS", "are more than 2 CPUs; unset it"),
+        (
+            {"TS_JOB_QUEUE_SIZE": "1"},
+            {"enable_envvars_config": "true"},
+            "warning",
+            "enable_envvars_config",
+            "TS_JOB_QUEUE_SIZE in the environment",
+        ),
+        ({"TS_JOB_QUEUE_SIZE": "1"}, {"enable_envvars_config": "true"}, "warning", "job_queue_size", "never fill"),
+        (
+            {"TS_ALLOWED_URLS": ".*"},
+            {"enable_envvars_config": "true", "use_env_allowed_urls": "true"},
+            "warning",
+            "allowed_urls",
+            "from anywhere",
+        ),
+    ],
+)
+def test_the_environment(
+    site: Site, environ: dict[str, str], changes: dict[str, str], severity: str, key: str, words: str
+) -> None:
+    site.environ = environ
+    site.values.update(changes)
+    expect(site, severity, key, words)
+
+
+@pytest.mark.parametrize(
+    ("machine", "changes", "severity", "key", "words"),
+    [
+        (IN_POD, {"vmargs": "-Xmx512m"}, "warning", "vmargs", "count the node's 64 CPUs instead of 2"),
+        (replace(MACHINE, budget=CpuBudget((0,))), {}, "warning", "models", "2 workers: there are 1 CPUs"),
+        (replace(MACHINE, gpus=0), {"number_of_gpu": "2"}, "warning", "number_of_gpu", "finds 0 here"),
+        (IN_POD, LAUNCHER, "warning", "cpu_launcher_enable", "knows nothing of quotas"),
+        (IN_POD, LAUNCHER | {ARGS: ""}, "problem", ARGS, "this container has CPUs 0-3"),
+        (replace(MACHINE, python=None), LAUNCHER, "problem", "cpu_launcher_enable", "no `python` on PATH"),
+    ],
+)
+def test_the_machine(
+    site: Site, machine: Machine, changes: dict[str, str], severity: str, key: str, words: str
+) -> None:
+    site.machine = machine
+    site.values.update(changes)
+    expect(site, severity, key, words)
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        ("--core-list 0,1", "--ncores-per-instance with it"),
+        ("--core-list 0,1  --ncores-per-instance 1", "single blanks"),
+        ("--core_list=0,1 --ncores_per_instance=1 --ninstances 2", "adds it for each worker itself"),
+        ("--core-list 0,1 --ncores-per-instance 1 --fast", "no option of torch.backends.xeon.run_cpu"),
+        ("--core-list 0,9 --ncores-per-instance 1", "may use 0-1"),
+        ("--core-list 0-1 --ncores-per-instance 1", "numbers and commas only"),
+        ("--core-list 0,1 --ncores-per-instance 2", "the last workers get none"),
+    ],
+)
+def test_arguments_of_the_launcher_that_bind_nobody_or_wrongly(site: Site, args: str, words: str) -> None:
+    site.values.update(LAUNCHER | {ARGS: args})
+    expect(site, "problem", ARGS, words)
+
+
+def test_a_launcher_that_binds(site: Site, write_mar: Callable[..., Path]) -> None:
+    site.values[ARGS] = "--rank 1"
+    expect(site, "hint", ARGS, "nobody reads it")
+    site.values.update(LAUNCHER | {ARGS: ""})
+    expect(site, "hint", ARGS, "no --core-list")
+    expect(site, "hint", "cpu_launcher_enable", "ends and starts all")
+
+    write_mar("other", "1.0", config=YAML)
+    site.values["load_models"] = "mini-1.0.mar,other-1.0.mar"
+    expect(site, "problem", "cpu_launcher_enable", "true, with 2 models")
+
+
+def test_build_reports(site: Site) -> None:
+    (site.store / "mini.build.json").write_text("{")
+    expect(site, "warning", "build reports", "is not JSON")
+
+    (site.store / "mini.build.json").write_text(json.dumps({"name": "mini", "version": "1.0", "rss_mb": 3500}))
+    expect(site, "problem", "models", "the kernel would end one")
+
+
+@pytest.mark.parametrize(
+    ("is_open", "can_register", "role", "severity", "words"),
+    [
+        (True, False, "management", "warning", "without any token"),
+        (True, True, "management", "problem", "can load code"),
+        (False, True, "management", "warning", "a token is all that protects"),
+        (True, False, "inference", "warning", "any client that reaches"),
+    ],
+)
+def test_who_reaches_it(site: Site, *, is_open: bool, can_register: bool, role: str, severity: str, words: str) -> None:
+    port = 8080 if role == "inference" else 8081
+    site.values |= {f"{role}_address": f"http://0.0.0.0:{port}", "disable_token_authorization": str(is_open).lower()}
+    site.values["enable_model_api"] = str(can_register).lower()
+    expect(site, severity, "disable_token_authorization" if role == "inference" else "management_address", words)
+
+
+def test_a_private_key_is_tried_with_its_certificate(site: Site, tmp_path: Path) -> None:
+    authority, other = trustme.CA(), trustme.CA()
+    for name, leaf in (("a", authority), ("b", other)):
+        certificate = leaf.issue_cert("localhost", key_type=trustme.KeyType.RSA)
+        certificate.private_key_pem.write_to_path(str(tmp_path / f"{name}.key"))
+        certificate.cert_chain_pems[0].write_to_path(str(tmp_path / f"{name}.crt"))
+    files = {"private_key_file": str(tmp_path / "a.key"), "certificate_file": str(tmp_path / "a.crt")}
+    site.values |= {"inference_address": "https://127.0.0.1:8080", **files}
+    assert site.findings() == []
+
+    site.values["certificate_file"] = str(tmp_path / "b.crt")
+    expect(site, "problem", "private_key_file", "cannot use it with its certificate")
+    site.values["private_key_file"] = str(tmp_path / "gone.key")
+    expect(site, "problem", "private_key_file", "does not start")
+
+
+@pytest.mark.parametrize(
+    ("text", "severity", "words"),
+    [
+        ("a: [", "problem", "no YAML"),
+        ("[]", "problem", "it holds list"),
+        ("model_metrics: {}\n", "problem", "no model_metrics"),
+        ("model_metrics: {counter: [{name: x}]}\n", "warning", "drops metrics it does not name"),
+    ],
+)
+def test_a_metrics_file(site: Site, text: str, severity: str, words: str) -> None:
+    (site.store / "metrics.yaml").write_text(text)
+    expect(site, severity, "metrics_config", words)
+
+
+def test_dimensions_in_another_order(site: Site) -> None:
+    file = site.store / "metrics.yaml"
+    file.write_text(file.read_text().replace("[Code, ModelName, Level]", "[ModelName, Level, Code]"))
+    expect(site, "warning", "metrics_config", "ts_handlers_rejected_rows_total with dimensions")
+
+
+@pytest.mark.parametrize("table", ["", "handler: {max_length: 50}\n", "handler: {profile: true}\n"])
+def test_metrics_and_batches_of_others_are_theirs(site: Site, write_mar: Callable[..., Path], table: str) -> None:
+    write_mar("mini", "1.0", config=f"{YAML.partition('handler')[0]}{table}")
+    (site.store / "metrics.yaml").write_text("model_metrics: {counter: [{name: x}]}\n")
+    assert site.findings() == []
+
+    site.values |= {"metrics_config": None, "service_envelope": "json"}
+    site.models(batchSize=...)
+    assert [(one.severity, one.seen) for one in site.findings()] == [("hint", "no batchSize")]
+
+
+class TestPlaces:
+    """Paths that are right where the server runs."""
+
+    def test_a_store_that_is_elsewhere_is_one_finding(self, site: Site) -> None:
+        site.values |= {"model_store": "/srv/models", "metrics_config": "/srv/metrics.yaml"}
+        (found,) = site.findings()
+        assert (found.severity, found.key) == ("problem", "model_store")
+        assert "--root DIR" in found.remedy
+
+    def test_root_maps_every_path(self, site: Site, tmp_path: Path) -> None:
+        (tmp_path / "image").mkdir()
+        site.store.rename(tmp_path / "image" / "models")
+        site.values |= {"model_store": "/models", "metrics_config": "/models/metrics.yaml"}
+        site.values["inference_address"] = "http://name-in-the-cluster:8080"
+        site.place = Place(root=tmp_path / "image", is_here=False)
+        assert site.findings() == []
+
+        site.values["load_models"] = "gone.mar"
+        expect(site, "problem", "load_models", "gone.mar: it is not in")
+
+    def test_a_model_store_of_the_command_line(self, site: Site) -> None:
+        site.place = Place(model_store=site.store)
+        for named in ("/srv/models", None):
+            site.values["model_store"] = named
+            assert site.findings() == []
+
+    def test_relative_paths_count_from_the_working_folder(
+        self, site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        site.values |= {"model_store": "store", "metrics_config": "store/metrics.yaml"}
+        monkeypatch.chdir(site.store.parent)
+        assert {(one.severity, one.key) for one in site.findings()} == {
+            ("warning", "model_store"),
+            ("warning", "metrics_config"),
+        }
+        (site.store / "store").mkdir()
+        (tmp_path / "empty").mkdir()
+        monkeypatch.chdir(tmp_path / "empty")
+        expect(site, "problem", "model_store", "start the server in")

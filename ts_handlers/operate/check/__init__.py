@@ -1,0 +1,1 @@
+"""What TorchServe would make of a config.properties: findings, the worst first."""

@@ -1,0 +1,180 @@
+"""What is in the store: model-config.yaml files, which go before config.properties, and the handlers beside them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+
+from ts_handlers.operate.check.finding import Finding, Rule, found, judge
+from ts_handlers.operate.check.handler import classes_of
+from ts_handlers.operate.check.server import Server
+from ts_handlers.operate.check.text import nearest
+from ts_handlers.operate.torchserve.archives import MAX_JAVA_INT, Archive
+from ts_handlers.operate.torchserve.models import DEFAULT_TIMEOUT_S, NUMBERS, LoadedModel, load_entries, positive
+
+_INTEGERS = "parallelLevel maxRetryTimeoutInSec clientTimeoutInMills sequenceMaxIdleMSec sequenceTimeoutMSec"
+_SWITCHES = "useJobTicket continuousBatching sequenceBatching asyncCommunication useVenv"
+_AT_LEAST_ONE = (*NUMBERS, "jobQueueSize", "maxSequenceJobQueueSize", "maxNumSequence")
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= MAX_JAVA_INT
+
+
+_TYPES: Mapping[str, tuple[Callable[[object], bool], str]] = {
+    **dict.fromkeys((*_AT_LEAST_ONE, *_INTEGERS.split()), (_is_integer, "a whole number without quotes")),
+    **dict.fromkeys(_SWITCHES.split(), (lambda value: isinstance(value, bool), "true or false without quotes")),
+    "deviceType": (lambda value: str(value).lower() in ("", "cpu", "gpu"), "cpu or gpu"),
+    "parallelType": (lambda value: str(value).lower() in ("", "pp", "tp", "pptp", "custom"), "pp, tp, pptp or custom"),
+    "deviceIds": (lambda value: isinstance(value, list) and all(map(_is_integer, value)), "a list such as [0, 1]"),
+    "torchrun": (lambda value: isinstance(value, dict), "a table of torchrun's settings"),
+}
+"""What the frontend reads from a model-config.yaml, and takes there; every other key is for the handler."""
+
+_WORKER_MODULES = ("utils", "service", "metrics", "context")
+"""Modules beside the worker script, whose folder comes before the model's on the path."""
+
+_HIDDEN_PACKAGES = ("ts_handlers", "tokenizers")
+"""Packages our handlers import; the model's folder comes before site-packages on the path."""
+
+_Case = tuple[Server, Archive]
+
+
+def check_settings(server: Server) -> Iterator[Finding]:
+    """Check the archives and folders themselves, and where they overrule the file."""
+    wanted = {file for _, file in load_entries(server)}
+    for name, error in server.store.broken.items():
+        if name in wanted:
+            yield found(f"problem: {name}", error.reason, f"{error.effect}; {error.remedy}")
+        else:
+            yield found(f"warning: {name}", error.reason, f"it is of no use where it is; {error.remedy}")
+    for (name, version), count in Counter((model.name, model.version) for model in server.loaded).items():
+        if count > 1:
+            text = "only the first one is loaded; remove the others, or build them as other versions"
+            yield found("problem: load_models", f"{name} {version} {count} times", text)
+    for model in server.loaded:
+        archive = model.archive
+        if archive.settings is not None:
+            yield from _types(archive)
+            yield from _overruled(model)
+        yield from judge(_RULES, (server, archive), {"file": archive.path.name, "module": archive.handler_module})
+
+
+def _types(archive: Archive) -> Iterator[Finding]:
+    about = f"warning: {archive.path.name}"
+    for key, value in (archive.settings or {}).items():
+        seen, why = f"{key}: {value!r} in its model-config.yaml", "TorchServe goes on as if it were not there"
+        is_right, wanted = _TYPES.get(key, (None, ""))
+        if is_right is None:
+            if key != "handler" and (near := nearest(key, _TYPES)):
+                yield found(about, f"{key} in its model-config.yaml", f"TorchServe does not read it; write {near}")
+        elif not is_right(value):
+            yield found(about, seen, f"{why}, because it wants {wanted}; write that")
+        elif key in _AT_LEAST_ONE and value <= 0:
+            if archive.setting(key) is not None:
+                why = f"TorchServe makes {archive.setting(key)} of it"
+            elif key == "maxBatchDelay":
+                why += ", and waits 100 ms unless config.properties says another number"
+            yield found(about, seen, f"{why}; write 1 or more")
+
+
+def _overruled(model: LoadedModel) -> Iterator[Finding]:
+    archive, entry = model.archive, model.entry
+    own = {key: archive.setting(key) for key in ("batchSize", "maxBatchDelay", "responseTimeout", "startupTimeout")}
+    minimum, maximum = archive.setting("minWorkers"), archive.setting("maxWorkers")
+    if minimum and maximum and maximum >= minimum:
+        own |= {"minWorkers": minimum, "maxWorkers": maximum}
+    for key, value in own.items():
+        given, holds = positive(entry, key), value
+        why = f"it says {value}"
+        if value is None and key.endswith("Timeout"):
+            holds, why = DEFAULT_TIMEOUT_S, f"it sets none, and TorchServe takes {DEFAULT_TIMEOUT_S}"
+        if holds is not None and given is not None and given != holds:
+            text = f"the archive's model-config.yaml goes before it: {why}; write {holds} here, or change the archive"
+            yield found(f"warning: models: {model.label}", f"{key} {given}", text)
+
+
+def _workers(archive: Archive) -> tuple[int, int]:
+    return archive.setting("minWorkers") or 0, archive.setting("maxWorkers") or 0
+
+
+def _seen_workers(archive: Archive) -> str:
+    least, most = _workers(archive)
+    return f"minWorkers {least or 'not set'}, maxWorkers {most or 'not set'} in its model-config.yaml"
+
+
+def _gpu(case: _Case) -> str | bool:
+    settings = case[1].settings or {}
+    wants = str(settings.get("deviceType")).lower() == "gpu" or settings.get("deviceIds") not in (None, [])
+    return wants and case[0].machine.gpus == 0 and "a GPU in its model-config.yaml"
+
+
+def _classes(case: _Case) -> str | bool:
+    classes = classes_of(case[1])
+    is_wrong = classes is not None and len(classes) != 1
+    return is_wrong and f"its {case[1].handler_module}.py defines {' and '.join(classes or ()) or 'no class'}"
+
+
+def _hidden(case: _Case) -> str | bool:
+    return next((f"it brings {name}.py" for name in _HIDDEN_PACKAGES if f"{name}.py" in case[1].names), False)
+
+
+_RULES: tuple[Rule[_Case], ...] = (
+    (
+        "warning: {file}",
+        lambda case: 0 < _workers(case[1])[0] > _workers(case[1])[1] and _seen_workers(case[1]),
+        "minWorkers is ignored unless maxWorkers is as large; write both, or leave them to config.properties",
+    ),
+    (
+        "warning: {file}",
+        lambda case: 0 == _workers(case[1])[0] < _workers(case[1])[1] and _seen_workers(case[1]),
+        "maxWorkers is ignored without minWorkers; write both, or leave them to config.properties",
+    ),
+    (
+        "hint: {file}",
+        lambda case: 0 < _workers(case[1])[0] < _workers(case[1])[1] and _seen_workers(case[1]),
+        "TorchServe never starts more than minWorkers by itself; set it to what you want, or use the management API",
+    ),
+    (
+        "warning: {file}",
+        _gpu,
+        "TorchServe finds no GPU here, and its workers use CPUs; check it on a machine like the one that serves",
+    ),
+    (
+        "warning: {file}",
+        lambda case: (
+            case[1].requirements_file is not None
+            and not case[0].is_true("install_py_dep_per_model")
+            and f"it brings {case[1].requirements_file}"
+        ),
+        "install_py_dep_per_model is off, so nothing is installed when it is loaded; install these packages in the serving "
+        "image",
+    ),
+    (
+        "problem: {file}",
+        lambda case: (
+            not case[1].handler
+            and not case[0].is_written("default_service_handler")
+            and "its manifest names no handler"
+        ),
+        "default_service_handler names none either, and the model is never ready; name one when the archive is packed",
+    ),
+    (
+        "problem: {file}",
+        lambda case: case[1].handler_module in _WORKER_MODULES and f"its handler is {case[1].handler}",
+        "a worker imports TorchServe's own {module} instead, and the model is not loaded; give the handler's file another "
+        "name, and build it again",
+    ),
+    (
+        "problem: {file}",
+        _classes,
+        "TorchServe wants a handler file that defines exactly one class, or a function handle: a class that is imported is "
+        "none, and the model is not loaded; define one class there, such as `class Handler(TheImported): ...`, and move "
+        "others to another file",
+    ),
+    (
+        "problem: {file}",
+        _hidden,
+        "it hides the installed package of that name from the handler; give that file another name, and build it again",
+    ),
+)

@@ -1,0 +1,216 @@
+"""The values of single properties: what Java and Python make of their text, and whether what they name is there."""
+
+from __future__ import annotations
+
+import re
+import ssl
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from ts_handlers.operate.check.finding import Finding, Rule, found, judge
+from ts_handlers.operate.check.handler import is_ours
+from ts_handlers.operate.check.server import Server, compiled
+from ts_handlers.operate.torchserve.config import CONFIG_VARIABLE, java_int, overrides
+from ts_handlers.operate.torchserve.keys import KNOWN
+
+_METRICS_MODES = ("log", "prometheus", "legacy")
+_ENVELOPES = ("body", "json", "kserve", "kservev2")
+_ENVELOPES_OF_ONE = ("kserve", "kservev2")
+_PYTHON_SWITCHES = ("decode_input_request", "ipex_enable", "ipex_gpu_enable")
+_LONG = re.compile(r"[+-]?[0-9]{1,19}")
+_NO_NUMBER = "TorchServe does not start: it is no whole number; correct it"
+_NO_START = "TorchServe does not start"
+
+_KINDS: Mapping[str, tuple[Callable[[str], object], str]] = {
+    "bool": (
+        lambda text: text.lower() in ("true", "false"),
+        "everything but true counts as false; write true or false",
+    ),
+    "int": (lambda text: java_int(text) is not None, _NO_NUMBER),
+    "port": (lambda text: java_int(text) is not None, _NO_NUMBER),
+    "long": (_LONG.fullmatch, _NO_NUMBER),
+    "float": (lambda text: _is_positive(text), "no number above 0: tokens are of no use, or live 60 minutes; write 60"),
+    "pattern": (compiled, "TorchServe does not start: it is no regular expression; correct it"),
+}
+"""By kind: what is right, and what TorchServe makes of anything else."""
+
+_LEAST: Mapping[str, tuple[int, str]] = {
+    "job_queue_size": (1, "TorchServe ends when it loads a model"),
+    "max_request_size": (1, "no request is served"),
+    "max_response_size": (1, "no answer is taken from a worker"),
+    "default_response_timeout": (1, "a worker is ended as soon as it has a request"),
+    "default_startup_timeout": (1, "a worker is ended as soon as it begins to load: no model is ever ready"),
+    "unregister_model_timeout": (0, "no model can be removed"),
+    "default_workers_per_model": (0, "no worker is started"),
+    "number_of_netty_threads": (0, _NO_START),
+    "netty_client_threads": (0, _NO_START),
+    "metric_time_interval": (1, _NO_START),
+}
+"""The smallest number that works, and what happens below it."""
+
+_PATHS: Mapping[str, tuple[Callable[[Server], bool], str]] = {
+    "private_key_file": (lambda server: _opens_key_pair(server), _NO_START),
+    "certificate_file": (lambda server: _opens_key_pair(server), _NO_START),
+    "keystore": (lambda server: server.uses_https, _NO_START),
+    "metrics_config": (lambda server: server.metrics_file is None, "no worker starts"),
+    "workflow_store": (bool, "no workflow is found"),
+    "cpp_log_config": (bool, "workers of C++ go without it"),
+    "plugins_path": (bool, "no plugin is loaded"),
+}
+"""Properties that name a file or folder: when TorchServe opens it, and what happens where it is not there."""
+
+
+def check_values(server: Server) -> Iterator[Finding]:
+    """Check each value by itself."""
+    for key, value in server.values.items():
+        known = KNOWN.get(key)
+        is_right, text = _KINDS.get(known.kind if known else "", (bool, ""))
+        number = java_int(value)
+        if text and not is_right(value):
+            yield found(f"problem: {key}", repr(value), text)
+        elif key in _LEAST and number is not None and number < _LEAST[key][0]:
+            yield found(f"problem: {key}", value, f"{_LEAST[key][1]}; write {_LEAST[key][0]} or more")
+        elif key in _PYTHON_SWITCHES and value.lower() == "true" != value:
+            text = (
+                'workers compare it with "true" letter by letter, so this counts as false; write true in small letters'
+            )
+            yield found(f"problem: {key}", value, text)
+    yield from judge(_RULES, server, server.facts)
+    yield from _store(server)
+    yield from _paths(server)
+
+
+def _is_positive(text: str) -> bool:
+    try:
+        return float(text) > 0
+    except ValueError:
+        return False
+
+
+def _opens_key_pair(server: Server) -> bool:
+    """Whether TorchServe opens private_key_file and certificate_file, which it reads both or not at all."""
+    has_both = server.is_written("private_key_file") and server.is_written("certificate_file")
+    return has_both and (server.is_true("enable_grpc_ssl") or (server.uses_https and not server.is_written("keystore")))
+
+
+def _store(server: Server) -> Iterator[Finding]:
+    named, folder = server.values.get("model_store"), server.store.folder
+    if folder is None:
+        if not server.is_written("model_store"):
+            yield found(
+                "warning: model_store", "not set", "`torchserve` does not start without --model-store; write its path"
+            )
+    elif not server.store.exists:
+        text = f"there is no folder {folder}, and `torchserve` does not start; "
+        if named and not folder.is_absolute() and (server.path.parent / named).is_dir():
+            text += f"start the server in {server.path.parent.resolve()}, where it is, or write an absolute path"
+        else:
+            text += "correct the path, or say where the files of another machine are: --root DIR or --model-store DIR"
+        yield found("problem: model_store", named or "not set", text)
+
+
+def _paths(server: Server) -> Iterator[Finding]:
+    """Find paths that lead nowhere; where the model store is away, the others of another machine are, too."""
+    opened = [key for key, (is_opened, _) in _PATHS.items() if server.values.get(key) and is_opened(server)]
+    paths = {key: server.place.find(server.values[key].removesuffix("/*")) for key in opened}
+    is_elsewhere = server.place.root is None and server.store.folder is not None and not server.store.exists
+    for key, path in paths.items():
+        if not path.exists() and not (is_elsewhere and path.is_absolute()):
+            text = f"there is no {path}: {_PATHS[key][1]}; correct the path, or say where the files of another machine are "
+            yield found(f"problem: {key}", server.values[key], f"{text}with --root DIR")
+    for key in ("model_store", *_PATHS):
+        if server.values.get(key, "/")[:1] != "/":
+            text = "it counts from the folder the server is started in, not from this file; write an absolute path"
+            yield found(f"warning: {key}", server.values[key], text)
+    pair = [path for key, path in paths.items() if key in ("private_key_file", "certificate_file") and path.exists()]
+    if len(pair) == 2 and (reason := _key_fault(*pair)):
+        text = (
+            f"TorchServe cannot use it with its certificate ({reason}); give an RSA key without a password, and its own"
+        )
+        yield found("problem: private_key_file", pair[0], text)
+
+
+def _key_fault(key: Path, certificate: Path) -> str:
+    """Try a private key with its certificate; TorchServe takes RSA alone, without a password."""
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")
+        return "it is for an elliptic curve" if b"BEGIN EC " in key.read_bytes() else ""
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        return getattr(error, "strerror", None) or str(error)
+
+
+def _environment(server: Server) -> str | bool:
+    written = server.text.values
+    changed = overrides(written, server.environ).items()
+    names = [KNOWN[key].variable for key, value in changed if value != written.get(key)]
+    is_on = written.get("enable_envvars_config", "").lower() == "true"
+    return bool(names) and is_on and f"true, and {', '.join(names)} in the environment"
+
+
+def _other_config(server: Server) -> str | bool:
+    named = server.environ.get(CONFIG_VARIABLE, "")
+    return bool(named) and Path(named).resolve() != server.path.resolve() and named
+
+
+def _envelope(server: Server) -> str:
+    return server.values.get("service_envelope", "")
+
+
+def _batched(server: Server) -> str | bool:
+    labels = ", ".join(model.label for model in server.loaded if model.batch_size > 1)
+    return bool(labels) and _envelope(server) in _ENVELOPES_OF_ONE and f"{_envelope(server)}, with batches of {labels}"
+
+
+_RULES: tuple[Rule[Server], ...] = (
+    (
+        "problem: metrics_mode",
+        lambda server: "".join(server.values.get("metrics_mode", "log").split()).lower() not in _METRICS_MODES,
+        "TorchServe knows no such mode and goes on with log; write prometheus",
+    ),
+    (
+        "problem: service_envelope",
+        lambda server: _envelope(server) not in ("", *_ENVELOPES),
+        f"no worker loads its model: TorchServe 0.12 has {', '.join(_ENVELOPES)}; write one of them, or remove the line",
+    ),
+    (
+        "problem: service_envelope",
+        _batched,
+        "it reads the first request of a batch only, and the whole batch is answered 503; remove the line, or set batchSize "
+        "to 1",
+    ),
+    (
+        "warning: service_envelope",
+        lambda server: (
+            _envelope(server) in _ENVELOPES
+            and not _batched(server)
+            and any(is_ours(model.archive) for model in server.loaded)
+        ),
+        "it unpacks bodies of every model before the handler sees them, which ts_handlers do themselves; remove the line",
+    ),
+    (
+        "warning: python",
+        lambda server: "python" in server.values,
+        "`torchserve` runs workers with the Python that it runs with itself, whatever this says; start torchserve from the "
+        "environment that workers need",
+    ),
+    (
+        "hint: model_server_home",
+        lambda server: "model_server_home" in server.values,
+        "`torchserve` gives its own folder, whatever this says; remove the line",
+    ),
+    (
+        "hint: ipex_enable",
+        lambda server: "true" in (server.values.get("ipex_enable"), server.values.get("ipex_gpu_enable")),
+        "only the stock base handler reads it; remove it, if your handlers are others",
+    ),
+    (
+        "warning: enable_envvars_config",
+        _environment,
+        "these variables go before the file; unset them, or set enable_envvars_config=false",
+    ),
+    (
+        f"warning: {CONFIG_VARIABLE}",
+        _other_config,
+        "`torchserve` reads the file this variable names, not this one; unset it, or start with ts-handlers serve",
+    ),
+)
