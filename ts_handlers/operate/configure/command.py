@@ -73,14 +73,14 @@ def _configure(args: argparse.Namespace) -> int:
     layout = from_arguments(Layout, args, model_store=directory, metrics_config=output.parent / METRICS_NAME)
     _check_ports(layout, plan)
     launcher = launcher_args(plan, budget, read_topology(budget.affinity)) if args.launcher else None
-    check_ours({output: HEADER, layout.metrics_config: METRICS_HEADER}, force=args.force)
     text = properties.render(make_entries(plan, layout, launcher), header=HEADER)
-    metrics_text = metrics_yaml()
+    files = {layout.metrics_config: (metrics_yaml(), METRICS_HEADER), output: (text, HEADER)}
+    check_ours(files, force=args.force)
     machine = Machine(budget, os.cpu_count() or 1, memory_bytes / MIB, python="python")
     if args.cpus is not None and not args.launcher:
         machine = machine_with(args.cpus, memory_bytes / MIB)
-    findings = own_findings(output, text, metrics_text, machine)
-    write_files({layout.metrics_config: metrics_text, output: text})
+    findings = own_findings(output, text, metrics_yaml(), machine, directory)
+    write_files(files)
     print(f"budget: {budget.describe() if args.cpus is None else f'{args.cpus:g} CPUs (given)'}")
     print(f"memory: {memory_bytes / MIB:.0f} MiB{'' if args.memory_mb is None else ' (given)'}")
     print_plan(plan)

@@ -17,14 +17,22 @@ from ts_handlers.operate.replacing import replacing
 from ts_handlers.operate.torchserve import properties
 
 
-def own_findings(output: Path, text: str, metrics_text: str, machine: Machine) -> list[Finding]:
+def own_findings(output: Path, text: str, metrics_text: str, machine: Machine, model_store: Path) -> list[Finding]:
     """Read back what would be written; return what is worth a warning.
+
+    Args:
+        output: Where it would be.
+        text: config.properties.
+        metrics_text: The metrics.yaml it names.
+        machine: The machine that serves.
+        model_store: Where the archives are on this one.
 
     Raises:
         OperatorError: It has a problem: of an archive, or else a bug of this command.
     """
     environ = {name: value for name, value in os.environ.items() if name != "TS_CONFIG_FILE"}  # serve leaves it out
-    server = gather(output, environ, machine, Place(is_here=False), text=text, metrics_text=metrics_text)
+    place = Place(model_store=model_store, is_here=False)
+    server = gather(output, environ, machine, place, text=text, metrics_text=metrics_text)
     findings = find_all(server)
     problems = [finding for finding in findings if finding.severity == "problem"]
     for problem in problems:
@@ -38,17 +46,17 @@ def own_findings(output: Path, text: str, metrics_text: str, machine: Machine) -
     return [finding for finding in findings if finding.severity == "warning"]
 
 
-def check_ours(headers: Mapping[Path, str], *, force: bool) -> None:
+Files = Mapping[Path, tuple[str, str]]
+"""Files to write: each one's text, and the line in it that says that this command wrote it."""
+
+
+def check_ours(files: Files, *, force: bool) -> None:
     """Check that files may be replaced.
 
-    Args:
-        headers: The files, and what says that this command wrote them.
-        force: Whether any file may be.
-
     Raises:
-        OperatorError: One is no file, or was not written by this command.
+        OperatorError: One is no file, or was not written by this command and `force` is not given.
     """
-    for file, header in headers.items():
+    for file, (_, header) in files.items():
         if file.exists() and not file.is_file():
             raise OperatorError(f"{file} is no regular file; choose another --output")
         if file.exists() and not force and header not in file.read_text(encoding=properties.ENCODING):
@@ -64,15 +72,15 @@ def machine_with(cpus: float, memory_mb: float) -> Machine:
     return Machine(budget, max(count, os.cpu_count() or 1), memory_mb, python="python")
 
 
-def write_files(contents: Mapping[Path, str]) -> None:
+def write_files(files: Files) -> None:
     """Write files, each in one step.
 
     Raises:
         OperatorError: One cannot be written.
     """
-    for file, content in contents.items():
+    for file, (text, _) in files.items():
         with replacing(file) as part:
-            part.write_text(content, encoding=properties.ENCODING)
+            part.write_text(text, encoding=properties.ENCODING)
 
 
 def print_plan(plan: Plan) -> None:

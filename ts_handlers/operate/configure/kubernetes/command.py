@@ -9,7 +9,6 @@ from ts_handlers.build.command import KSERVE_STORE
 from ts_handlers.errors import OperatorError
 from ts_handlers.operate.arguments import from_arguments
 from ts_handlers.operate.build_report import read_reports
-from ts_handlers.operate.check.finding import Finding
 from ts_handlers.operate.configure.config_file import HEADER as CONFIG_HEADER
 from ts_handlers.operate.configure.config_file import Layout, make_entries
 from ts_handlers.operate.configure.kubernetes import overlay, source
@@ -50,16 +49,14 @@ def run(args: argparse.Namespace) -> int:
     output: Path | None = args.kubernetes.resolve() if args.kubernetes is not None else None
     workload = _workload(args, options, directory)
     folder = _kserve_config(directory) if output is None or options.kserve else output
-    store, config = _KSERVE_MOUNTS if options.kserve else _MOUNTS
-    config_text = _config_text(workload.plan, store, config / METRICS_NAME)
-    files = {folder / CONFIG_NAME: config_text, folder / METRICS_NAME: metrics_yaml()}
-    headers = {folder / CONFIG_NAME: CONFIG_HEADER, folder / METRICS_NAME: METRICS_HEADER}
+    config = _config_text(workload)
+    files = {folder / CONFIG_NAME: (config, CONFIG_HEADER), folder / METRICS_NAME: (metrics_yaml(), METRICS_HEADER)}
     if output is not None:
         manifests = overlay.overlay_files(workload, lambda part: source.refer(output, options.kubernetes_base, part))
-        headers |= {output / name: overlay.HEADER for name in manifests}
-        files |= {output / name: text for name, text in manifests.items()}
-    check_ours(headers, force=args.force)
-    findings = _findings(workload.plan, directory, folder)
+        files |= {output / name: (text, overlay.HEADER) for name, text in manifests.items()}
+    check_ours(files, force=args.force)
+    machine = machine_with(workload.plan.cpus, workload.plan.memory.limit_mb)
+    findings = own_findings(folder / CONFIG_NAME, config, metrics_yaml(), machine, directory)
     copied = output if options.kubernetes_base is None else None
     if copied is not None:
         source.check_copy(copied, force=args.force)
@@ -70,7 +67,8 @@ def run(args: argparse.Namespace) -> int:
     write_files(files)
     _print_pod(workload)
     for finding in findings:
-        print(finding.describe())
+        if finding.key not in _DECIDED:
+            print(finding.describe())
     if output is None:
         print(f"wrote {folder / CONFIG_NAME} and {folder / METRICS_NAME}")
         print(f"next: copy {folder.parent} to where storageUri points")
@@ -102,6 +100,19 @@ def _workload(args: argparse.Namespace, options: PodOptions, directory: Path) ->
     return Workload(plan, pod, thresholds_of(plan, most), options, autoscaler, min_replicas, most)
 
 
+def _config_text(workload: Workload) -> str:
+    """Return config.properties, with paths as they are in the pod."""
+    store, config = _KSERVE_MOUNTS if workload.options.kserve else _MOUNTS
+    layout = Layout(
+        store,
+        config / METRICS_NAME,
+        inference_host=_EVERYWHERE,
+        metrics_host=_EVERYWHERE,
+        disable_token_authorization=True,
+    )
+    return properties.render(make_entries(workload.plan, layout), header=CONFIG_HEADER)
+
+
 def _kserve_config(directory: Path) -> Path:
     if directory.name != KSERVE_STORE:
         raise OperatorError(
@@ -109,24 +120,6 @@ def _kserve_config(directory: Path) -> Path:
             f"beside one called {_KSERVE_CONFIG}: `ts-handlers build --kserve` makes both"
         )
     return directory.parent / _KSERVE_CONFIG
-
-
-def _config_text(plan: Plan, model_store: Path, metrics_config: Path) -> str:
-    layout = Layout(
-        model_store,
-        metrics_config,
-        inference_host=_EVERYWHERE,
-        metrics_host=_EVERYWHERE,
-        disable_token_authorization=True,
-    )
-    return properties.render(make_entries(plan, layout), header=CONFIG_HEADER)
-
-
-def _findings(plan: Plan, directory: Path, folder: Path) -> list[Finding]:
-    """Check what the pod will read, with this machine's paths: the pod's are not here."""
-    text = _config_text(plan, directory, folder / METRICS_NAME)
-    found = own_findings(folder / CONFIG_NAME, text, metrics_yaml(), machine_with(plan.cpus, plan.memory.limit_mb))
-    return [finding for finding in found if finding.key not in _DECIDED]
 
 
 def _make_folder(folder: Path) -> None:
