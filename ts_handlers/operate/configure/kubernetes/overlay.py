@@ -84,10 +84,11 @@ def _components(workload: Workload) -> list[str]:
 
 def _content(patch: Patch) -> Any:
     """Return a patch as kustomize reads it: a part of the object, or operations of RFC 6902 on values that are there."""
+    values = {path: value for path, value in patch.values.items() if value is not None}
     if patch.kind not in _MERGED:
-        return [{"op": "replace", "path": f"/{path}", "value": value} for path, value in patch.values.items()]
+        return [{"op": "replace", "path": f"/{path}", "value": value} for path, value in values.items()]
     content: dict[str, Any] = {"apiVersion": _MERGED[patch.kind], "kind": patch.kind, "metadata": {"name": patch.name}}
-    for path, value in patch.values.items():
+    for path, value in values.items():
         *parents, last = path.split("/")
         part = content
         for parent in parents:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from ts_handlers.operate.configure.kubernetes.options import PodOptions
@@ -55,13 +55,14 @@ class Patch:
     Attributes:
         kind: The object's kind.
         values: New values by their path; `containers=NAME` is the item of a list that has this name, and 0 the first.
+            None: it stays as it is.
         reasons: Why they are what they are, one line each.
         name: The object's name.
     """
 
     kind: str
     values: Mapping[str, Any]
-    reasons: tuple[str, ...] = field(default=())
+    reasons: tuple[str, ...] = ()
     name: str = NAME
 
 
@@ -112,20 +113,20 @@ def autoscale_settings(workload: Workload) -> tuple[Mapping[str, Any], tuple[str
 
 
 def _deployment(workload: Workload) -> Patch:
-    pod = workload.pod
-    values: dict[str, Any] = {
+    pod, gpus = workload.pod, workload.plan.gpus
+    server, volumes = f"spec/template/spec/containers={NAME}", "spec/template/spec/volumes"
+    values = {
+        "metadata/annotations": {"ts-handlers/device": workload.options.gpu_resource} if gpus else None,
+        "spec/replicas": workload.min_replicas if workload.autoscaler in {"none", "vpa"} else None,
         "spec/progressDeadlineSeconds": pod.deadline_s,
         "spec/template/spec/terminationGracePeriodSeconds": pod.grace_s,
-        f"spec/template/spec/containers={NAME}/resources": _resources(workload),
-        f"spec/template/spec/containers={NAME}/startupProbe/failureThreshold": pod.startup_failures,
-        f"spec/template/spec/containers={NAME}/lifecycle": _drain(workload, "/etc/torchserve/config.properties"),
+        f"{server}/resources": _resources(workload),
+        f"{server}/startupProbe/failureThreshold": pod.startup_failures,
+        f"{server}/lifecycle": _drain(workload, "/etc/torchserve/config.properties"),
+        f"{volumes}=model-store/emptyDir/sizeLimit": f"{pod.model_store_mb}Mi",
+        f"{volumes}=run/emptyDir/sizeLimit": f"{pod.run_mb}Mi",
+        f"{volumes}=tmp/emptyDir/sizeLimit": f"{pod.scratch_mb}Mi",
     }
-    for name, size_mb in {"model-store": pod.model_store_mb, "run": pod.run_mb, "tmp": pod.scratch_mb}.items():
-        values[f"spec/template/spec/volumes={name}/emptyDir/sizeLimit"] = f"{size_mb}Mi"
-    if workload.autoscaler in {"none", "vpa"}:
-        values["spec/replicas"] = workload.min_replicas
-    if workload.plan.gpus:
-        values["metadata/annotations"] = {"ts-handlers/device": workload.options.gpu_resource}
     return Patch("Deployment", values, _pod_reasons(workload))
 
 
@@ -140,35 +141,31 @@ def _headroom(workload: Workload) -> Patch:
 
 
 def _inference_service(workload: Workload) -> Patch:
-    options, thresholds, pod = workload.options, workload.thresholds, workload.pod
-    values: dict[str, Any] = {
+    options, thresholds, pod, autoscaler = workload.options, workload.thresholds, workload.pod, workload.autoscaler
+    is_knative, is_scaled = autoscaler == "kpa", autoscaler != "keda"
+    drain = _drain(workload, "/mnt/models/config/config.properties")
+    toleration = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
+    targets = {"kpa": thresholds.concurrency, "hpa": thresholds.utilization_percent}
+    values = {
         "spec/predictor/timeout": pod.response_timeout_s,
+        "spec/predictor/terminationGracePeriodSeconds": None if is_knative else pod.grace_s,  # Knative allows none
+        "spec/predictor/minReplicas": workload.min_replicas if is_scaled else None,
+        "spec/predictor/maxReplicas": options.max_replicas if is_scaled else None,
+        "spec/predictor/scaleTarget": targets.get(autoscaler),
+        "spec/predictor/containerConcurrency": thresholds.concurrency_limit if is_knative else None,
+        "spec/predictor/tolerations": [toleration] if workload.plan.gpus else None,
         "spec/predictor/model/resources": _resources(workload),
+        "spec/predictor/model/storageUri": options.storage_uri,
+        "spec/predictor/model/lifecycle": None if is_knative else drain,
     }
-    reasons = list(_pod_reasons(workload))
-    if options.storage_uri is not None:
-        values["spec/predictor/model/storageUri"] = options.storage_uri
-    if workload.autoscaler != "keda":
-        values["spec/predictor/minReplicas"] = workload.min_replicas
-        values["spec/predictor/maxReplicas"] = options.max_replicas
-    if workload.autoscaler == "kpa":
-        values["spec/predictor/scaleTarget"] = thresholds.concurrency
-        values["spec/predictor/containerConcurrency"] = thresholds.concurrency_limit
-        reasons += [
-            "scaleTarget: as many requests in a pod as workers are busy where one waits as long as it is computed (Erlang's "
-            "C formula, Little's law).",
-            "containerConcurrency: two batches for each worker, and not above job_queue_size "
-            f"({workload.plan.job_queue_size}): TorchServe never has to refuse.",
-        ]
-    else:  # Knative allows neither
-        values["spec/predictor/terminationGracePeriodSeconds"] = pod.grace_s
-        values["spec/predictor/model/lifecycle"] = _drain(workload, "/mnt/models/config/config.properties")
-    if workload.autoscaler == "hpa":
-        values["spec/predictor/scaleTarget"] = thresholds.utilization_percent
-        reasons.append(_UTILIZATION_REASON)
-    if workload.plan.gpus:
-        values["spec/predictor/tolerations"] = [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
-    return Patch("InferenceService", values, tuple(reasons))
+    concurrency_reasons = (
+        "scaleTarget: as many requests in a pod as workers are busy where one waits as long as it is computed (Erlang's C "
+        "formula, Little's law).",
+        "containerConcurrency: two batches for each worker, and not above job_queue_size "
+        f"({workload.plan.job_queue_size}): TorchServe never has to refuse.",
+    )
+    reasons = {"kpa": concurrency_reasons, "hpa": (_UTILIZATION_REASON,)}.get(autoscaler, ())
+    return Patch("InferenceService", values, (*_pod_reasons(workload), *reasons))
 
 
 def _serving_runtime(workload: Workload) -> Patch:
