@@ -6,11 +6,11 @@ import argparse
 import importlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from ts_handlers.cgroup import cgroup_version
 from ts_handlers.cpu import CpuBudget, cpu_budget
@@ -18,10 +18,13 @@ from ts_handlers.cpu.features import CpuInfo, parse_cpuinfo
 from ts_handlers.cpu.share import threads_from_environ, workers_from_environ
 from ts_handlers.errors import ConfigError, OperatorError
 from ts_handlers.memory import memory_limit
+from ts_handlers.operate.torchserve.address import GRPC_PORTS, HTTP_PORTS
 from ts_handlers.operate.torchserve.config import java_int
 from ts_handlers.operate.torchserve.process.frontend import torchserve_folder
 from ts_handlers.operate.torchserve.process.java import Java, find_java
 from ts_handlers.operate.torchserve.process.ports import is_port_free, is_socket_served, worker_socket_folder
+
+T = TypeVar("T")
 
 HELP = "say what this machine gives a server, and what is wrong with it"
 
@@ -43,7 +46,7 @@ PACKAGES = (
 )
 """Distributions whose versions matter to a build or to a server."""
 
-DEFAULT_PORTS = (8080, 8081, 8082, 7070, 7071)
+DEFAULT_PORTS = (*(unset for unset, _, _ in HTTP_PORTS.values()), *GRPC_PORTS.values())
 
 _ONNXRUNTIMES = ("onnxruntime", "onnxruntime-gpu")
 _POOL_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -121,7 +124,7 @@ def collect_facts(root: Path = Path("/"), environ: Mapping[str, str] = os.enviro
         root: Where `proc` and the control groups are; a fixture's folder in tests.
         environ: The environment.
     """
-    java, java_error = _java(environ)
+    java, java_error = _tried(lambda: find_java(environ))
     watched = (*_POOL_VARIABLES, "TS_HANDLERS_WORKERS", "JAVA_HOME", "LD_PRELOAD")
     return Facts(
         budget=cpu_budget(root),
@@ -132,7 +135,7 @@ def collect_facts(root: Path = Path("/"), environ: Mapping[str, str] = os.enviro
         providers=_providers(),
         java=java,
         java_error=java_error,
-        torchserve_error=_torchserve_error(),
+        torchserve_error=_tried(torchserve_folder)[1],
         ports_in_use=tuple(port for port in DEFAULT_PORTS if not is_port_free("127.0.0.1", port)),
         sockets_in_use=_served_sockets(worker_socket_folder(environ=environ)),
         environ={name: environ[name] for name in watched if name in environ},
@@ -261,19 +264,12 @@ def _print_report(facts: Facts, findings: list[Advice]) -> None:
         print("no problems")
 
 
-def _java(environ: Mapping[str, str]) -> tuple[Java | None, str]:
+def _tried(find: Callable[[], T]) -> tuple[T | None, str]:
+    """Return what was found, or why it was not."""
     try:
-        return find_java(environ), ""
+        return find(), ""
     except OperatorError as error:
         return None, str(error)
-
-
-def _torchserve_error() -> str:
-    try:
-        torchserve_folder()
-    except OperatorError as error:
-        return str(error)
-    return ""
 
 
 def _version(name: str) -> str | None:

@@ -74,7 +74,7 @@ def test_what_is_not_drained_is_said(
     server.answers["/models/a/1.0"] = described(queued=3)
     assert says(*arguments) == (1, "not drained after 1 s: a 1.0 has 3 in its queue\n")
     server.answers["/models/a/1.0"] = (500, {"message": "broken"})
-    assert says(*arguments)[1].endswith("a 1.0: TorchServe does not describe a: status 500, broken\n")
+    assert says(*arguments)[1].endswith("/models/a/1.0: broken\n")
 
 
 def test_a_worker_that_has_ended_is_not_waited_for(

@@ -13,7 +13,7 @@ GRPC_PORTS = {"inference": 7070, "management": 7071}
 """By API: its gRPC port where none is set."""
 
 LARGEST_PORT = 65534
-"""TorchServe refuses 65535."""
+"""TorchServe refuses 65535 in an HTTP address."""
 
 _PATTERN = re.compile(r"((https|http)://([^:^/]+)(:([0-9]{1,20}))?)|(unix:(/.*))", re.IGNORECASE)
 """ConfigManager.ADDRESS_PATTERN: no IPv6, and no slash behind the port."""

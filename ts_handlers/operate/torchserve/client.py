@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import ssl
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from ts_handlers.errors import OperatorError
 from ts_handlers.operate.http import Answer, NoAnswerError, send
@@ -25,6 +25,8 @@ RUN_FOLDER = "run"
 
 TIMEOUT_S = 10.0
 
+T = TypeVar("T")
+
 Api = Literal["management", "inference"]
 """The APIs that have a token each, which expires. The key called API, with which they are renewed, does not."""
 
@@ -36,11 +38,12 @@ class TorchServeError(OperatorError):
 
     Attributes:
         status: The status of its answer; 0 for none.
+        kind: The class of error that the answer names.
     """
 
-    def __init__(self, message: str, status: int = 0) -> None:
+    def __init__(self, message: str, status: int = 0, kind: str = "") -> None:
         super().__init__(message)
-        self.status = status
+        self.status, self.kind = status, kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,22 +138,7 @@ class TorchServe:
             TorchServeError: No answer, or no such model (status 404).
         """
         path = f"/models/{_quoted(model)}" + (f"/{_quoted(version)}" if version else "")
-        described = self._described(self._manage("GET", path), model)
-        try:
-            workers = tuple(
-                Worker(str(each["id"]), int(each["pid"]), each["status"] == "READY", int(each.get("memoryUsage") or 0))
-                for each in described["workers"]
-            )
-            queue = described["jobQueueStatus"]
-            return ModelStatus(
-                workers,
-                int(queue["pendingRequests"]),
-                int(queue["remainingCapacity"]),
-                float(described["startupTimeout"]),
-                int(described["maxBatchDelay"]),
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise TorchServeError(f"TorchServe describes {model} in a way that is not known: {error!r}") from error
+        return self._describe(path, _model_status)
 
     def describe_by_worker(self, model: str, headers: Mapping[str, str], timeout_s: float) -> Mapping[str, Any]:
         """Return what some worker of the model says of itself; empty where its handler says nothing.
@@ -158,8 +146,8 @@ class TorchServe:
         Raises:
             TorchServeError: No answer, or no worker that took the request.
         """
-        answer = self._manage("GET", f"/models/{_quoted(model)}?customized=true", headers, timeout_s)
-        said = self._described(answer, model).get("customizedMetadata")
+        path = f"/models/{_quoted(model)}?customized=true"
+        said = self._describe(path, lambda model: model.get("customizedMetadata"), headers, timeout_s)
         return said if isinstance(said, Mapping) else {}
 
     def scale(self, model: str, num_workers: int) -> None:
@@ -168,13 +156,9 @@ class TorchServe:
         Raises:
             TorchServeError: No answer, or a refusal.
         """
-        path = f"/models/{_quoted(model)}?min_worker={num_workers}&max_worker={num_workers}&synchronous=false"
-        answer = self._manage("PUT", path)
-        if answer.status not in (200, 202):
-            raise TorchServeError(
-                f"TorchServe refuses {num_workers} workers for {model}: status {answer.status}, {answer.message()}",
-                answer.status,
-            )
+        self._manage(
+            "PUT", f"/models/{_quoted(model)}?min_worker={num_workers}&max_worker={num_workers}&synchronous=false"
+        )
 
     def counters(self) -> Counters:
         """Return what the metrics say; prometheus_client reads them.
@@ -185,8 +169,6 @@ class TorchServe:
         from ts_handlers.operate.torchserve.metrics import parse_counters  # serve, ready, drain do without
 
         answer = self._send("metrics", "GET", self._metrics_url)
-        if answer.status != 200:
-            raise TorchServeError(f"TorchServe's metrics: status {answer.status} at {self._metrics_url}", answer.status)
         try:
             return parse_counters(answer.body.decode("utf-8", "replace"))
         except ValueError as error:
@@ -208,14 +190,24 @@ class TorchServe:
         """
         if self._key_file is None:
             return
-        headers = _bearer(self._key(self._key_file, "API"))
-        answer = self._send("management API", "GET", f"{self._url}/token?type={api}", headers)
-        if answer.status != 200:
-            raise TorchServeError(
-                f"TorchServe renews no token for the API key in {self._key_file}: status {answer.status}, "
-                f"{answer.message()}; give the key file of the server that runs",
-                answer.status,
-            )
+        try:
+            url = f"{self._url}/token?type={api}"
+            self._send("management API", "GET", url, _bearer(self._key(self._key_file, "API")))
+        except TorchServeError as error:
+            raise TorchServeError(f"{error}; is {self._key_file} of the server that runs?", error.status) from error
+
+    def _describe(
+        self,
+        path: str,
+        read: Callable[[Mapping[str, Any]], T],
+        headers: Mapping[str, str] | None = None,
+        timeout_s: float | None = None,
+    ) -> T:
+        answer = self._manage("GET", path, headers, timeout_s)
+        try:
+            return read(answer.json()[0])
+        except (NoAnswerError, LookupError, TypeError, ValueError, AttributeError) as error:
+            raise TorchServeError(f"TorchServe answers GET {path} in a way that is not known: {error!r}") from error
 
     def _manage(
         self, method: str, path: str, headers: Mapping[str, str] | None = None, timeout_s: float | None = None
@@ -224,16 +216,15 @@ class TorchServe:
 
         Then the key file is read again: somebody else may have had the token renewed. If nobody has, this does.
         """
-        token = self.token()
-        for is_last in (False, True):
-            sent = {**_bearer(token), **(headers or {})}
-            answer = self._send("management API", method, f"{self._url}{path}", sent, timeout_s)
-            if is_last or token is None or answer.error_type() != _REFUSAL:
-                break
-            if self.token() == token:
-                self.renew()
-            token = self.token()
-        return answer
+        url, token = f"{self._url}{path}", self.token()
+        try:
+            return self._send("management API", method, url, {**_bearer(token), **(headers or {})}, timeout_s)
+        except TorchServeError as error:
+            if token is None or error.kind != _REFUSAL:
+                raise
+        if self.token() == token:
+            self.renew()
+        return self._send("management API", method, url, {**_bearer(self.token()), **(headers or {})}, timeout_s)
 
     def _send(
         self,
@@ -244,24 +235,16 @@ class TorchServe:
         timeout_s: float | None = None,
     ) -> Answer:
         try:
-            return send(method, url, timeout_s=timeout_s or self._timeout_s, headers=headers, context=self._context)
+            answer = send(method, url, timeout_s=timeout_s or self._timeout_s, headers=headers, context=self._context)
         except NoAnswerError as error:
             raise TorchServeError(f"TorchServe's {what}: {error}") from error
-
-    def _described(self, answer: Answer, model: str) -> Mapping[str, Any]:
-        if answer.status == 404:
-            raise TorchServeError(f"TorchServe has no model {model}", answer.status)
-        if answer.status != 200:
+        if answer.status not in (200, 202):
             raise TorchServeError(
-                f"TorchServe does not describe {model}: status {answer.status}, {answer.message()}", answer.status
+                f"TorchServe's {what}: status {answer.status} for {method} {url}: {answer.message()}",
+                answer.status,
+                answer.error_type(),
             )
-        try:
-            described = answer.json()
-        except NoAnswerError as error:
-            raise TorchServeError(f"TorchServe does not describe {model}: {error}") from error
-        if not isinstance(described, list) or not described or not isinstance(described[0], Mapping):
-            raise TorchServeError(f"TorchServe describes {model} in a way that is not known: {described!r}")
-        return described[0]
+        return answer
 
     def _key(self, file: Path, name: str) -> str:
         try:
@@ -269,6 +252,20 @@ class TorchServe:
         except (OSError, ValueError, KeyError, TypeError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise TorchServeError(f"no token of TorchServe in {file}: {reason}") from error
+
+
+def _model_status(model: Mapping[str, Any]) -> ModelStatus:
+    queue = model["jobQueueStatus"]
+    return ModelStatus(
+        workers=tuple(
+            Worker(str(each["id"]), int(each["pid"]), each["status"] == "READY", int(each.get("memoryUsage") or 0))
+            for each in model["workers"]
+        ),
+        queued=int(queue["pendingRequests"]),
+        queue_left=int(queue["remainingCapacity"]),
+        startup_timeout_s=float(model["startupTimeout"]),
+        max_batch_delay_ms=int(model["maxBatchDelay"]),
+    )
 
 
 def _bearer(token: str | None) -> dict[str, str]:

@@ -134,10 +134,9 @@ class ServerConfig:
         Raises:
             ConfigError: It is none.
         """
-        text = self.values.get(key, str(default))
-        port = java_int(text) or 0
-        if not 0 < port <= LARGEST_PORT:
-            raise ConfigError(f"{self.path}: {key} is {text!r}; write a port, 1 to {LARGEST_PORT}")
+        port = self.number(key, default if key not in self.values else 0)
+        if not 0 < port < 65536:
+            raise ConfigError(f"{self.path}: {key} is {self.values[key]!r}; write a port, 1 to 65535")
         return port
 
     def _tcp(self, role: str) -> Address:

@@ -57,10 +57,10 @@ def test_workers_and_queue_are_read(told: FakeTorchServe) -> None:
 @pytest.mark.parametrize(
     ("status", "content", "words"),
     [
-        (404, {}, "TorchServe has no model x"),
-        (500, {"message": "out of \n order"}, "status 500, out of order"),
-        (500, b"", "status 500, no body"),
-        (200, [], "in a way that is not known"),
+        (404, {"message": "no x"}, "management API: status 404 for GET http"),
+        (500, {"message": "out of \n order"}, "/models/x: out of order"),
+        (500, b"", "/models/x: no body"),
+        (200, [], "answers GET /models/x in a way that is not known: IndexError"),
         (200, [{"workers": []}], "in a way that is not known: KeyError"),
         (200, b"<html>", "a body that is no JSON"),
     ],
@@ -74,7 +74,7 @@ def test_what_is_no_description_is_said(told: FakeTorchServe, status: int, conte
 
 def test_a_refused_number_of_workers_is_said(told: FakeTorchServe) -> None:
     told.answers["/models/x"] = (503, {"message": "no"})
-    with pytest.raises(TorchServeError, match="refuses 3 workers for x: status 503, no"):
+    with pytest.raises(TorchServeError, match="status 503 for PUT .*min_worker=3.*: no"):
         client(told).scale("x", 3)
     assert told.seen == [("PUT /models/x?min_worker=3&max_worker=3&synchronous=false", None)]
 
@@ -115,7 +115,7 @@ def test_a_token_that_somebody_else_has_renewed_is_only_read_again(
 
 def test_a_token_is_renewed_for_nothing_else_than_a_refused_one(guarded: FakeTorchServe) -> None:
     guarded.answers["/models/x"] = (400, {"type": "BadRequestException", "message": "no such parameter"})
-    with pytest.raises(TorchServeError, match="status 400, no such parameter"):
+    with pytest.raises(TorchServeError, match="status 400 .*: no such parameter"):
         client(guarded).status("x")
     assert len(guarded.seen) == 1
 
@@ -123,7 +123,9 @@ def test_a_token_is_renewed_for_nothing_else_than_a_refused_one(guarded: FakeTor
 def test_a_key_file_of_another_server_is_said(guarded: FakeTorchServe, tmp_path: Path) -> None:
     other = tmp_path / "other.json"
     other.write_text(json.dumps({"management": {"key": "old"}, "API": {"key": "old"}}))
-    with pytest.raises(TorchServeError, match=r"renews no token .*other\.json: status 400, .*; give the key file of"):
+    with pytest.raises(
+        TorchServeError, match=r"status 400 for GET .*/token.*; is .*other\.json of the server that runs"
+    ):
         TorchServe(guarded.url, other).status("x")
 
 

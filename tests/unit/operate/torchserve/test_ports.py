@@ -98,6 +98,18 @@ def test_workers_on_tcp_are_checked_as_ports(write_config: Callable[[str], Path]
         check_free(config, tmp_path)
 
 
+@pytest.mark.parametrize("host", ["::1", "[::1]", "::"])
+def test_a_port_of_an_ipv6_address_is_looked_at(host: str) -> None:
+    try:
+        server = socket.create_server(("::1", 0), family=socket.AF_INET6)
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    with server:
+        port = server.getsockname()[1]
+        assert not ports.is_port_free(host, port)
+    assert ports.is_port_free(host, port)
+
+
 def test_an_address_that_is_not_ours_is_an_error() -> None:
     with pytest.raises(OperatorError, match=r"cannot listen on 192\.0\.2\.1"):
         ports.is_port_free("192.0.2.1", 8080)

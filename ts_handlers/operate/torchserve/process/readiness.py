@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
@@ -29,39 +28,28 @@ class WorkerFailedError(OperatorError):
     """A model that cannot be loaded, or a frontend that ended before it was."""
 
 
-@dataclass
 class WorkerWatch:
     """What was seen of one server's workers.
 
     Attributes:
-        server: The server.
-        logs: The folder of its logs.
-        log_offsets: Size of each log before the server started: what is older is another run's.
-        deaths: Process ids of workers that died before they were ready, by socket number.
+        model_log: The workers' log.
+        server_log: The server's log.
         problem: What the server last said in place of a description; empty for nothing.
         longest_batch_delay_ms: Longest maxBatchDelay of the models seen so far.
+
+    Args:
+        server: The server, which has not started yet.
+        logs: The folder of its logs. What is in them already is another run's.
     """
 
-    server: TorchServe
-    logs: Path
-    log_offsets: dict[Path, int] = field(default_factory=dict)
-    deaths: dict[str, set[int]] = field(default_factory=dict)
-    problem: str = ""
-    longest_batch_delay_ms: int = 0
-
-    @property
-    def model_log(self) -> Path:
-        """The workers' log."""
-        return self.logs / "model_log.log"
-
-    @property
-    def server_log(self) -> Path:
-        """The server's log."""
-        return self.logs / "ts_log.log"
-
-    def __post_init__(self) -> None:
-        for log in (self.model_log, self.server_log):
-            self.log_offsets[log] = log.stat().st_size if log.exists() else 0
+    def __init__(self, server: TorchServe, logs: Path) -> None:
+        self.model_log, self.server_log = logs / "model_log.log", logs / "ts_log.log"
+        self.problem, self.longest_batch_delay_ms = "", 0
+        self._server = server
+        self._log_offsets = {
+            log: log.stat().st_size if log.exists() else 0 for log in (self.model_log, self.server_log)
+        }
+        self._pids_of_dead: dict[str, set[int]] = {}
 
     def is_ready(self, model: ConfiguredModel) -> bool:
         """Say whether a model has all its workers.
@@ -70,7 +58,7 @@ class WorkerWatch:
             WorkerFailedError: The model was not registered, or a worker keeps dying.
         """
         try:
-            status = self.server.status(model.name, model.version)
+            status = self._server.status(model.name, model.version)
         except TorchServeError as error:
             if error.status == 404:
                 reason = self._excerpt(self.server_log, r"Failed to load model|Exception: ")
@@ -89,7 +77,7 @@ class WorkerWatch:
     def _count_death(self, model: ConfiguredModel, worker: Worker) -> None:
         if worker.pid <= 0 or psutil.pid_exists(worker.pid):
             return
-        deaths = self.deaths.setdefault(worker.name, set())
+        deaths = self._pids_of_dead.setdefault(worker.name, set())
         deaths.add(worker.pid)
         if len(deaths) >= MAX_DEATHS:
             reason = self._excerpt(self.model_log, rf" W-{worker.name}-.* - (?:\w+\.)*\w*(?:Error|Exception|Exit)\b")
@@ -102,7 +90,7 @@ class WorkerWatch:
         """Return the first message of this run that matches: in a chain of exceptions it is the cause."""
         try:
             with log.open("rb") as file:
-                file.seek(self.log_offsets[log])
+                file.seek(self._log_offsets[log])
                 lines = file.read(_EXCERPT_BYTES).decode("utf-8", "replace").splitlines()
         except OSError:
             lines = []

@@ -11,7 +11,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 
 from ts_handlers.errors import OperatorError
@@ -40,28 +40,27 @@ def own_temporary(run_folder: Path, vmargs: Sequence[str], base: str | None = No
     if any(option.startswith(TMPDIR_OPTION) for option in vmargs):
         yield None
         return
-    name = _own_name(run_folder)
+    # the same for a run folder each time, so that the next server finds what a dead one left
+    name = f"ts-{os.getuid()}-{hashlib.sha256(os.fsencode(run_folder)).hexdigest()[:12]}"
     folder = Path(base).resolve() / name if base else run_folder / "tmp"
-    link = _short_place(f"{name}-link")
-    try:
-        _remove_left(folder, link)
-        folder.mkdir(mode=0o700, parents=True)
-        is_long = not _is_short(folder)
-        if is_long:
-            link.symlink_to(folder)
-        lock = _lock(folder)
-    except BlockingIOError as error:
-        raise OperatorError(
-            f"{folder} is in use by another server, whose run folder has the path of this one (in another container?); "
-            "set TEMP to another folder for one of them"
-        ) from error
-    except OSError as error:
-        raise OperatorError(f"cannot make {folder}: {error.strerror or error}; choose another --run-dir") from error
-    try:
-        yield link if is_long else folder
-    finally:
-        _remove(folder, link)
-        os.close(lock)
+    link = folder if _is_short(folder) else _short_place(f"{name}-link")
+    with ExitStack() as stack:
+        try:
+            with _held(folder) if folder.is_dir() and _is_removable(folder) else nullcontext():
+                _remove(folder, link)
+            folder.mkdir(mode=0o700, parents=True)
+            stack.enter_context(_held(folder))
+            stack.callback(_remove, folder, link)
+            if link != folder:
+                link.symlink_to(folder)
+        except BlockingIOError as error:
+            raise OperatorError(
+                f"{folder} is in use by another server, whose run folder has the path of this one (in another "
+                "container?); set TEMP to another folder for one of them"
+            ) from error
+        except OSError as error:
+            raise OperatorError(f"cannot make {folder}: {error.strerror or error}; choose another --run-dir") from error
+        yield link
 
 
 def _short_place(name: str) -> Path:
@@ -74,39 +73,30 @@ def _is_short(folder: Path) -> bool:
     return len(os.fsencode(worker_socket(folder, 65535))) <= _MAX_SOCKET_BYTES
 
 
-def _own_name(run_folder: Path) -> str:
-    """Return a name that is the same for a run folder each time, so that the next server finds what a dead one left."""
-    return f"ts-{os.getuid()}-{hashlib.sha256(os.fsencode(run_folder)).hexdigest()[:12]}"
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Hold a folder for this process, and no child of it.
 
-
-def _lock(folder: Path) -> int:
-    """Return a descriptor of the folder that holds it for this process, and no child of it, until it is closed."""
+    Raises:
+        BlockingIOError: A server that lives holds it.
+    """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        raise
-    return descriptor
-
-
-def _remove_left(folder: Path, link: Path) -> None:
-    """Remove what a dead server left; raise BlockingIOError where the server lives."""
-    if folder.is_symlink() or not folder.exists() or folder.stat().st_uid != os.getuid():
-        _remove(folder, link)
-        return
-    lock = _lock(folder)
-    try:
-        _remove(folder, link)
+        yield
     finally:
-        os.close(lock)
+        os.close(descriptor)
+
+
+def _is_removable(path: Path) -> bool:
+    """Say whether this is ours and no link; somebody else's is left, and the server does not start."""
+    return not path.is_symlink() and path.exists() and path.stat().st_uid == os.getuid()
 
 
 def _remove(folder: Path, link: Path) -> None:
-    """Remove both where they are ours; somebody else's in their place is left, and the server does not start."""
-    for path in (link, folder):
-        if path.is_symlink():
-            if path.lstat().st_uid == os.getuid():
-                path.unlink()
-        elif path == folder and path.exists() and path.stat().st_uid == os.getuid():
-            shutil.rmtree(path)
+    """Remove the folder and the link to it, or a link in its place, where they are ours."""
+    for path in {link, folder}:
+        if path.is_symlink() and path.lstat().st_uid == os.getuid():
+            path.unlink()
+    if _is_removable(folder):
+        shutil.rmtree(folder)
