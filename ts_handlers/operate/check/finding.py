@@ -11,10 +11,10 @@ from ts_handlers.errors import printable
 
 Severity = Literal["problem", "warning", "hint"]
 T = TypeVar("T")
-Rule = tuple[str, Callable[[T], str | bool], str]
-"""What it is about (`severity: key`); what was seen, or whether there is something to find; and `why; remedy`.
+Rule = tuple[Callable[[T], str | bool], str]
+"""What was seen, or whether there is something to find; and `severity: key: why; remedy`.
 
-The texts are format strings, into which `{seen}` and the facts of a table's subject go.
+The text is a format string, into which `{seen}` and the facts of a table's subject go.
 """
 
 MOST = 200
@@ -54,15 +54,15 @@ def found(about: str, seen: object, text: str) -> Finding:
 
 def judge(rules: Iterable[Rule[T]], subject: T, facts: Mapping[str, object]) -> Iterator[Finding]:
     """Apply rules; where one says True, the fact that is called like its key is what was seen."""
-    for about, test, text in rules:
+    for test, row in rules:
         seen = test(subject)
-        if seen is False:
-            continue
-        row = found(about, "", text)
-        key = row.key.format_map(facts)
-        shown = str(facts.get(key, "not set")) if seen is True else seen
-        facts_seen = {**facts, "seen": shown}
-        yield Finding(row.severity, key, shown, row.why.format_map(facts_seen), row.remedy.format_map(facts_seen))
+        if seen is not False:
+            severity, key, text = row.split(": ", 2)
+            key = key.format_map(facts)
+            shown = facts.get(key, "not set") if seen is True else seen
+            why, _, remedy = text.partition("; ")
+            texts = [part.format_map({**facts, "seen": shown}) for part in (why, remedy)]
+            yield Finding(cast("Severity", severity), key, str(shown), *texts)
 
 
 def at_most(findings: Iterator[Finding]) -> Iterator[Finding]:

@@ -34,32 +34,28 @@ def _quota(server: Server) -> str | bool:
 
 _RULES: tuple[Rule[Server], ...] = (
     (
-        "problem: cpu_launcher_enable",
         lambda server: len(server.loaded) > 1 and f"true, with {len(server.loaded)} models",
-        "it divides the CPUs for each model alone, so that they share the first ones and leave others idle; write false",
+        "problem: cpu_launcher_enable: it divides the CPUs for each model alone, so that they share the first ones "
+        "and leave others idle; write false",
     ),
     (
-        "hint: cpu_launcher_enable",
         lambda server: server.is_true("cpu_launcher_enable"),
-        "a change of the number of workers ends and starts all of the model's workers, not only the one more or less; keep "
-        "the number of workers, or write false",
+        "hint: cpu_launcher_enable: a change of the number of workers ends and starts all of the model's workers, not "
+        "only the one more or less; keep the number of workers, or write false",
     ),
     (
-        "warning: cpu_launcher_enable",
         _quota,
-        "it knows nothing of quotas: every container of the node pins itself to the same first CPUs; write false, or give "
-        "the container CPUs of its own",
+        "warning: cpu_launcher_enable: it knows nothing of quotas: every container of the node pins itself to the "
+        "same first CPUs; write false, or give the container CPUs of its own",
     ),
     (
-        "problem: cpu_launcher_enable",
         lambda server: server.machine.python is None and "true, and no `python` on PATH",
-        "TorchServe tries the launcher with it, and workers fail without it; put the serving environment's bin folder first "
-        "on PATH",
+        "problem: cpu_launcher_enable: TorchServe tries the launcher with it, and workers fail without it; put the "
+        "serving environment's bin folder first on PATH",
     ),
     (
-        f"problem: {_KEY}",
         lambda server: "" in (server.values.get(_KEY) or "-").split(" "),
-        "each blank more becomes an empty argument, and the launcher refuses; use single blanks",
+        f"problem: {_KEY}: each blank more becomes an empty argument, and the launcher refuses; use single blanks",
     ),
 )
 

@@ -58,49 +58,44 @@ def _missing_gpus(server: Server) -> str | bool:
 
 _RULES: tuple[Rule[Server], ...] = (
     (
-        "warning: models",
         _crowd,
-        "there are {cpus} CPUs: workers take turns on them, and each keeps its memory; use one for each CPU",
+        "warning: models: there are {cpus} CPUs: workers take turns on them, and each keeps its memory; use one for "
+        "each CPU",
     ),
     (
-        "hint: number_of_netty_threads",
         lambda server: server.number("number_of_netty_threads", 0) == 0,
-        "the frontend takes two threads for each CPU Java sees, which are {java_cpus} here; write one for each CPU of the "
-        "budget, 2 to 8",
+        "hint: number_of_netty_threads: the frontend takes two threads for each CPU Java sees, which are {java_cpus} "
+        "here; write one for each CPU of the budget, 2 to 8",
     ),
     (
-        "warning: vmargs",
         lambda server: server.machine.budget.cpus < server.num_cpus and _lacks(server, "-XX:ActiveProcessorCount="),
-        "Java may count the node's {node_cpus} CPUs instead of {cpus}, for its own threads and for the default number of "
-        "workers; add -XX:ActiveProcessorCount={round_cpus}",
+        "warning: vmargs: Java may count the node's {node_cpus} CPUs instead of {cpus}, for its own threads and for "
+        "the default number of workers; add -XX:ActiveProcessorCount={round_cpus}",
     ),
     (
-        "warning: vmargs",
         lambda server: server.heap_mb is None and _lacks(server, "MaxRAMPercentage"),
-        "without -Xmx Java's heap may grow to a quarter of the memory, which the workers need; add -Xmx512m",
+        "warning: vmargs: without -Xmx Java's heap may grow to a quarter of the memory, which the workers need; add "
+        "-Xmx512m",
     ),
     (
-        "warning: vmargs",
         lambda server: (server.heap_mb or 0) > server.machine.memory_mb / 2,
-        "its heap of {heap} MiB is more than half of {memory}; an eighth is enough",
+        "warning: vmargs: its heap of {heap} MiB is more than half of {memory}; an eighth is enough",
     ),
     (
-        "warning: prefer_direct_buffer",
         lambda server: server.is_true("prefer_direct_buffer") and bool(_lacks(server, "MaxDirectMemorySize")),
-        "request bodies lie outside the heap then, in as much memory again as -Xmx; write false, or add "
-        "-XX:MaxDirectMemorySize to vmargs",
+        "warning: prefer_direct_buffer: request bodies lie outside the heap then, in as much memory again as -Xmx; "
+        "write false, or add -XX:MaxDirectMemorySize to vmargs",
     ),
     (
-        "hint: number_of_gpu",
         lambda server: server.machine.gpus != 0 and not server.is_written("number_of_gpu") and "not set",
-        "TorchServe spreads workers over every GPU it finds; write the number, or 0",
+        "hint: number_of_gpu: TorchServe spreads workers over every GPU it finds; write the number, or 0",
     ),
     (
-        "warning: number_of_gpu",
         _missing_gpus,
-        "TorchServe finds {gpus} here, and goes by that; write {gpus}, if this machine is like the one that serves",
+        "warning: number_of_gpu: TorchServe finds {gpus} here, and goes by that; write {gpus}, if this machine is "
+        "like the one that serves",
     ),
-    ("warning: blacklist_env_vars", _hidden, "it keeps {seen} from the workers, which need them; make it narrower"),
+    (_hidden, "warning: blacklist_env_vars: it keeps {seen} from the workers, which need them; make it narrower"),
 )
 
 
@@ -129,7 +124,7 @@ def _handler_threads(settings: Mapping[str, Any] | None) -> int | None:
 def _memory(server: Server) -> Iterator[Finding]:
     store, limit = server.store, server.machine.memory_mb
     try:
-        reports = read_reports(store.folder, store.archives.values()) if store.folder else {}
+        reports = read_reports(store.folder, store.archives.values()) if store.folder and store.exists else {}
     except OperatorError as error:
         why, _, remedy = str(error).partition("; ")
         yield found("warning: build reports", why, f"it is of no use where it is; {remedy}")

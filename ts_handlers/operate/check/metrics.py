@@ -7,8 +7,8 @@ from typing import Any
 
 from ts_handlers.metrics import CATALOGUE
 from ts_handlers.operate.check.finding import Finding, found
-from ts_handlers.operate.check.handler import is_ours
 from ts_handlers.operate.check.server import Server
+from ts_handlers.operate.torchserve.handler import is_ours
 
 _COMMON = ["ModelName", "Level"]
 _REMEDY = "take the metrics.yaml that ts-handlers configure writes"

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ts_handlers.operate.check.finding import Finding, Rule, at_most, found, judge
-from ts_handlers.operate.check.handler import is_ours
 from ts_handlers.operate.check.server import Server
 from ts_handlers.operate.check.text import nearest
 from ts_handlers.operate.torchserve import gson
+from ts_handlers.operate.torchserve.handler import is_ours
 from ts_handlers.operate.torchserve.models import (
     MAX_ENTRIES,
     MAX_WORKERS,
@@ -38,7 +38,7 @@ def check_models(server: Server) -> Iterator[Finding]:
     try:
         models = read_models(server.values["models"]) if "models" in server.values else {}
     except ValueError as error:
-        yield found("problem: models", error, "TorchServe does not start; write it with configure")
+        yield found("problem: models", error, "TorchServe does not start; correct it, or write it with configure")
         return
     yield from at_most(_unmatched(server, models))
     for name, versions in models.items():
@@ -72,7 +72,7 @@ def _snapshot(server: Server) -> Iterator[Finding]:
         text = (
             "it has no models by name and version: TorchServe does not start; take the snapshot as TorchServe wrote it"
         )
-        yield found(_SNAPSHOT, snapshot, text)
+        yield found(_SNAPSHOT, f"{snapshot!r:.60}", text)
         return
     for label, entry in entries:
         yield from _snapshot_entry(server, f"{_SNAPSHOT}: {label}", entry)
@@ -93,8 +93,8 @@ def _snapshot_entry(server: Server, about: str, entry: Mapping[str, Any]) -> Ite
     for name in (*NUMBERS, "parallelLevel"):
         if entry.get(name) is not None and _number(entry[name]) is None:
             yield found(about, f"{name} {entry[name]!r}", "TorchServe does not start: it is no whole number; write one")
-    file = entry.get("marName")
-    if server.store.exists and isinstance(file, str) and not server.store.has(file):
+    file = str(entry.get("marName") or "")
+    if server.store.exists and file and not server.store.has(file):
         yield found(about, file, f"TorchServe does not start: it is not in {server.store.folder}; copy it there")
 
 
@@ -119,17 +119,23 @@ def _load_models(server: Server) -> Iterator[Finding]:
     elif text.count(",") > MAX_ENTRIES:
         yield found("problem: load_models", f"{text.count(',') + 1} entries", f"{MAX_ENTRIES} are checked; list fewer")
     for _, file in load_entries(server):
-        if file != file.strip():
-            why = "blanks belong to the file's name, so it is not found, and the server starts without it"
-            yield found("problem: load_models", repr(file), f"{why}; separate files by a comma alone")
-        elif "://" in file:
-            yield found(
-                "hint: load_models", file, "what is behind a URL was not checked; put the .mar in the model store"
-            )
-        elif store.exists and not store.has(file.rstrip("/").rpartition("/")[2]):
-            why = f"it is not in {store.folder}: the server starts without it, with a warning in its log"
-            there = ", ".join(store.archives) or "no models"
-            yield found("problem: load_models", file, f"{why}; copy it there, or remove it; there are: {there}")
+        yield from _load_entry(server, file)
+
+
+def _load_entry(server: Server, file: str) -> Iterator[Finding]:
+    store = server.store
+    if ".." in file:
+        text = "TorchServe takes no path with .. in it, and starts without it; write the file's name"
+        yield found("problem: load_models", file, text)
+    elif file != file.strip():
+        why = "blanks belong to the file's name, so it is not found, and the server starts without it"
+        yield found("problem: load_models", repr(file), f"{why}; separate files by a comma alone")
+    elif "://" in file:
+        yield found("hint: load_models", file, "what is behind a URL was not checked; put the .mar in the model store")
+    elif store.exists and not store.has(file.rstrip("/").rpartition("/")[2]):
+        why = f"it is not in {store.folder}: the server starts without it, with a warning in its log"
+        there = ", ".join(store.archives) or "no models"
+        yield found("problem: load_models", file, f"{why}; copy it there, or remove it; there are: {there}")
 
 
 def _unmatched(server: Server, models: Mapping[str, Mapping[str, Any]]) -> Iterator[Finding]:
@@ -196,50 +202,46 @@ def _facts(server: Server, model: LoadedModel) -> dict[str, object]:
 
 _RULES: tuple[Rule[_Case], ...] = (
     (
-        "problem: {label}",
         lambda case: case[1].workers > MAX_WORKERS and f"{case[1].workers} workers",
-        "no machine runs so many processes; ask for one a CPU at most",
+        "problem: {label}: no machine runs so many processes; ask for one a CPU at most",
     ),
     (
-        "warning: job_queue_size",
         lambda case: (
             0 < case[1].job_queue_size < case[1].batch_size
             and f"{case[1].job_queue_size}, with batches of {case[1].batch_size} of {case[1].label}"
         ),
-        "a batch can never fill from what waits, and bursts are answered 503; write at least {queue}, two batches for each "
-        "worker",
+        "warning: job_queue_size: a batch can never fill from what waits, and bursts are answered 503; write at least "
+        "{queue}, two batches for each worker",
     ),
     (
-        "warning: {label}",
         lambda case: (
             case[1].batch_size > 1
             and case[1].max_batch_delay_ms >= _LONG_DELAY_MS
             and not _is_async(case[1])
             and f"maxBatchDelay {case[1].max_batch_delay_ms} ms"
         ),
-        "a lone request waits that long for a batch to fill, and no other worker of the model can begin meanwhile; write 1: "
-        "under load batches fill from the queue",
+        "warning: {label}: a lone request waits that long for a batch to fill, and no other worker of the model can "
+        "begin meanwhile; write 1: under load batches fill from the queue",
     ),
     (
-        "warning: {label}",
         lambda case: _lacks(case[1], "batchSize") and is_ours(case[1].archive) and "no batchSize",
-        "TorchServe takes 1: requests that wait are not put together; write batchSize",
+        "warning: {label}: TorchServe takes 1: requests that wait are not put together; write batchSize",
     ),
     (
-        "hint: {label}",
         lambda case: (
             _lacks(case[1], "batchSize") and not is_ours(case[1].archive) and not _is_async(case[1]) and "no batchSize"
         ),
-        "TorchServe takes 1: requests that wait are not put together; write batchSize, if its handler takes several at once",
+        "hint: {label}: TorchServe takes 1: requests that wait are not put together; write batchSize, if its handler "
+        "takes several at once",
     ),
     (
-        "problem: {label}",
         lambda case: (
             _lacks(case[1], "minWorkers")
+            and not case[0].is_true("debug")
             and not case[0].number("default_workers_per_model", 0)
             and "no minWorkers, and no default_workers_per_model"
         ),
-        "TorchServe starts {default}{limit}; write minWorkers and maxWorkers",
+        "problem: {label}: TorchServe starts {default}{limit}; write minWorkers and maxWorkers",
     ),
 )
 

@@ -58,42 +58,37 @@ def _open_urls(server: Server) -> str | bool:
 
 _RULES: tuple[Rule[Server], ...] = (
     (
-        "problem: allowed_urls",
         lambda server: server.is_true("enable_model_api") and _open_urls(server),
+        "problem: allowed_urls: "
         "models may come from anywhere, and enable_model_api=true lets clients register them: their code runs here; "
         + _CLOSE_URLS,
     ),
     (
-        "warning: allowed_urls",
         lambda server: not server.is_true("enable_model_api") and _open_urls(server),
-        f"models may come from anywhere, as {_FOREIGN_URLS[0]}; {_CLOSE_URLS}",
+        f"warning: allowed_urls: models may come from anywhere, as {_FOREIGN_URLS[0]}; {_CLOSE_URLS}",
     ),
     (
-        "problem: allowed_urls",
         lambda server: server.values.get("allowed_urls", "").count(",") >= _MAX_URLS and "very many patterns",
-        f"up to {_MAX_URLS} are checked; list fewer",
+        f"problem: allowed_urls: up to {_MAX_URLS} are checked; list fewer",
     ),
     (
-        "warning: private_key_file",
         lambda server: server.uses_https and _lacks_key_pair(server) and not server.is_written("keystore"),
-        "without a key TorchServe signs a certificate itself, another one at each start; set private_key_file and "
-        "certificate_file, or keystore",
+        "warning: private_key_file: without a key TorchServe signs a certificate itself, another one at each start; "
+        "set private_key_file and certificate_file, or keystore",
     ),
     (
-        "problem: enable_grpc_ssl",
         lambda server: server.is_true("enable_grpc_ssl") and _lacks_key_pair(server),
-        "gRPC reads private_key_file and certificate_file only, and does not start without them; set both",
+        "problem: enable_grpc_ssl: gRPC reads private_key_file and certificate_file only, and does not start without "
+        "them; set both",
     ),
     (
-        "warning: install_py_dep_per_model",
         lambda server: server.is_true("install_py_dep_per_model"),
-        "loading a model runs pip with what the archive names, on every start; install packages in the serving image, and "
-        "write false",
+        "warning: install_py_dep_per_model: loading a model runs pip with what the archive names, on every start; "
+        "install packages in the serving image, and write false",
     ),
     (
-        "hint: cors_allowed_origin",
         lambda server: server.values.get("cors_allowed_origin") == "*",
-        "any web page may call the server from its visitors' browsers; name origins",
+        "hint: cors_allowed_origin: any web page may call the server from its visitors' browsers; name origins",
     ),
 )
 

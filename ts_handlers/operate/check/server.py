@@ -5,19 +5,15 @@ from __future__ import annotations
 import math
 import os
 import re
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ts_handlers.cgroup import read_lines
-from ts_handlers.cpu import CpuBudget, cpu_budget
-from ts_handlers.cpu.topology import format_cpu_list, parse_cpu_list
-from ts_handlers.memory import memory_limit
+from ts_handlers.cpu.topology import format_cpu_list
 from ts_handlers.operate.check.text import Text, parse_text
-from ts_handlers.operate.memory import MIB
+from ts_handlers.operate.machine import Machine, this_machine
 from ts_handlers.operate.torchserve.address import HTTP_PORTS
 from ts_handlers.operate.torchserve.archives import read_store
 from ts_handlers.operate.torchserve.config import ServerConfig, effective, java_int
@@ -26,29 +22,7 @@ from ts_handlers.operate.torchserve.properties import read_text
 from ts_handlers.reading import load_yaml, parse_yaml
 
 _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
-_SMI = ("rocm-smi", "nvidia-smi", "xpu-smi")
-"""The commands by which TorchServe finds GPUs, in its order; without one of them it has none."""
-
 _MAX_PATTERN = 10_000
-
-
-@dataclass(frozen=True, slots=True)
-class Machine:
-    """The machine that serves.
-
-    Attributes:
-        budget: The CPUs of this process.
-        num_node_cpus: CPUs of the whole machine.
-        memory_mb: Memory this process may use, MiB.
-        python: The `python` of PATH; None where there is none.
-        gpus: GPUs that TorchServe finds; None where that is not known.
-    """
-
-    budget: CpuBudget
-    num_node_cpus: int
-    memory_mb: float
-    python: str | None = None
-    gpus: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,21 +154,6 @@ def gather(
         place=place,
         machine=machine,
         metrics_file=_read_metrics(place.find(metrics), metrics_text) if metrics else None,
-    )
-
-
-def this_machine(environ: Mapping[str, str] = os.environ, root: Path = Path("/")) -> Machine:
-    """Look at the machine this runs on."""
-    online = read_lines(root / "sys/devices/system/cpu/online")
-    tools = [name for name in _SMI if shutil.which(name, path=environ.get("PATH"))]
-    nvidia = root / "proc/driver/nvidia/gpus"
-    gpus = len(list(nvidia.iterdir())) if tools[:1] == ["nvidia-smi"] and nvidia.is_dir() else None
-    return Machine(
-        budget=cpu_budget(root),
-        num_node_cpus=len(parse_cpu_list(online[0])) if online else os.cpu_count() or 1,
-        memory_mb=memory_limit(root) / MIB,
-        python=shutil.which("python", path=environ.get("PATH")),
-        gpus=gpus if tools else 0,
     )
 
 

@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 
 from ts_handlers.operate.check.finding import Finding, Rule, found, judge
-from ts_handlers.operate.check.handler import classes_of
 from ts_handlers.operate.check.server import Server
 from ts_handlers.operate.check.text import nearest
 from ts_handlers.operate.torchserve.archives import MAX_JAVA_INT, Archive
+from ts_handlers.operate.torchserve.handler import classes_of, is_ours
 from ts_handlers.operate.torchserve.models import DEFAULT_TIMEOUT_S, NUMBERS, LoadedModel, load_entries, positive
 
 _INTEGERS = "parallelLevel maxRetryTimeoutInSec clientTimeoutInMills sequenceMaxIdleMSec sequenceTimeoutMSec"
@@ -46,7 +46,7 @@ def check_settings(server: Server) -> Iterator[Finding]:
     for name, error in server.store.broken.items():
         if name in wanted:
             yield found(f"problem: {name}", error.reason, f"{error.effect}; {error.remedy}")
-        else:
+        elif name.endswith(".mar"):
             yield found(f"warning: {name}", error.reason, f"it is of no use where it is; {error.remedy}")
     for (name, version), count in Counter((model.name, model.version) for model in server.loaded).items():
         if count > 1:
@@ -105,7 +105,7 @@ def _seen_workers(archive: Archive) -> str:
 
 def _gpu(case: _Case) -> str | bool:
     settings = case[1].settings or {}
-    wants = str(settings.get("deviceType")).lower() == "gpu" or settings.get("deviceIds") not in (None, [])
+    wants = str(settings.get("deviceType")).lower() == "gpu" or isinstance(settings.get("deviceIds"), list)
     return wants and case[0].machine.gpus == 0 and "a GPU in its model-config.yaml"
 
 
@@ -116,65 +116,62 @@ def _classes(case: _Case) -> str | bool:
 
 
 def _hidden(case: _Case) -> str | bool:
-    return next((f"it brings {name}.py" for name in _HIDDEN_PACKAGES if f"{name}.py" in case[1].names), False)
+    hidden = [f"it brings {name}.py" for name in _HIDDEN_PACKAGES if f"{name}.py" in case[1].names]
+    return bool(hidden) and is_ours(case[1]) and hidden[0]
 
 
 _RULES: tuple[Rule[_Case], ...] = (
     (
-        "warning: {file}",
         lambda case: 0 < _workers(case[1])[0] > _workers(case[1])[1] and _seen_workers(case[1]),
-        "minWorkers is ignored unless maxWorkers is as large; write both, or leave them to config.properties",
+        "warning: {file}: minWorkers is ignored unless maxWorkers is as large; write both, or leave them to "
+        "config.properties",
     ),
     (
-        "warning: {file}",
         lambda case: 0 == _workers(case[1])[0] < _workers(case[1])[1] and _seen_workers(case[1]),
-        "maxWorkers is ignored without minWorkers; write both, or leave them to config.properties",
+        "warning: {file}: maxWorkers is ignored without minWorkers; write both, or leave them to config.properties",
     ),
     (
-        "hint: {file}",
         lambda case: 0 < _workers(case[1])[0] < _workers(case[1])[1] and _seen_workers(case[1]),
-        "TorchServe never starts more than minWorkers by itself; set it to what you want, or use the management API",
+        "hint: {file}: TorchServe never starts more than minWorkers by itself; set it to what you want, or use the "
+        "management API",
     ),
     (
-        "warning: {file}",
         _gpu,
-        "TorchServe finds no GPU here, and its workers use CPUs; check it on a machine like the one that serves",
+        "warning: {file}: TorchServe finds no GPU here, and its workers use CPUs; check it on a machine like the one "
+        "that serves",
     ),
     (
-        "warning: {file}",
         lambda case: (
             case[1].requirements_file is not None
             and not case[0].is_true("install_py_dep_per_model")
             and f"it brings {case[1].requirements_file}"
         ),
-        "install_py_dep_per_model is off, so nothing is installed when it is loaded; install these packages in the serving "
-        "image",
+        "warning: {file}: install_py_dep_per_model is off, so nothing is installed when it is loaded; install these "
+        "packages in the serving image",
     ),
     (
-        "problem: {file}",
         lambda case: (
             not case[1].handler
             and not case[0].is_written("default_service_handler")
             and "its manifest names no handler"
         ),
-        "default_service_handler names none either, and the model is never ready; name one when the archive is packed",
+        "problem: {file}: default_service_handler names none either, and the model is never ready; name one when the "
+        "archive is packed",
     ),
     (
-        "problem: {file}",
         lambda case: case[1].handler_module in _WORKER_MODULES and f"its handler is {case[1].handler}",
-        "a worker imports TorchServe's own {module} instead, and the model is not loaded; give the handler's file another "
-        "name, and build it again",
+        "problem: {file}: a worker imports TorchServe's own {module} instead, and the model is not loaded; give the "
+        "handler's file another name, and build it again",
     ),
     (
-        "problem: {file}",
         _classes,
-        "TorchServe wants a handler file that defines exactly one class, or a function handle: a class that is imported is "
-        "none, and the model is not loaded; define one class there, such as `class Handler(TheImported): ...`, and move "
-        "others to another file",
+        "problem: {file}: TorchServe wants a handler file that defines exactly one class, or a function handle: a "
+        "class that is imported is none, and the model is not loaded; define one class there, such as `class "
+        "Handler(TheImported): ...`, and move others to another file",
     ),
     (
-        "problem: {file}",
         _hidden,
-        "it hides the installed package of that name from the handler; give that file another name, and build it again",
+        "problem: {file}: it hides the installed package of that name from the handler; give that file another name, "
+        "and build it again",
     ),
 )

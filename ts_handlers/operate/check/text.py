@@ -92,7 +92,7 @@ def parse_text(text: str, environ: Mapping[str, str]) -> Text:
     for line in lines:
         values[line.key], text_of_fault, is_clear = _meant(line)
         if text_of_fault:
-            faults.append(found(f"problem: {line.key}", _shown(line, repr(line.value)), text_of_fault))
+            faults.append(found(f"problem: {line.key}", _shown(line, _quoted(line.value)), text_of_fault))
         unclear = unclear - {line.key} if is_clear else unclear | {line.key}
     java = [line for line in lines if line.key not in LAUNCHER_KEYS]
     unset = {line.key: names for line in java if (names := unset_variables(line.value, environ))}
@@ -146,28 +146,29 @@ def _byte_order_mark(text: str, lines: list[Line]) -> Iterator[Finding]:
 
 def _several_lines(lines: list[Line]) -> Iterator[Finding]:
     """Find values that go on where Java has ended them; take away the lines that were meant to be theirs."""
+    kept: list[Line] = []
     start = 0
     while start < len(lines):
         line, end = lines[start], start + 1
-        while _is_open(lines[start:end]) and end < len(lines) and lines[end].key not in KNOWN:
+        while end < len(lines) and lines[end].key not in KNOWN and _is_open(line, lines[end - 1]):
             end += 1
-        if end > start + 1:
-            del lines[start:end]
-            yield found(
-                f"problem: {line.key}",
-                "its value goes over several lines",
-                "for Java it ends with its first line, so that it is not what was meant, and the next lines are keys; "
-                "write it on one line, or end each line but the last with a backslash and nothing behind it",
-            )
+        if end == start + 1:
+            kept.append(line)
         else:
-            start += 1
+            text = (
+                "for Java it ends with its first line, and the next ones are keys; write it on one line, or end each "
+            )
+            text += "but the last one with a backslash and nothing behind it"
+            yield found(f"problem: {line.key}", "its value goes over several lines", text)
+        start = end
+    lines[:] = kept
 
 
-def _is_open(lines: Sequence[Line]) -> bool:
-    """Whether the first line's value cannot be meant to end with the last one."""
-    known, value = KNOWN.get(lines[0].key), lines[0].value.rstrip()
+def _is_open(first: Line, last: Line) -> bool:
+    """Whether the value of the first line cannot be meant to end with the last one."""
+    known, value = KNOWN.get(first.key), first.value.rstrip()
     if known is None or known.kind != "json":
-        return known is not None and lines[-1].raw.rstrip().endswith(",")
+        return known is not None and (last.raw or last.key).rstrip().endswith(",")
     return not value or value.count("{") > value.count("}")
 
 
@@ -232,6 +233,12 @@ def _lines(lines: Sequence[Line]) -> Iterator[Finding]:
             yield found(about, line.raw, f"{why}; write {line.key}=VALUE on one line, without backslashes")
 
 
+def _quoted(value: str) -> str:
+    """Return a value as an editor shows it, in quotes where its ends count."""
+    text = _utf8(value) or value
+    return repr(text) if text != text.strip() or text[:1] in "\"'`" else text
+
+
 def _shown(line: Line, text: str) -> str:
     return "a password, not shown here" if "pass" in line.key.lower() else text
 
@@ -254,6 +261,7 @@ def _meant(line: Line) -> tuple[str, str, bool]:
         why = "`torchserve` itself reads this line, and expands no variable"
         return value, f"{why}; write the value, or give it as an option of torchserve, such as --model-store", False
     comment = _COMMENT.search(value) if known.kind != "text" or "#" in value else None
+    comment = comment or (re.search("#", value) if known.kind in _BLANKS_COUNT else None)
     if comment and line.key != "vmargs":
         meant = value[: comment.start()]
         return meant, f"Java knows no comment at a line's end; write {meant} and nothing behind it", True

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from ts_handlers.operate.check.finding import Finding, Rule, found, judge
-from ts_handlers.operate.check.handler import is_ours
 from ts_handlers.operate.check.server import Server, compiled
 from ts_handlers.operate.torchserve.config import CONFIG_VARIABLE, java_int, overrides
+from ts_handlers.operate.torchserve.handler import is_ours
 from ts_handlers.operate.torchserve.keys import KNOWN
 
 _METRICS_MODES = ("log", "prometheus", "legacy")
@@ -96,16 +96,18 @@ def _opens_key_pair(server: Server) -> bool:
 def _store(server: Server) -> Iterator[Finding]:
     named, folder = server.values.get("model_store"), server.store.folder
     if folder is None:
-        if not server.is_written("model_store"):
+        if "model_store" not in server.text.unclear:
             yield found(
-                "warning: model_store", "not set", "`torchserve` does not start without --model-store; write its path"
+                "warning: model_store",
+                named or "not set",
+                "`torchserve` does not start without --model-store; write its path",
             )
     elif not server.store.exists:
         text = f"there is no folder {folder}, and `torchserve` does not start; "
         if named and not folder.is_absolute() and (server.path.parent / named).is_dir():
             text += f"start the server in {server.path.parent.resolve()}, where it is, or write an absolute path"
         else:
-            text += "correct the path, or say where the files of another machine are: --root DIR or --model-store DIR"
+            text += "correct the path, or say where another machine's files are: --root DIR or --model-store DIR"
         yield found("problem: model_store", named or "not set", text)
 
 
@@ -114,20 +116,30 @@ def _paths(server: Server) -> Iterator[Finding]:
     opened = [key for key, (is_opened, _) in _PATHS.items() if server.values.get(key) and is_opened(server)]
     paths = {key: server.place.find(server.values[key].removesuffix("/*")) for key in opened}
     is_elsewhere = server.place.root is None and server.store.folder is not None and not server.store.exists
-    for key, path in paths.items():
-        if not path.exists() and not (is_elsewhere and path.is_absolute()):
-            text = f"there is no {path}: {_PATHS[key][1]}; correct the path, or say where the files of another machine are "
-            yield found(f"problem: {key}", server.values[key], f"{text}with --root DIR")
-    for key in ("model_store", *_PATHS):
+    gone = [key for key, path in paths.items() if not _exists(path) and not (is_elsewhere and path.is_absolute())]
+    for key in gone:
+        text = (
+            f"there is no {paths[key]}: {_PATHS[key][1]}; correct the path, or say where another machine's files are: "
+        )
+        yield found(f"problem: {key}", server.values[key], f"{text}--root DIR")
+    there = {*_PATHS, *(["model_store"] if server.store.exists else [])} - set(gone)
+    for key in sorted(there):
         if server.values.get(key, "/")[:1] != "/":
             text = "it counts from the folder the server is started in, not from this file; write an absolute path"
             yield found(f"warning: {key}", server.values[key], text)
-    pair = [path for key, path in paths.items() if key in ("private_key_file", "certificate_file") and path.exists()]
+    pair = [path for key, path in paths.items() if key in ("private_key_file", "certificate_file") and _exists(path)]
     if len(pair) == 2 and (reason := _key_fault(*pair)):
         text = (
             f"TorchServe cannot use it with its certificate ({reason}); give an RSA key without a password, and its own"
         )
         yield found("problem: private_key_file", pair[0], text)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # its name is too long, or a folder may not be read
+        return False
 
 
 def _key_fault(key: Path, certificate: Path) -> str:
@@ -163,54 +175,49 @@ def _batched(server: Server) -> str | bool:
 
 _RULES: tuple[Rule[Server], ...] = (
     (
-        "problem: metrics_mode",
         lambda server: "".join(server.values.get("metrics_mode", "log").split()).lower() not in _METRICS_MODES,
-        "TorchServe knows no such mode and goes on with log; write prometheus",
+        "problem: metrics_mode: TorchServe knows no such mode and goes on with log; write prometheus",
     ),
     (
-        "problem: service_envelope",
         lambda server: _envelope(server) not in ("", *_ENVELOPES),
+        "problem: service_envelope: "
         f"no worker loads its model: TorchServe 0.12 has {', '.join(_ENVELOPES)}; write one of them, or remove the line",
     ),
     (
-        "problem: service_envelope",
         _batched,
-        "it reads the first request of a batch only, and the whole batch is answered 503; remove the line, or set batchSize "
-        "to 1",
+        "problem: service_envelope: it reads the first request of a batch only, and the whole batch is answered 503; "
+        "remove the line, or set batchSize to 1",
     ),
     (
-        "warning: service_envelope",
         lambda server: (
             _envelope(server) in _ENVELOPES
             and not _batched(server)
             and any(is_ours(model.archive) for model in server.loaded)
         ),
-        "it unpacks bodies of every model before the handler sees them, which ts_handlers do themselves; remove the line",
+        "warning: service_envelope: it unpacks bodies of every model before the handler sees them, which ts_handlers "
+        "do themselves; remove the line",
     ),
     (
-        "warning: python",
         lambda server: "python" in server.values,
-        "`torchserve` runs workers with the Python that it runs with itself, whatever this says; start torchserve from the "
-        "environment that workers need",
+        "warning: python: `torchserve` runs workers with the Python that it runs with itself, whatever this says; "
+        "start torchserve from the environment that workers need",
     ),
     (
-        "hint: model_server_home",
         lambda server: "model_server_home" in server.values,
-        "`torchserve` gives its own folder, whatever this says; remove the line",
+        "hint: model_server_home: `torchserve` gives its own folder, whatever this says; remove the line",
     ),
     (
-        "hint: ipex_enable",
         lambda server: "true" in (server.values.get("ipex_enable"), server.values.get("ipex_gpu_enable")),
-        "only the stock base handler reads it; remove it, if your handlers are others",
+        "hint: ipex_enable: only the stock base handler reads it; remove it, if your handlers are others",
     ),
     (
-        "warning: enable_envvars_config",
         _environment,
-        "these variables go before the file; unset them, or set enable_envvars_config=false",
+        "warning: enable_envvars_config: these variables go before the file; unset them, or set "
+        "enable_envvars_config=false",
     ),
     (
-        f"warning: {CONFIG_VARIABLE}",
         _other_config,
+        f"warning: {CONFIG_VARIABLE}: "
         "`torchserve` reads the file this variable names, not this one; unset it, or start with ts-handlers serve",
     ),
 )

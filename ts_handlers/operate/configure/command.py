@@ -15,7 +15,7 @@ from ts_handlers.memory import memory_limit
 from ts_handlers.operate.arguments import from_arguments
 from ts_handlers.operate.build_report import read_reports
 from ts_handlers.operate.check.check import find_all
-from ts_handlers.operate.check.server import Machine, Place, gather
+from ts_handlers.operate.check.server import Place, gather
 from ts_handlers.operate.configure.config_file import HEADER, Layout, make_entries
 from ts_handlers.operate.configure.kubernetes import command as kubernetes
 from ts_handlers.operate.configure.kubernetes.options import check_options
@@ -31,6 +31,7 @@ from ts_handlers.operate.configure.outcome import (
     write_files,
 )
 from ts_handlers.operate.configure.plan import Plan, make_plan
+from ts_handlers.operate.machine import Machine
 from ts_handlers.operate.memory import MIB
 from ts_handlers.operate.metrics_config import METRICS_HEADER, metrics_yaml
 from ts_handlers.operate.torchserve import properties

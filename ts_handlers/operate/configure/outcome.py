@@ -11,8 +11,9 @@ from ts_handlers.cpu import CpuBudget
 from ts_handlers.errors import OperatorError
 from ts_handlers.operate.check.check import find_all
 from ts_handlers.operate.check.finding import Finding
-from ts_handlers.operate.check.server import Machine, Place, gather
+from ts_handlers.operate.check.server import Place, gather
 from ts_handlers.operate.configure.plan import Plan
+from ts_handlers.operate.machine import Machine
 from ts_handlers.operate.replacing import replacing
 from ts_handlers.operate.torchserve import properties
 

@@ -111,12 +111,16 @@ class Store:
 
 def read_store(folder: Path | None) -> Store:
     """Read what there is in a model store, whatever it is."""
-    if folder is None or not folder.is_dir():
+    try:
+        paths = None if folder is None or not folder.is_dir() else sorted(folder.iterdir())
+    except OSError:  # its name is too long, or it may not be read
+        paths = None
+    if paths is None:
         return Store(folder)
     archives: dict[str, Archive] = {}
     broken: dict[str, ArchiveError] = {}
     others = []
-    for path in sorted(folder.iterdir()):
+    for path in paths:
         if path.name.startswith("."):
             continue
         if path.name.endswith(".mar") or path.is_dir():

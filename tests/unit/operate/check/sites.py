@@ -10,7 +10,8 @@ from typing import Any
 from ts_handlers.cpu import CpuBudget
 from ts_handlers.operate.check.check import find_all
 from ts_handlers.operate.check.finding import Finding
-from ts_handlers.operate.check.server import HERE, Machine, Place, gather
+from ts_handlers.operate.check.server import HERE, Place, gather
+from ts_handlers.operate.machine import Machine
 from ts_handlers.operate.torchserve import properties
 
 YAML = "responseTimeout: 120\nstartupTimeout: 300\nhandler:\n  task: text-classification\n"

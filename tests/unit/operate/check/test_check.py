@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from tests.unit.operate.check.sites import IN_POD, MACHINE, Site, expect
 from ts_handlers.errors import ConfigError
 from ts_handlers.operate.check.check import find_all
-from ts_handlers.operate.check.server import gather, this_machine
+from ts_handlers.operate.check.server import gather
+from ts_handlers.operate.machine import this_machine
 from ts_handlers.operate.torchserve import properties
 from ts_handlers.operate.torchserve.keys import KNOWN
 

@@ -224,7 +224,11 @@ def test_a_handler_that_is_not(site: Site, handler: object) -> None:
 
 @pytest.mark.parametrize("package", ["ts_handlers", "tokenizers"])
 def test_a_member_that_hides_an_installed_package(site: Site, package: str) -> None:
-    write_handler(site.store / "mini-1.0.mar", "echo.py", **{f"{package}.py": ""})
+    files = {f"{package}.py": "", "echo.py": "def handle(data, context): ..."}
+    write_handler(site.store / "mini-1.0.mar", "echo.py", **files)
+    assert site.findings() == []
+
+    write_handler(site.store / "mini-1.0.mar", "echo.py", **files | {"echo.py": "from ts_handlers import handle"})
     expect(site, "problem", "mini-1.0.mar", f"{package}.py: it hides the installed package")
 
 

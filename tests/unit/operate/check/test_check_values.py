@@ -12,7 +12,8 @@ import trustme
 
 from tests.unit.operate.check.sites import IN_POD, LAUNCHER, MACHINE, YAML, Site, expect
 from ts_handlers.cpu import CpuBudget
-from ts_handlers.operate.check.server import Machine, Place
+from ts_handlers.operate.check.server import Place
+from ts_handlers.operate.machine import Machine
 
 ARGS = "cpu_launcher_args"
 
@@ -99,7 +100,7 @@ ARGS = "cpu_launcher_args"
         ({"metrics_mode": "log"}, "warning", "metrics_mode", "metrics go to the logs only"),
         ({"metrics_mode": None}, "warning", "metrics_mode", "metrics go to the logs only"),
         ({"metrics_config": None}, "warning", "metrics_config", "they are dropped"),
-        ({"metrics_config": "metrics.yaml"}, "warning", "metrics_config", "counts from the folder"),
+        ({"metrics_config": "metrics.yaml"}, "problem", "metrics_config", "there is no metrics.yaml"),
         ({"metrics_config": "/nowhere/metrics.yaml"}, "problem", "metrics_config", "no worker starts"),
         ({"default_startup_timeout": "0"}, "problem", "default_startup_timeout", "no model is ever ready"),
         ({"number_of_netty_threads": "-1"}, "problem", "number_of_netty_threads", "does not start"),

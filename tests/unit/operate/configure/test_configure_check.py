@@ -44,6 +44,8 @@ def test_a_file_with_problems_fails_the_check(
         (["--check", "gone.properties"], "cannot read gone.properties"),
         (["store", "--check", "x"], "leave store out"),
         ([], "no folder is given"),
+        (["store", "--root", "/"], "--root is for --check"),
+        (["--check", "x", "--model-store", "/nowhere"], "there is no folder /nowhere"),
     ],
 )
 def test_what_cannot_be_checked_is_a_mistake(
@@ -80,7 +82,7 @@ def test_a_plan_that_fails_its_own_check_is_our_bug_and_nothing_is_replaced(
 def test_an_archive_that_cannot_be_loaded_is_refused_and_nothing_is_written(
     write_mar: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    store = write_mar("mini", **{"tokenizers.py": ""}).parent
+    store = write_mar("mini", **{"tokenizers.py": "", "echo_handler.py": "from ts_handlers import handle"}).parent
 
     assert main(["configure", str(store)]) == 2
     error = capsys.readouterr().err
