@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import tempfile
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,8 +15,6 @@ from ts_handlers.cpu import POOL_ENV, cpu_budget
 from ts_handlers.operate.background import BackgroundServer
 from ts_handlers.operate.torchserve.models import served_models
 from ts_handlers.operate.torchserve.process.ports import free_port_options
-
-pytestmark = pytest.mark.e2e
 
 ECHO = """
 import os
@@ -29,37 +26,25 @@ def handle(rows, context):
 """
 
 
-@pytest.fixture
-def serve(write_mar: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., BackgroundServer]]:
-    """Configure a store with one model and these options."""
+@pytest.mark.e2e
+@pytest.mark.usefixtures("without_torch")
+def test_a_server_of_the_latency_profile_is_ready_and_answers(
+    write_mar: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in POOL_ENV:  # what a handler that was loaded in this process may have set
         monkeypatch.delenv(name, raising=False)
+    store = write_mar("echo", "1.0", **{"echo_handler.py": ECHO}).parent
+    assert main(["configure", str(store), "--profile", "latency", "--cpus", "2", *free_port_options()]) == 0
     with tempfile.TemporaryDirectory(prefix="ts-") as folder:
         monkeypatch.setenv("TEMP", folder)
-
-        def configure(*options: str) -> BackgroundServer:
-            store = write_mar("echo", "1.0", **{"echo_handler.py": ECHO}).parent
-            assert main(["configure", str(store), *options, *free_port_options()]) == 0
-            return BackgroundServer(store, options=("--stop-grace-s", "0"))
-
-        yield configure
-
-
-def ask(server: BackgroundServer) -> dict[str, Any]:
-    request = urllib.request.Request(  # noqa: S310 (our own server)
-        f"{server.inference_url}/predictions/echo",
-        data=b"{}",
-        headers={"Content-Type": "application/json", "Authorization": f"Bearer {server.token()}"},
-    )
-    with urllib.request.urlopen(request, timeout=30) as response:  # noqa: S310
-        answer: dict[str, Any] = json.load(response)
-    return answer
-
-
-@pytest.mark.usefixtures("without_torch")
-def test_a_server_of_the_latency_profile_is_ready_and_answers(serve: Callable[..., BackgroundServer]) -> None:
-    with serve("--profile", "latency", "--cpus", "2") as server:
-        answer = ask(server)
+        with BackgroundServer(store, options=("--stop-grace-s", "0")) as server:
+            request = urllib.request.Request(  # noqa: S310 (our own server)
+                f"{server.inference_url}/predictions/echo",
+                data=b"{}",
+                headers={"Content-Type": "application/json", "Authorization": f"Bearer {server.token()}"},
+            )
+            with urllib.request.urlopen(request, timeout=30) as response:  # noqa: S310
+                answer = json.load(response)
 
     assert [model.workers for model in served_models(server.config)] == [1]
     assert (answer["batch"], answer["omp"]) == (1, str(min(2, int(cpu_budget().cpus))))
