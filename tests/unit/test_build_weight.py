@@ -27,7 +27,7 @@ def test_the_weight_of_a_build_is_what_configure_reads(model_dirs: ModelDirs, tm
     report = read_reports(tmp_path, read_archives(tmp_path))["m", "1.0"]
     assert report.weight == 2.5
     assert report.rss_mb is not None
-    assert report.latency_ms is not None
+    assert report.single_ms is not None
 
 
 @pytest.mark.parametrize("weight", ["0", "-1", "nan", "inf", "much", "1e9"])

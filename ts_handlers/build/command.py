@@ -11,15 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ts_handlers.build.report import MAX_WEIGHT
 from ts_handlers.cpu.features import TARGETS
 from ts_handlers.errors import OperatorError
 from ts_handlers.reading import parse_yaml
 from ts_handlers.tasks import NAME_PATTERN, TASKS
 
 HELP = "package a model into a .mar"
-
-MAX_WEIGHT = 1_000_000.0
-"""`ts-handlers configure` takes no larger one."""
 
 KSERVE_STORE = "model-store"
 """Where KServe's layout has the archives."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +12,7 @@ from ts_handlers.build.candidates import candidates
 from ts_handlers.build.choose import Opener, choose, open_data, torch_threads_kept
 from ts_handlers.build.engine import Engine, Material
 from ts_handlers.build.model_source import ModelSource
-from ts_handlers.build.report import build_report
+from ts_handlers.build.report import SUFFIX, BuildReport, details_of
 from ts_handlers.build.request import BuildRequest
 from ts_handlers.build.sections import handler_section, source_section
 from ts_handlers.build.steps import Progress, step
@@ -62,11 +61,9 @@ def build(request: BuildRequest, progress: Progress = print) -> Path:
         with step(progress, "archive"):
             mar = _archive(request, source, chosen.engine, section, work)
         verified = _verify(request, source, section, chosen.method.precision, mar, work, progress)
-        report = build_report(request, source, data, chosen, section) | {
+        details = details_of(request, source, data, chosen, section) | {
             "check": result.as_dict(),
-            "latency_ms": latency,
             "size_bytes": mar.stat().st_size,
-            "rss_mb": verified.trip.rss_mb,
             "load_seconds": verified.trip.load_seconds,
             "verified": {
                 "requests": verified.num_requests,
@@ -74,6 +71,7 @@ def build(request: BuildRequest, progress: Progress = print) -> Path:
                 "longest": verified.longest,
             },
         }
+        report = BuildReport(request.name, request.version, request.weight, verified.trip.rss_mb, latency, details)
         finished = _publish(request, mar, report, work)
     progress(f"made {finished} ({finished.stat().st_size / 2**20:.1f} MiB) and {request.name}.build.json")
     return finished
@@ -137,10 +135,10 @@ def _verify(
     return verified
 
 
-def _publish(request: BuildRequest, mar: Path, report: Mapping[str, Any], work: Path) -> Path:
+def _publish(request: BuildRequest, mar: Path, report: BuildReport, work: Path) -> Path:
     """Move both files into the model store, the archive last; return it there."""
-    report_file = work / f"{request.name}.build.json"
-    report_file.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    report_file = work / f"{request.name}{SUFFIX}"
+    report.write(report_file)
     finished = request.output / mar.name
     if finished.exists() and not request.force:
         raise OperatorError(f"{finished} was made meanwhile by another build; replace it with --force")

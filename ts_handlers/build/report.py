@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
+import json
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from ts_handlers.build.choose import Chosen, Data
-from ts_handlers.build.model_source import ModelSource
-from ts_handlers.build.request import BuildRequest
 from ts_handlers.build.target import is_here, target_cpu
 from ts_handlers.cpu.features import read_cpuinfo
+from ts_handlers.errors import OperatorError
+from ts_handlers.reading import load_json
+from ts_handlers.settings import from_mapping, shown
+
+if TYPE_CHECKING:
+    from ts_handlers.build.choose import Chosen, Data
+    from ts_handlers.build.model_source import ModelSource
+    from ts_handlers.build.request import BuildRequest
+
+SUFFIX = ".build.json"
+MAX_WEIGHT = 1_000_000.0
 
 _PACKAGES = (
     "ts_handlers",
@@ -31,15 +43,86 @@ _PACKAGES = (
 )
 
 
-def build_report(
+@dataclass(frozen=True, slots=True)
+class BuildReport:
+    """A report: what `configure` and `tune` go by, and everything else for people.
+
+    Attributes:
+        name: The model's name.
+        version: Its version.
+        weight: The model's share of the workers, against the other models' weights.
+        rss_mb: Resident memory in MiB of a fresh process after one request; None where it was not measured.
+        latency_ms: Milliseconds of a call, by its shape: 1x24 is one sequence of 24 tokens.
+        details: What else the file holds.
+    """
+
+    name: str = ""
+    version: str = ""
+    weight: float = 1.0
+    rss_mb: float | None = None
+    latency_ms: Any = field(default_factory=dict)
+    details: Any = field(default_factory=dict)
+
+    @property
+    def single_ms(self) -> float | None:
+        """Milliseconds of a call with one sequence, on one thread; None where it was not measured."""
+        found: float | None = next((time for shape, time in self.latency_ms.items() if shape.startswith("1x")), None)
+        return found
+
+    @classmethod
+    def read(cls, file: Path) -> BuildReport:
+        """Read one.
+
+        Raises:
+            OperatorError: It cannot be read, or says something that cannot be.
+        """
+        names = {item.name for item in dataclasses.fields(cls)} - {"details"}
+        try:
+            content = load_json(file)
+        except OSError as error:
+            raise OperatorError(f"cannot read {file}: {error.strerror or error}") from error
+        except ValueError as error:
+            raise OperatorError(f"{file} is not JSON ({error}); build the model again, or remove the file") from error
+        if not isinstance(content, dict):
+            raise OperatorError(f"{file} is {shown(content)}, not an object; build the model again")
+        known = {key: value for key, value in content.items() if key in names and value is not None}
+        details = {key: value for key, value in content.items() if key not in names}
+        report = dataclasses.replace(from_mapping(cls, known, f"{file}:"), details=details)
+        report.check(file)
+        return report
+
+    def check(self, file: Path) -> None:
+        """Check what was read.
+
+        Raises:
+            OperatorError: No model is named, or a weight, a memory or a time is no positive number.
+        """
+        if not (self.name and self.version):
+            raise OperatorError(f"{file} names no model and version; build the model again, or remove the file")
+        if not isinstance(self.latency_ms, Mapping):
+            raise OperatorError(f"{file}: latency_ms is {shown(self.latency_ms)}, not a table; build the model again")
+        numbers = {"weight": self.weight, "rss_mb": self.rss_mb, "latency_ms of one sequence": self.single_ms}
+        for key, value in numbers.items():
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            if value is not None and not (is_number and value > 0):
+                raise OperatorError(
+                    f"{file}: {key} is {shown(value)}; it must be a number above 0: build the model again"
+                )
+        if self.weight > MAX_WEIGHT:
+            raise OperatorError(f"{file}: weight is {self.weight:g}; write a number up to {MAX_WEIGHT:,.0f}")
+
+    def write(self, file: Path) -> None:
+        """Write it."""
+        known = {item.name: getattr(self, item.name) for item in dataclasses.fields(self) if item.name != "details"}
+        file.write_text(json.dumps(known | self.details, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def details_of(
     request: BuildRequest, source: ModelSource, data: Data, chosen: Chosen, section: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return the report, without what is measured on the finished archive."""
+    """Return what a report says for people, without what is measured on the finished archive."""
     method = chosen.method
     return {
-        "name": request.name,
-        "version": request.version,
-        "weight": request.weight,
         "task": request.task,
         "backend": method.backend,
         "precision": method.precision,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
-from dataclasses import fields
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -29,6 +30,39 @@ def from_arguments(kind: type[T], args: argparse.Namespace, **others: Any) -> T:
     return kind(**options, **others)
 
 
+def option(
+    default: Any,
+    text: str,
+    metavar: str | None = None,
+    kind: Callable[[str], object] = str,
+    *,
+    choices: Sequence[str] | None = None,
+) -> Any:
+    """Declare a field of a dataclass that is an option of the command line.
+
+    Args:
+        default: What it is where it is not given; False makes a switch of it. None: the text says it.
+        text: What it is for.
+        metavar: How its value is called.
+        kind: Reads its value.
+        choices: All values it may have.
+    """
+    if default is False:
+        return field(default=default, metadata={"action": "store_true", "help": text})
+    more = "" if default is None else " (default: %(default)s)"
+    return field(
+        default=default,
+        metadata={"metavar": metavar, "type": kind, "choices": choices, "default": default, "help": f"{text}{more}"},
+    )
+
+
+def add_options(group: argparse._ArgumentGroup, kind: type[DataclassInstance]) -> None:
+    """Declare the options that are fields of a dataclass."""
+    for item in fields(kind):
+        if item.metadata:
+            group.add_argument(f"--{item.name.replace('_', '-')}", **item.metadata)
+
+
 def add_server_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare which running server is meant."""
     parser.add_argument("--config", metavar="FILE", type=Path, required=True, help="its config.properties")
@@ -51,3 +85,17 @@ def whole(least: int, most: int | None = None) -> Callable[[str], int]:
         return int(text)
 
     return read
+
+
+def port(text: str) -> int:
+    """Read a port."""
+    if not text.isascii() or not text.isdigit() or len(text) > 5 or not 1 <= int(text) <= 65534:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port, 1 to 65534")
+    return int(text)
+
+
+def host(text: str) -> str:
+    """Read an address that TorchServe can listen at."""
+    if not re.fullmatch(r"[A-Za-z0-9._-]+", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not an IPv4 address or a host name (TorchServe reads no other)")
+    return text

@@ -19,7 +19,7 @@ HEAD_ROOM = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class MemoryPlan:
+class MemoryBudget:
     """What the memory allows.
 
     Attributes:

@@ -6,10 +6,11 @@ is part of the contract. It adds Hostname to every model metric by itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import get_args
+from collections.abc import Iterable
 
-from ts_handlers.metrics import CATALOGUE, Kind, MetricSpec
+import yaml
+
+from ts_handlers.metrics import CATALOGUE, MetricSpec
 
 _HOST = ("Level", "Hostname")
 _GPU = ("Level", "DeviceId", "Hostname")
@@ -60,25 +61,18 @@ def metrics_yaml() -> str:
         MetricSpec(spec.name, spec.kind, spec.unit, (*spec.dimensions, *_WORKER)) for spec in (*WORKER, *CATALOGUE)
     ]
     names = dict.fromkeys(name for spec in (*FRONTEND, *model_metrics) for name in spec.dimensions)
-    lines = [
-        "dimensions:",
-        *(f"  - {name}" for name in names),
-        "ts_metrics:",
-        *_section(FRONTEND),
-        "model_metrics:",
-        *_section(model_metrics),
-    ]
-    return METRICS_HEADER + "\n".join(lines) + "\n"
+    content = {
+        "dimensions": list(names),
+        "ts_metrics": _by_kind(FRONTEND),
+        "model_metrics": _by_kind(model_metrics),
+    }
+    return METRICS_HEADER + yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=120)
 
 
-def _section(metrics: Iterable[MetricSpec]) -> Iterator[str]:
-    """Yield one block for each kind that has metrics: TorchServe's workers fail on an empty one."""
-    metrics = tuple(metrics)
-    for kind in get_args(Kind):
-        of_kind = [spec for spec in metrics if spec.kind == kind]
-        if of_kind:
-            yield f"  {kind}:"
-        for spec in of_kind:
-            yield f"    - name: {spec.name}"
-            yield f"      unit: {spec.unit}"
-            yield f"      dimensions: [{', '.join(spec.dimensions)}]"
+def _by_kind(metrics: Iterable[MetricSpec]) -> dict[str, list[dict[str, object]]]:
+    """Return metrics by their kinds; none is empty, for TorchServe's workers fail on that."""
+    found: dict[str, list[dict[str, object]]] = {}
+    for spec in metrics:
+        entry: dict[str, object] = {"name": spec.name, "unit": spec.unit, "dimensions": list(spec.dimensions)}
+        found.setdefault(spec.kind, []).append(entry)
+    return found

@@ -19,9 +19,9 @@ from manifests.example import MANIFESTS, configure, write_model
 from tests.unit.kubernetes.conftest import Objects
 from ts_handlers.cli import main
 from ts_handlers.operate.configure.kubernetes import source
-from ts_handlers.operate.configure.kubernetes.pod import quantity
 from ts_handlers.operate.configure.kubernetes.thresholds import MAX_UTILIZATION, utilization_of, waiting
 from ts_handlers.operate.memory import HEAD_ROOM, JVM_OVERHEAD_MB, RSS_MARGIN
+from ts_handlers.operate.quantity import format_cpus
 from ts_handlers.operate.torchserve import properties
 
 DEPLOYMENT = ("Deployment", "torchserve")
@@ -59,7 +59,7 @@ def check_numbers(limits: dict[str, str], values: dict[str, str], cpus: float) -
     workers = workers_of(values)
     memory_mb = int(limits["memory"].removesuffix("Mi"))
     heap_mb = int(values["vmargs"].partition("-Xmx")[2].partition("m")[0])
-    assert limits["cpu"] == quantity(cpus)
+    assert limits["cpu"] == format_cpus(cpus)
     assert f"-XX:ActiveProcessorCount={int(cpus) if cpus == int(cpus) else int(cpus) + 1} " in values["vmargs"]
     needed_mb = (workers["small"] * 300 + workers["large"] * 900) * RSS_MARGIN
     assert memory_mb * (1 - HEAD_ROOM) >= needed_mb + heap_mb + JVM_OVERHEAD_MB
@@ -99,6 +99,12 @@ def test_kserve_has_the_numbers_of_its_config_properties(
     assert values["metrics_config"] == "/mnt/models/config/metrics.yaml"
     assert (tmp_path / "config" / "metrics.yaml").is_file()
     assert not (tmp_path / "out" / "config.properties").exists()
+
+
+def test_kserve_alone_lays_out_what_storage_uri_wants(store: Path, tmp_path: Path) -> None:
+    assert f"copy {tmp_path} to where storageUri points" in configure(store, "--kserve", "--gpus", 1)
+    assert sorted(path.name for path in (tmp_path / "config").iterdir()) == ["config.properties", "metrics.yaml"]
+    assert values_of((tmp_path / "config" / "config.properties").read_text())["number_of_gpu"] == "1"
 
 
 def test_keda_asks_for_each_model_by_the_depth_of_its_queue(
@@ -319,8 +325,3 @@ def test_waiting_is_that_of_erlang() -> None:
     assert utilization_of(1) == pytest.approx(0.5)
     assert utilization_of(2) == pytest.approx(2**-0.5)
     assert utilization_of(500) == MAX_UTILIZATION
-
-
-@pytest.mark.parametrize(("cpus", "text"), [(2.0, "2"), (1.5, "1500m"), (0.25, "250m"), (0.0001, "1m")])
-def test_cpus_are_written_as_kubernetes_does(cpus: float, text: str) -> None:
-    assert quantity(cpus) == text

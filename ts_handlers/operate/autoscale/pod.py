@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ts_handlers.errors import ConfigError, OperatorError
-from ts_handlers.operate.autoscale.quantity import format_cpus, parse_quantity
 from ts_handlers.operate.autoscale.settings import KubernetesSettings
 from ts_handlers.operate.http import Answer, NoAnswerError, send
+from ts_handlers.operate.quantity import format_cpus, parse_quantity
 
 _PATCH = "application/strategic-merge-patch+json"
 

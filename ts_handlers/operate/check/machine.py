@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ts_handlers.build.report import BuildReport
 from ts_handlers.config import DEFAULT_BODY_BYTES
 from ts_handlers.errors import OperatorError
-from ts_handlers.operate.build_report import NO_REPORT, read_reports
+from ts_handlers.operate.build_report import read_reports
 from ts_handlers.operate.check.finding import Finding, Rule, found, judge
 from ts_handlers.operate.check.server import Server, compiled
 from ts_handlers.operate.memory import JVM_OVERHEAD_MB, memory_of
@@ -137,7 +138,7 @@ def _memory(server: Server) -> Iterator[Finding]:
         yield found("warning: build reports", why, f"it is of no use where it is; {remedy}")
         return
     keys = [(model.archive.model_name, model.version) for model in server.loaded]
-    rss = [reports.get(key, NO_REPORT).rss_mb or 0.0 for key in keys]
+    rss = [reports.get(key, BuildReport()).rss_mb or 0.0 for key in keys]
     needed = (
         memory_of([model.workers for model in server.loaded], rss) + (server.heap_mb or limit / 4) + JVM_OVERHEAD_MB
     )

@@ -4,37 +4,43 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from ts_handlers.cpu import CpuBudget, cpu_budget
-from ts_handlers.cpu.topology import Core, read_topology
+from ts_handlers.cpu import cpu_budget
+from ts_handlers.cpu.topology import read_topology
 from ts_handlers.errors import OperatorError
 from ts_handlers.memory import memory_limit
 from ts_handlers.operate.arguments import from_arguments
 from ts_handlers.operate.build_report import read_reports
 from ts_handlers.operate.check import find_all
 from ts_handlers.operate.check.server import Place, gather
-from ts_handlers.operate.configure.allocators import Preloads, advice, find_preloads
 from ts_handlers.operate.configure.config_file import HEADER, Layout, make_entries
 from ts_handlers.operate.configure.kubernetes import command as kubernetes
-from ts_handlers.operate.configure.kubernetes.checks import check_without_pods
-from ts_handlers.operate.configure.launcher import Launch, plan_launch, probe_launcher
+from ts_handlers.operate.configure.kubernetes.options import check_options
+from ts_handlers.operate.configure.launcher import launcher_args
+from ts_handlers.operate.configure.model import Options
 from ts_handlers.operate.configure.options import add_arguments
-from ts_handlers.operate.configure.outcome import check_ours, own_findings, write_files
-from ts_handlers.operate.configure.plan import Options, Plan, make_plan
-from ts_handlers.operate.configure.summary import count_of, print_plan
+from ts_handlers.operate.configure.outcome import (
+    check_ours,
+    count_of,
+    machine_with,
+    own_findings,
+    print_plan,
+    write_files,
+)
+from ts_handlers.operate.configure.plan import Plan, make_plan
 from ts_handlers.operate.machine import Machine
 from ts_handlers.operate.memory import MIB
 from ts_handlers.operate.metrics_config import METRICS_HEADER, metrics_yaml
 from ts_handlers.operate.torchserve import properties
-from ts_handlers.operate.torchserve.archives import Archive, read_archives
+from ts_handlers.operate.torchserve.archives import read_archives
 from ts_handlers.operate.torchserve.config import CONFIG_NAME, METRICS_NAME
 
 __all__ = ["HELP", "add_arguments", "run"]
+
+_ADDRESSES = ("inference", "management", "metrics", "grpc_inference", "grpc_management")
 
 HELP = "write config.properties and metrics.yaml for every .mar in a folder, or check such a file"
 
@@ -48,10 +54,8 @@ def run(args: argparse.Namespace) -> int:
     for option in ("json", "root", "model_store"):
         if getattr(args, option):
             raise OperatorError(f"--{option.replace('_', '-')} is for --check; leave it out")
-    if args.kubernetes is not None or args.kserve:
-        return kubernetes.run(args)
-    check_without_pods(args)
-    return _configure(args)
+    check_options(args)
+    return kubernetes.run(args) if args.kubernetes is not None or args.kserve else _configure(args)
 
 
 def _configure(args: argparse.Namespace) -> int:
@@ -67,29 +71,20 @@ def _configure(args: argparse.Namespace) -> int:
         memory_bytes=memory_bytes,
         reports=read_reports(directory, archives),
     )
-    layout = from_arguments(
-        Layout,
-        args,
-        model_store=directory,
-        metrics_config=output.parent / METRICS_NAME,
-        is_token_required=not args.disable_token_authorization,
-    )
+    layout = from_arguments(Layout, args, model_store=directory, metrics_config=output.parent / METRICS_NAME)
     _check_ports(layout, plan)
-    cores = read_topology(budget.affinity)
-    preloads = find_preloads({core.node for core in cores})
-    launch = _launch(plan, budget, cores, preloads) if args.launcher else None
-    preload = "" if args.cpus else advice(preloads, f"ts-handlers serve {args.directory}", is_torch=_is_torch(archives))
-    check_ours(output, HEADER, force=args.force)
-    check_ours(layout.metrics_config, METRICS_HEADER, force=args.force)
-    text = properties.render(make_entries(plan, layout, launch=launch, preload=preload), header=HEADER)
-    metrics_text = metrics_yaml()
-    findings = own_findings(output, text, metrics_text, _machine(args, budget, memory_bytes))
-    write_files({layout.metrics_config: metrics_text, output: text})
+    launcher = launcher_args(plan, budget, read_topology(budget.affinity)) if args.launcher else None
+    text = properties.render(make_entries(plan, layout, launcher), header=HEADER)
+    files = {layout.metrics_config: (metrics_yaml(), METRICS_HEADER), output: (text, HEADER)}
+    check_ours(files, force=args.force)
+    machine = Machine(budget, os.cpu_count() or 1, memory_bytes / MIB, python="python")
+    if args.cpus is not None and not args.launcher:
+        machine = machine_with(args.cpus, memory_bytes / MIB)
+    findings = own_findings(output, text, metrics_yaml(), machine, directory)
+    write_files(files)
     print(f"budget: {budget.describe() if args.cpus is None else f'{args.cpus:g} CPUs (given)'}")
     print(f"memory: {memory_bytes / MIB:.0f} MiB{'' if args.memory_mb is None else ' (given)'}")
     print_plan(plan)
-    for warning in launch.warnings if launch else ():
-        print(f"warning: {warning}")
     for finding in findings:
         print(finding.describe())
     print(f"wrote {output} and {layout.metrics_config}")
@@ -121,35 +116,8 @@ def _check(args: argparse.Namespace) -> int:
     return 1 if problems else 0
 
 
-def _machine(args: argparse.Namespace, budget: CpuBudget, memory_bytes: int) -> Machine:
-    """Return the machine that serves: this one, or what --cpus says of another."""
-    if args.cpus is not None and not args.launcher:
-        count = math.ceil(args.cpus)
-        budget = CpuBudget(tuple(range(count)), None if count == args.cpus else args.cpus)
-    return Machine(budget, os.cpu_count() or 1, memory_bytes / MIB, python="python")
-
-
-def _launch(plan: Plan, budget: CpuBudget, cores: Sequence[Core], preloads: Preloads) -> Launch:
-    launch = plan_launch(plan, budget, cores, preloads)
-    probe_launcher(launch.args)
-    return launch
-
-
-def _is_torch(archives: Sequence[Archive]) -> bool:
-    """Say whether a model runs on torch itself, as far as the archives say."""
-    handlers = [(archive.settings or {}).get("handler") for archive in archives]
-    runtimes = [handler.get("runtime") for handler in handlers if isinstance(handler, dict)]
-    return any(isinstance(runtime, dict) and runtime.get("backend") == "torch" for runtime in runtimes)
-
-
 def _check_ports(layout: Layout, plan: Plan) -> None:
-    ports = (
-        layout.inference_port,
-        layout.management_port,
-        layout.metrics_port,
-        layout.grpc_inference_port,
-        layout.grpc_management_port,
-    )
+    ports = [getattr(layout, f"{name}_port") for name in _ADDRESSES]
     for port in ports:
         if ports.count(port) > 1:
             raise OperatorError(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ts_handlers.operate.configure.bodies import BodyPlan
-from ts_handlers.operate.configure.launcher import Launch
+from ts_handlers.config import DEFAULT_BODY_BYTES
+from ts_handlers.operate.arguments import host, option, port, whole
 from ts_handlers.operate.configure.plan import LATENCY_QUEUE_PER_WORKER, MIN_JOB_QUEUE_SIZE, Plan
 from ts_handlers.operate.torchserve.properties import Entry
 
@@ -18,64 +19,60 @@ NO_URL = "(?!)"
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where the server listens and finds its files.
+    """Where the server listens and finds its files; a field that is an option says what it is.
 
     Attributes:
         model_store: Folder of the .mar files, absolute.
         metrics_config: The metrics.yaml, absolute.
-        inference_host: Address of the inference API, HTTP and gRPC.
-        management_host: Address of the management API, HTTP and gRPC.
-        metrics_host: Address of the Prometheus metrics.
-        inference_port: HTTP port of the inference API.
-        management_port: HTTP port of the management API.
-        metrics_port: HTTP port of the Prometheus metrics.
-        grpc_inference_port: gRPC port of the inference API.
-        grpc_management_port: gRPC port of the management API.
-        initial_worker_port: Number of the first worker's socket; the others follow it.
-        is_token_required: Whether clients must send a token.
-        token_expiration_min: Minutes a token lives.
     """
 
     model_store: Path
     metrics_config: Path
-    inference_host: str = "127.0.0.1"
-    management_host: str = "127.0.0.1"
-    metrics_host: str = "127.0.0.1"
-    inference_port: int = 8080
-    management_port: int = 8081
-    metrics_port: int = 8082
-    grpc_inference_port: int = 7070
-    grpc_management_port: int = 7071
-    initial_worker_port: int = 9000
-    is_token_required: bool = True
-    token_expiration_min: int = 60
+    inference_host: str = option("127.0.0.1", "address of inference", "ADDRESS", host)
+    inference_port: int = option(8080, "HTTP port of inference", "PORT", port)
+    management_host: str = option("127.0.0.1", "address of management", "ADDRESS", host)
+    management_port: int = option(8081, "HTTP port of management", "PORT", port)
+    metrics_host: str = option("127.0.0.1", "address of Prometheus metrics", "ADDRESS", host)
+    metrics_port: int = option(8082, "HTTP port of Prometheus metrics", "PORT", port)
+    grpc_inference_port: int = option(7070, "gRPC port of inference", "PORT", port)
+    grpc_management_port: int = option(7071, "gRPC port of management", "PORT", port)
+    initial_worker_port: int = option(9000, "number of the first worker's socket, .ts.sock.N", "PORT", port)
+    token_expiration_min: int = option(60, "minutes until a token must be renewed", "MIN", whole(1, 366 * 24 * 60))
+    disable_token_authorization: bool = option(False, "serve clients without a token")
 
 
-def make_entries(plan: Plan, layout: Layout, *, launch: Launch | None = None, preload: str = "") -> list[Entry]:
+def make_entries(plan: Plan, layout: Layout, launcher: str | None = None) -> list[Entry]:
     """Return every line of config.properties, each with the reason for its value.
 
     Args:
         plan: What was decided for models and frontend.
         layout: Addresses and paths.
-        launch: The launcher's arguments, where it was asked for.
-        preload: What to say about allocators and NUMA nodes.
+        launcher: The CPU launcher's arguments, where it was asked for.
     """
+    rows = (
+        *_model_rows(plan, layout),
+        *_launcher_rows(launcher),
+        *_frontend_rows(plan),
+        *_body_rows(plan),
+        *_address_rows(layout),
+        *_access_rows(layout),
+        *_metrics_rows(layout),
+    )
     return [
-        *_model_entries(plan, layout),
-        *_launcher_entries(launch, preload),
-        *_frontend_entries(plan),
-        *_body_entries(plan.bodies),
-        *_reach_entries(layout),
-        *_metrics_entries(layout),
+        Entry(key, str(value).lower() if isinstance(value, bool) else str(value), comment)
+        for key, value, comment in rows
     ]
 
 
-def _model_entries(plan: Plan, layout: Layout) -> list[Entry]:
+_Rows = Iterator[tuple[str, object, str]]
+
+
+def _model_rows(plan: Plan, layout: Layout) -> _Rows:
     models: dict[str, dict[str, dict[str, object]]] = {}
     for model in plan.models:
         models.setdefault(model.name, {})[model.version] = {
             "defaultVersion": model.is_default,
-            "marName": model.mar_name,
+            "marName": model.archive.path.name,
             "minWorkers": model.min_workers,
             "maxWorkers": model.max_workers,
             "batchSize": model.batch_size,
@@ -83,81 +80,73 @@ def _model_entries(plan: Plan, layout: Layout) -> list[Entry]:
             "responseTimeout": model.response_timeout_s,
             "startupTimeout": model.startup_timeout_s,
         }
-    return [
-        Entry("model_store", str(layout.model_store), "Where the .mar files are."),
-        Entry(
-            "load_models",
-            ",".join(model.mar_name for model in plan.models),
-            "Loaded at start, in this order: the version that is loaded first answers requests that name none.",
-        ),
-        Entry("models", json.dumps(models), _models_comment(plan)),
-        Entry(
-            "default_workers_per_model",
-            "1",
-            "For a model registered later: TorchServe would start one for each CPU it sees.",
-        ),
-        Entry("job_queue_size", str(plan.job_queue_size), _queue_comment(plan)),
-        Entry("number_of_gpu", str(plan.gpus), "GPUs that workers are spread over; 0 keeps them on the CPU."),
-    ]
+    yield "model_store", layout.model_store, "Where the .mar files are."
+    yield (
+        "load_models",
+        ",".join(model.archive.path.name for model in plan.models),
+        "Loaded at start, in this order: the version that is loaded first answers requests that name none.",
+    )
+    yield "models", json.dumps(models), _models_comment(plan)
+    yield (
+        "default_workers_per_model",
+        1,
+        "For a model registered later: TorchServe would start one for each CPU it sees.",
+    )
+    yield (
+        "job_queue_size",
+        plan.job_queue_size,
+        f"Requests that may wait for one model: {LATENCY_QUEUE_PER_WORKER} batches for each worker. More are answered\n"
+        "503 at once: refused early is better than answered too late."
+        if plan.options.profile == "latency"
+        else f"Requests that may wait for one model: two batches for each worker, at least {MIN_JOB_QUEUE_SIZE}.\n"
+        "More are answered 503.",
+    )
+    yield "number_of_gpu", plan.gpus, "GPUs that workers are spread over; 0 keeps them on the CPU."
 
 
 def _models_comment(plan: Plan) -> str:
+    profile = plan.options.profile
     budget = f"{plan.gpus} GPUs" if plan.gpus else f"{plan.cpus:g} CPUs"
-    threads = "1 thread" if plan.workers.threads == 1 else f"{plan.workers.threads} threads"
-    weights = {model.weight for model in plan.models}
-    shares = ", ".join(f"{model.name} {model.version}: {model.weight:g}" for model in plan.models)
-    batches = (
-        "batchSize: requests a worker takes at once, at most."
-        if plan.profile == "throughput"
-        else "batchSize: small, so that no request waits for the computing of others; with 1, none waits to fill a batch."
-    )
+    threads = "1 thread" if plan.threads == 1 else f"{plan.threads} threads"
+    weights = ", ".join(f"{model.label}: {model.report.weight:g}" for model in plan.models)
+    is_weighted = len({model.report.weight for model in plan.models}) > 1
     return "\n".join(
         [
-            f"Profile {plan.profile}. Workers: {plan.num_workers} on {budget}, {threads} each.",
-            plan.workers.reason,
-            *([f"Weights: {shares}."] if len(weights) > 1 else []),
-            batches,
+            f"Profile {profile}. Workers: {plan.num_workers} on {budget}, {threads} each.",
+            plan.reason,
+            *([f"Weights: {weights}."] if is_weighted else []),
+            "batchSize: requests a worker takes at once, at most."
+            if profile == "throughput"
+            else "batchSize: small, so that no request waits for others to be computed; with 1, none waits to fill a batch.",
             "maxBatchDelay: ms a worker waits for its batch to fill; 1 is the least, for TorchServe makes 100 of 0.",
             "maxWorkers is minWorkers: TorchServe never starts more by itself. Timeouts are in seconds: a worker that takes",
             "longer to answer a batch, or to load, is killed and started again.",
-            *_fixed_comment(plan),
+            *(
+                f"{model.label}: {', '.join(model.fixed)} as in its model-config.yaml, which wins over this line."
+                for model in plan.models
+                if model.fixed
+            ),
         ]
     )
 
 
-def _fixed_comment(plan: Plan) -> list[str]:
-    """Say which values are an archive's own: TorchServe prefers those, so the line repeats them."""
-    return [
-        f"{model.name} {model.version}: {', '.join(model.fixed)} as in its model-config.yaml, which wins over this line."
-        for model in plan.models
-        if model.fixed
-    ]
-
-
-def _queue_comment(plan: Plan) -> str:
-    if plan.profile == "latency":
-        return (
-            f"Requests that may wait for one model: {LATENCY_QUEUE_PER_WORKER} batches for each worker. More are answered\n"
-            "503 at once: refused early is better than answered too late."
-        )
-    return (
-        f"Requests that may wait for one model: two batches for each worker, at least {MIN_JOB_QUEUE_SIZE}.\n"
-        "More are answered 503."
-    )
-
-
-def _launcher_entries(launch: Launch | None, preload: str) -> list[Entry]:
-    more = f"\n{preload}" if preload else ""
-    if launch is None:
+def _launcher_rows(launcher: str | None) -> _Rows:
+    if launcher is None:
         why = "Handlers limit their threads and pin themselves; the launcher counts cores, not the quota."
-        return [Entry("cpu_launcher_enable", "false", why + more)]
-    return [
-        Entry("cpu_launcher_enable", "true", launch.comment + more),
-        Entry("cpu_launcher_args", launch.args, "CPUs of all workers; how many each takes; where memory comes from."),
-    ]
+        yield "cpu_launcher_enable", False, why
+        return
+    yield (
+        "cpu_launcher_enable",
+        True,
+        "As asked for with --launcher. It binds each worker to CPUs of its own, with numactl where that works and with\n"
+        "taskset elsewhere; the handlers leave that as it is. TorchServe adds --ninstances and --rank, tries it with\n"
+        "the `python` of PATH, and goes on without it when that fails.\n"
+        "Changing the number of workers restarts all of them.",
+    )
+    yield "cpu_launcher_args", launcher, "CPUs of all workers, one of each core where they suffice; how many for each."
 
 
-def _frontend_entries(plan: Plan) -> list[Entry]:
+def _frontend_rows(plan: Plan) -> _Rows:
     if plan.is_small_jvm:
         options = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1"
         why = (
@@ -165,105 +154,92 @@ def _frontend_entries(plan: Plan) -> list[Entry]:
         )
     else:
         options, why = "-XX:+UseG1GC", "G1 keeps pauses short"
-    pool = max(2, plan.java_cpus)
-    return [
-        Entry(
-            "vmargs",
-            f"-XX:ActiveProcessorCount={plan.java_cpus} -Xmx{plan.heap_mb}m {options} "
-            f"-Djava.util.concurrent.ForkJoinPool.common.parallelism={pool} -XX:+ExitOnOutOfMemoryError",
-            "The frontend shares the CPUs and the memory with the workers: it may count on the budget rounded up;\n"
-            f"its heap is an eighth of the memory, 256 to 1024 MB; {why}.\n"
-            "Its common pool has two threads at least: with one, TorchServe starts a new thread for every batch.\n"
-            "Out of memory it ends, so that whoever runs it starts it again.",
-        ),
-        Entry(
-            "number_of_netty_threads",
-            str(plan.netty_threads),
-            "Threads that read requests and write answers: one for each CPU, at most 8; at least 2, because a\n"
-            "management call that waits for workers holds one.",
-        ),
-        Entry(
-            "netty_client_threads",
-            str(plan.netty_client_threads),
-            "Threads that talk to the workers: they only copy bytes, so one for two CPUs, at most 4.",
-        ),
-    ]
+    yield (
+        "vmargs",
+        f"-XX:ActiveProcessorCount={plan.java_cpus} -Xmx{plan.memory.heap_mb}m {options} "
+        f"-Djava.util.concurrent.ForkJoinPool.common.parallelism={max(2, plan.java_cpus)} -XX:+ExitOnOutOfMemoryError",
+        "The frontend shares the CPUs and the memory with the workers: it may count on the budget rounded up;\n"
+        f"its heap is an eighth of the memory, 256 to 1024 MB; {why}.\n"
+        "Its common pool has two threads at least: with one, TorchServe starts a new thread for every batch.\n"
+        "Out of memory it ends, so that whoever runs it starts it again.",
+    )
+    yield (
+        "number_of_netty_threads",
+        plan.netty_threads,
+        "Threads that read requests and write answers: one for each CPU, at most 8; at least 2, because a\n"
+        "management call that waits for workers holds one.",
+    )
+    yield (
+        "netty_client_threads",
+        plan.netty_client_threads,
+        "Threads that talk to the workers: they only copy bytes, so one for two CPUs, at most 4.",
+    )
 
 
-def _body_entries(bodies: BodyPlan) -> list[Entry]:
-    if bodies.largest_from is None:
+def _body_rows(plan: Plan) -> _Rows:
+    largest, allowed = plan.largest_model, plan.max_request_bytes
+    if largest.largest_request <= DEFAULT_BODY_BYTES:
         why = "TorchServe's own: the models' limits (handler.limits) allow no larger ones."
-    elif bodies.largest_bytes <= bodies.max_request_bytes:
-        why = f"The largest that the limits of {bodies.largest_from} (handler.limits in its model-config.yaml) allow."
+    elif largest.largest_request <= allowed:
+        why = f"The largest that the limits of {largest.label} (handler.limits in its model-config.yaml) allow."
     else:
         why = (
-            f"The limits of {bodies.largest_from} allow {bodies.largest_bytes};\neight of this size fill the frontend's "
+            f"The limits of {largest.label} allow {largest.largest_request};\neight of this size fill the frontend's "
             "heap, and larger ones are answered 413. More memory gives a larger heap, up to 1024 MB."
         )
-    return [
-        Entry("max_request_size", str(bodies.max_request_bytes), f"Bytes of a request, at most. {why}"),
-        Entry(
-            "max_response_size",
-            str(bodies.max_response_bytes),
-            "Bytes of an answer, at most: a 32nd of the heap, for a whole batch is there at once. Handlers of ts_handlers\n"
-            "answer 413 instead of a larger one; TorchServe ends a worker that sends it.",
-        ),
-    ]
+    yield "max_request_size", allowed, f"Bytes of a request, at most. {why}"
+    yield (
+        "max_response_size",
+        plan.max_response_bytes,
+        "Bytes of an answer, at most: a 32nd of the heap, for a whole batch is there at once. Handlers of ts_handlers\n"
+        "answer 413 instead of a larger one; TorchServe ends a worker that sends it.",
+    )
 
 
-def _reach_entries(layout: Layout) -> list[Entry]:
-    def url(host: str, port: int) -> str:
-        return f"http://{host}:{port}"
-
-    return [
-        Entry(
-            "inference_address",
-            url(layout.inference_host, layout.inference_port),
-            "Who can reach the server. Inference:",
-        ),
-        Entry("grpc_inference_address", layout.inference_host, "The same over gRPC; TorchServe cannot turn it off."),
-        Entry("grpc_inference_port", str(layout.grpc_inference_port), "TorchServe's usual port is 7070."),
-        Entry(
-            "management_address",
-            url(layout.management_host, layout.management_port),
-            "Management can replace models: keep it on the loopback address.",
-        ),
-        Entry("grpc_management_address", layout.management_host, "The same over gRPC."),
-        Entry("grpc_management_port", str(layout.grpc_management_port), "TorchServe's usual port is 7071."),
-        Entry("metrics_address", url(layout.metrics_host, layout.metrics_port), "Metrics ask for no token."),
-        Entry(
-            "initial_worker_port",
-            str(layout.initial_worker_port),
-            "Workers listen on unix sockets .ts.sock.N, counted from here, in the server's temporary folder.",
-        ),
-        Entry(
-            "disable_token_authorization",
-            "false" if layout.is_token_required else "true",
-            "Clients send a token of key_file.json, in the folder the server runs in."
-            if layout.is_token_required
-            else "Whoever reaches the inference address is served: tokens differ from server to server, so that clients of\n"
-            "several would need all of them. A gateway or a network policy decides who comes in.",
-        ),
-        Entry("token_expiration_min", str(layout.token_expiration_min), "Minutes until a token must be renewed."),
-        Entry("enable_model_api", "false", "Nobody registers or removes models while the server runs."),
-        Entry(
-            "allowed_urls",
-            NO_URL,
-            "Models come from the model store only: this pattern matches no URL, and file names need no match.",
-        ),
-        Entry("install_py_dep_per_model", "false", "Loading a model installs nothing."),
-        Entry("enable_envvars_config", "false", "Environment variables change nothing above."),
-    ]
+def _address_rows(layout: Layout) -> _Rows:
+    inference = f"http://{layout.inference_host}:{layout.inference_port}"
+    management = f"http://{layout.management_host}:{layout.management_port}"
+    metrics = f"http://{layout.metrics_host}:{layout.metrics_port}"
+    yield "inference_address", inference, "Who can reach the server. Inference:"
+    yield "grpc_inference_address", layout.inference_host, "The same over gRPC; TorchServe cannot turn it off."
+    yield "grpc_inference_port", layout.grpc_inference_port, "TorchServe's usual port is 7070."
+    yield "management_address", management, "Management can replace models: keep it on the loopback address."
+    yield "grpc_management_address", layout.management_host, "The same over gRPC."
+    yield "grpc_management_port", layout.grpc_management_port, "TorchServe's usual port is 7071."
+    yield "metrics_address", metrics, "Metrics ask for no token."
+    yield (
+        "initial_worker_port",
+        layout.initial_worker_port,
+        "Workers listen on unix sockets .ts.sock.N, counted from here, in the server's temporary folder.",
+    )
 
 
-def _metrics_entries(layout: Layout) -> list[Entry]:
-    return [
-        Entry("enable_metrics_api", "true", "Prometheus reads the metrics address."),
-        Entry("metrics_mode", "prometheus", "TorchServe's own choice, log, gives Prometheus nothing."),
-        Entry("metrics_config", str(layout.metrics_config), "Metrics that are not named in this file are dropped."),
-        Entry(
-            "model_metrics_auto_detect",
-            "false",
-            "true would also keep what no file describes, under any name a handler makes up.",
-        ),
-    ]
+def _access_rows(layout: Layout) -> _Rows:
+    yield (
+        "disable_token_authorization",
+        layout.disable_token_authorization,
+        "Whoever reaches the inference address is served: tokens differ from server to server, so that clients of\n"
+        "several would need all of them. A gateway or a network policy decides who comes in."
+        if layout.disable_token_authorization
+        else "Clients send a token of key_file.json, in the folder the server runs in.",
+    )
+    yield "token_expiration_min", layout.token_expiration_min, "Minutes until a token must be renewed."
+    yield "enable_model_api", False, "Nobody registers or removes models while the server runs."
+    yield (
+        "allowed_urls",
+        NO_URL,
+        "Models come from the model store only: this pattern matches no URL, and file names need no match.",
+    )
+    yield "install_py_dep_per_model", False, "Loading a model installs nothing."
+    yield "enable_envvars_config", False, "Environment variables change nothing above."
+
+
+def _metrics_rows(layout: Layout) -> _Rows:
+    yield "enable_metrics_api", True, "Prometheus reads the metrics address."
+    yield "metrics_mode", "prometheus", "TorchServe's own choice, log, gives Prometheus nothing."
+    yield "metrics_config", layout.metrics_config, "Metrics that are not named in this file are dropped."
+    yield (
+        "model_metrics_auto_detect",
+        False,
+        "true would also keep what no file describes, under any name a handler makes up.",
+    )

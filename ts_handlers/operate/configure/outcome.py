@@ -1,28 +1,39 @@
-"""What `configure` is about to write: read back and checked first, then put in the place of what it wrote before."""
+"""What `configure` is about to write: checked as any file is, put in the place of what it wrote before, and told."""
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from ts_handlers.cpu import CpuBudget
 from ts_handlers.errors import OperatorError
 from ts_handlers.operate.check import find_all
 from ts_handlers.operate.check.finding import Finding
 from ts_handlers.operate.check.server import Place, gather
+from ts_handlers.operate.configure.plan import Plan
 from ts_handlers.operate.machine import Machine
 from ts_handlers.operate.replacing import replacing
 from ts_handlers.operate.torchserve import properties
 
 
-def own_findings(output: Path, text: str, metrics_text: str, machine: Machine) -> list[Finding]:
+def own_findings(output: Path, text: str, metrics_text: str, machine: Machine, model_store: Path) -> list[Finding]:
     """Read back what would be written; return what is worth a warning.
+
+    Args:
+        output: Where it would be.
+        text: config.properties.
+        metrics_text: The metrics.yaml it names.
+        machine: The machine that serves.
+        model_store: Where the archives are on this one.
 
     Raises:
         OperatorError: It has a problem: of an archive, or else a bug of this command.
     """
     environ = {name: value for name, value in os.environ.items() if name != "TS_CONFIG_FILE"}  # serve leaves it out
-    server = gather(output, environ, machine, Place(is_here=False), text=text, metrics_text=metrics_text)
+    place = Place(model_store=model_store, is_here=False)
+    server = gather(output, environ, machine, place, text=text, metrics_text=metrics_text)
     findings = find_all(server)
     problems = [finding for finding in findings if finding.severity == "problem"]
     for problem in problems:
@@ -36,28 +47,61 @@ def own_findings(output: Path, text: str, metrics_text: str, machine: Machine) -
     return [finding for finding in findings if finding.severity == "warning"]
 
 
-def check_ours(file: Path, header: str, *, force: bool) -> None:
-    """Check that a file may be replaced.
+Files = Mapping[Path, tuple[str, str]]
+"""Files to write: each one's text, and the line in it that says that this command wrote it."""
+
+
+def check_ours(files: Files, *, force: bool) -> None:
+    """Check that files may be replaced.
 
     Raises:
-        OperatorError: It is no file, or was not written by this command and `force` is not given.
+        OperatorError: One is no file, or was not written by this command and `force` is not given.
     """
-    if file.exists() and not file.is_file():
-        raise OperatorError(f"{file} is no regular file; choose another --output")
-    if force or not file.exists():
-        return
-    if header not in file.read_text(encoding=properties.ENCODING):
-        raise OperatorError(
-            f"{file} was not written by this command; choose another --output, or --force to replace it"
-        )
+    for file, (_, header) in files.items():
+        if file.exists() and not file.is_file():
+            raise OperatorError(f"{file} is no regular file; choose another --output")
+        if file.exists() and not force and header not in file.read_text(encoding=properties.ENCODING):
+            raise OperatorError(
+                f"{file} was not written by this command; choose another --output, or --force to replace it"
+            )
 
 
-def write_files(contents: Mapping[Path, str]) -> None:
+def machine_with(cpus: float, memory_mb: float) -> Machine:
+    """Return a machine of so many CPUs, which serves what this one configures."""
+    count = math.ceil(cpus)
+    budget = CpuBudget(tuple(range(count)), None if count == cpus else cpus)
+    return Machine(budget, max(count, os.cpu_count() or 1), memory_mb, python="python")
+
+
+def write_files(files: Files) -> None:
     """Write files, each in one step.
 
     Raises:
         OperatorError: One cannot be written.
     """
-    for file, content in contents.items():
+    for file, (text, _) in files.items():
         with replacing(file) as part:
-            part.write_text(content, encoding=properties.ENCODING)
+            part.write_text(text, encoding=properties.ENCODING)
+
+
+def print_plan(plan: Plan) -> None:
+    """Print workers, queue and frontend, and why there are so many workers."""
+    width = max(len(model.label) for model in plan.models)
+    for model in plan.models:
+        fixed = f"  ({', '.join(model.fixed)}: decided by its model-config.yaml)" if model.fixed else ""
+        workers = count_of(model.min_workers, "worker")
+        print(f"  {model.label:{width}}  {workers}, batches of up to {model.batch_size}{fixed}")
+    over = f" (more than the {plan.cpus:g} CPUs)" if plan.num_workers > max(plan.cpus, 1) and not plan.gpus else ""
+    print(
+        f"  {count_of(plan.num_workers, 'worker')} in all{over}, {count_of(plan.threads, 'thread')} each, one queue of "
+        f"{plan.job_queue_size} for each model"
+    )
+    for line in plan.reason.splitlines():
+        print(f"    {line}")
+    threads = f"{count_of(plan.netty_threads, 'thread')} + {plan.netty_client_threads}"
+    print(f"  frontend: {threads}, heap {plan.memory.heap_mb} MB")
+
+
+def count_of(number: int, noun: str, plural: str | None = None) -> str:
+    """Write a number with its noun: 1 worker, 2 workers."""
+    return f"{number} {noun}" if number == 1 else f"{number} {plural or f'{noun}s'}"

@@ -4,17 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 from ts_handlers.errors import OperatorError
-from ts_handlers.operate.build_report import BuildReport
-from ts_handlers.operate.configure.shares import share_by_weight
-from ts_handlers.operate.memory import HEAD_ROOM, JVM_OVERHEAD_MB, RSS_MARGIN, MemoryPlan, memory_of, worker_mb
-from ts_handlers.operate.torchserve.archives import Archive
+from ts_handlers.operate.configure.model import Model, Options
+from ts_handlers.operate.memory import HEAD_ROOM, JVM_OVERHEAD_MB, RSS_MARGIN, MemoryBudget, memory_of, worker_mb
 from ts_handlers.operate.torchserve.models import MAX_WORKERS
-
-Profile = Literal["throughput", "latency"]
 
 LATENCY_THREADS = 4
 """Threads beyond which one short sequence hardly gets faster; also what torch's launcher takes in its latency mode."""
@@ -23,173 +17,140 @@ LATENCY_GAIN_MS = 5.0
 """Below this, waking and joining threads costs about what they save."""
 
 
-@dataclass(frozen=True, slots=True)
-class Demand:
-    """One model, as far as its number of workers is concerned.
-
-    Attributes:
-        archive: The archive.
-        report: What its build measured.
-    """
-
-    archive: Archive
-    report: BuildReport
-
-    @property
-    def fixed(self) -> tuple[int, int] | None:
-        """(minWorkers, maxWorkers) of model-config.yaml where TorchServe would use them."""
-        minimum, maximum = self.archive.setting("minWorkers"), self.archive.setting("maxWorkers")
-        return (minimum, maximum) if minimum and maximum and maximum >= minimum else None
-
-    @property
-    def label(self) -> str:
-        """Its name and version."""
-        return f"{self.archive.model_name} {self.archive.version}"
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerPlan:
-    """The workers, and why there are so many.
-
-    Attributes:
-        counts: Workers of each model, in the order of the demands.
-        threads: Threads the budget leaves each.
-        needed_mb: Memory allowed for the workers whose memory was measured, MiB.
-        reason: Why, in sentences; one a line.
-    """
-
-    counts: tuple[int, ...]
-    threads: int
-    needed_mb: float
-    reason: str
-
-
-def plan_workers(
-    demands: Sequence[Demand],
-    cpus: float,
-    memory: MemoryPlan,
-    *,
-    profile: Profile = "throughput",
-    workers: int | None = None,
-    gpus: int = 0,
-) -> WorkerPlan:
+def count_workers(
+    models: Sequence[Model], cpus: float, options: Options, memory: MemoryBudget
+) -> tuple[tuple[int, ...], str]:
     """Decide the workers of each model.
 
     An archive whose model-config.yaml sets its workers keeps them: TorchServe would not listen to anything else.
 
     Args:
-        demands: The models, at least one.
+        models: The models, at least one.
         cpus: The CPU budget.
+        options: What the operator asks for. Workers that are asked for, and those of GPUs, are not made fewer.
         memory: What the memory allows.
-        profile: What the machine is to be good at.
-        workers: Workers of each model that the operator asks for; None to decide.
-        gpus: GPUs; with them each model has one worker on each.
+
+    Returns:
+        The workers of each model, and why there are so many, in sentences; one a line.
 
     Raises:
         OperatorError: They do not fit into the memory, or are absurdly many.
     """
-    free = [demand for demand in demands if demand.fixed is None]
-    num_fixed = sum(demand.fixed[0] for demand in demands if demand.fixed)
-    if workers is not None:
-        shares, reason = (workers,) * len(free), f"{workers} for each model, as asked for with --workers."
-    elif gpus:
-        shares, reason = (gpus,) * len(free), "One of each model on each GPU."
+    free = [model for model in models if model.fixed_workers is None]
+    each = options.workers or options.gpus
+    weights = [1.0 if each else model.report.weight for model in free]
+
+    def spread(total: int) -> tuple[int, ...]:
+        shares = iter(share_by_weight(total, weights) if free else ())
+        return tuple(model.fixed_workers[0] if model.fixed_workers else next(shares) for model in models)
+
+    if each:
+        most = least = each * len(free)
+        asked = f"{each} for each model, as asked for with --workers."
+        reason = asked if options.workers else "One of each model on each GPU."
     else:
-        wanted, reason = _wanted(demands, cpus, profile)
-        shares = share_by_weight(max(wanted - num_fixed, len(free)), [demand.report.weight for demand in free])
-    counts = _merge(demands, shares)
+        wanted, reason = _wanted(models, cpus, options)
+        least = len(free)
+        most = max(wanted - sum(model.fixed_workers[0] for model in models if model.fixed_workers), least)
+    counts = spread(most)
     if sum(counts) > MAX_WORKERS:
         raise OperatorError(
-            f"{sum(counts)} workers ({_list(demands, counts)}) are more than {MAX_WORKERS}; ask for fewer with --workers "
+            f"{sum(counts)} workers ({_list(models, counts)}) are more than {MAX_WORKERS}; ask for fewer with --workers "
             "or --cpus, or in the archive's model-config.yaml"
         )
-    can_shrink = workers is None and not gpus
-    fitting = _fit(demands, counts, memory, can_shrink=can_shrink)
-    threads = max(1, math.floor(cpus / max(1, sum(fitting))))
+    rss = [model.report.rss_mb or 0.0 for model in models]
+    smaller = (spread(total) for total in range(most, least - 1, -1))
+    fitting = next((found for found in smaller if not any(rss) or memory.holds(found, rss)), None)
+    if fitting is None:
+        raise _too_large(models, spread(least), memory)
     if fitting != counts:
+        threads = math.floor(cpus / sum(fitting))
         instead = f": each has {threads} threads instead" if threads > 1 else ""
         reason += f"\nThe CPUs would take {sum(counts)}, the memory holds {sum(fitting)}{instead}."
-    needed_mb = memory_of(fitting, _rss(demands))
-    reason += f"\n{_memory_reason(demands, memory, needed_mb)}"
-    return WorkerPlan(fitting, threads, needed_mb, reason)
+    return fitting, f"{reason}\n{_memory_reason(models, memory, memory_of(fitting, rss))}"
 
 
-def _wanted(demands: Sequence[Demand], cpus: float, profile: Profile) -> tuple[int, str]:
+def share_by_weight(total: int, weights: Sequence[float]) -> tuple[int, ...]:
+    """Divide `total` in proportion to weights, at least one each: largest remainder among those that get more than one.
+
+    Returns:
+        Shares whose sum is max(total, number of weights).
+    """
+    shares = [1] * len(weights)
+    large = list(range(len(weights)))
+    while True:
+        left = total - (len(weights) - len(large))
+        sum_weights = sum(weights[index] for index in large)
+        quotas = {index: left * weights[index] / sum_weights for index in large}
+        small = {index for index in large if quotas[index] < 1}
+        if not small:
+            break
+        large = [index for index in large if index not in small]
+        if not large:
+            return tuple(shares)
+    for index in large:
+        shares[index] = math.floor(quotas[index])
+    missing = max(total, len(weights)) - sum(shares)
+    by_remainder = sorted(large, key=lambda index: (shares[index] - quotas[index], index))
+    for index in by_remainder[:missing]:
+        shares[index] += 1
+    return tuple(shares)
+
+
+def _wanted(models: Sequence[Model], cpus: float, options: Options) -> tuple[int, str]:
     """Return the workers the CPUs are worth, and why."""
     whole = max(1, math.floor(cpus))
-    shared = "\nModels share them by their weights." if len(demands) > 1 else ""
-    if profile == "throughput":
+    shared = "\nModels share them by their weights." if len(models) > 1 else ""
+    if options.profile == "throughput":
         return whole, (
             "One for each whole CPU, with one thread: they serve a little more than fewer with more threads, and one that\n"
             f"fails takes less with it.{shared}"
         )
-    slow = [demand for demand in demands if (demand.report.latency_ms or math.inf) >= LATENCY_GAIN_MS]
-    if not slow:
+    times = [model.report.single_ms for model in models]
+    known = max((time for time in times if time), default=None)
+    if known is not None and known < LATENCY_GAIN_MS and None not in times:
         return whole, (
             f"One for each whole CPU, with one thread: a call takes under {LATENCY_GAIN_MS:g} ms there, so that more "
             f"threads would not make it faster.{shared}"
         )
-    known = max((demand.report.latency_ms for demand in slow if demand.report.latency_ms), default=None)
-    measured = f"a call takes {known:g} ms on one thread" if known else "no build report says what a call takes"
+    is_slow = known is not None and known >= LATENCY_GAIN_MS
+    measured = f"a call takes {known:g} ms on one thread" if is_slow else "no build report says what a call takes"
     return math.ceil(whole / LATENCY_THREADS), (
         f"Up to {LATENCY_THREADS} threads each, so that a single request is computed by several CPUs:"
         f"\n{measured}.{shared}"
     )
 
 
-def _merge(demands: Sequence[Demand], shares: Sequence[int]) -> tuple[int, ...]:
-    free = iter(shares)
-    return tuple(demand.fixed[0] if demand.fixed else next(free) for demand in demands)
-
-
-def _fit(
-    demands: Sequence[Demand], counts: tuple[int, ...], memory: MemoryPlan, *, can_shrink: bool
-) -> tuple[int, ...]:
-    """Return the most workers, up to `counts`, that the memory holds; their proportions stay."""
-    rss = _rss(demands)
-    if not any(rss) or memory.holds(counts, rss):
-        return counts
-    free = [demand for demand in demands if demand.fixed is None]
-    num_fixed = sum(demand.fixed[0] for demand in demands if demand.fixed)
-    most = sum(counts) - num_fixed
-    least = len(free) if can_shrink else most
-    for total in range(most - 1, least - 1, -1):
-        fewer = _merge(demands, share_by_weight(total, [demand.report.weight for demand in free]) if free else ())
-        if memory.holds(fewer, rss):
-            return fewer
-    smallest = _merge(demands, (1,) * len(free)) if can_shrink else counts
-    raise OperatorError(
-        f"the workers do not fit into the memory: {_list(demands, smallest)} need {memory_of(smallest, rss):.0f} MiB "
-        f"({_needs(demands)}), and of {memory.limit_mb:.0f} MiB {max(0.0, memory.usable_mb):.0f} are left beside the "
+def _too_large(models: Sequence[Model], counts: Sequence[int], memory: MemoryBudget) -> OperatorError:
+    needed_mb = memory_of(counts, [model.report.rss_mb or 0.0 for model in models])
+    return OperatorError(
+        f"the workers do not fit into the memory: {_list(models, counts)} need {needed_mb:.0f} MiB "
+        f"({_needs(models)}), and of {memory.limit_mb:.0f} MiB {max(0.0, memory.usable_mb):.0f} are left beside the "
         f"frontend ({memory.heap_mb} MiB heap, {JVM_OVERHEAD_MB} MiB more) and {HEAD_ROOM:.0%} head room; "
         "give more memory (--memory-mb), ask for fewer workers, or serve fewer models here"
     )
 
 
-def _rss(demands: Sequence[Demand]) -> list[float]:
-    return [demand.report.rss_mb or 0.0 for demand in demands]
-
-
-def _memory_reason(demands: Sequence[Demand], memory: MemoryPlan, needed_mb: float) -> str:
-    unknown = [demand.label for demand in demands if demand.report.rss_mb is None]
+def _memory_reason(models: Sequence[Model], memory: MemoryBudget, needed_mb: float) -> str:
+    unknown = [model.label for model in models if model.report.rss_mb is None]
     lines = []
     if needed_mb:
         lines.append(
             f"Memory: {needed_mb:.0f} MiB for workers and {memory.heap_mb + JVM_OVERHEAD_MB} for the frontend, of "
-            f"{memory.limit_mb:.0f} less {HEAD_ROOM:.0%} head room;\n{_needs(demands)}."
+            f"{memory.limit_mb:.0f} less {HEAD_ROOM:.0%} head room;\n{_needs(models)}."
         )
     if unknown:
         lines.append(f"No build report says how much memory {', '.join(unknown)} takes: not counted.")
     return "\n".join(lines)
 
 
-def _needs(demands: Sequence[Demand]) -> str:
+def _needs(models: Sequence[Model]) -> str:
     return ", ".join(
-        f"{demand.label}: {worker_mb(demand.report.rss_mb):.0f} each, {demand.report.rss_mb:.0f} measured x {RSS_MARGIN:g}"
-        for demand in demands
-        if demand.report.rss_mb
+        f"{model.label}: {worker_mb(model.report.rss_mb):.0f} each, {model.report.rss_mb:.0f} measured x {RSS_MARGIN:g}"
+        for model in models
+        if model.report.rss_mb
     )
 
 
-def _list(demands: Sequence[Demand], counts: Sequence[int]) -> str:
-    return ", ".join(f"{count} x {demand.label}" for demand, count in zip(demands, counts, strict=True))
+def _list(models: Sequence[Model], counts: Sequence[int]) -> str:
+    return ", ".join(f"{count} x {model.label}" for model, count in zip(models, counts, strict=True))

@@ -7,9 +7,10 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from ts_handlers.build.report import SUFFIX, BuildReport
 from ts_handlers.cpu import CpuBudget, cpu_share
 from ts_handlers.errors import OperatorError
-from ts_handlers.operate.build_report import NO_REPORT, read_reports
+from ts_handlers.operate.build_report import read_reports
 from ts_handlers.operate.memory import MIB, worker_mb
 from ts_handlers.operate.replacing import finished_name
 from ts_handlers.operate.torchserve.archives import Archive, read_archive
@@ -65,7 +66,7 @@ def read_prior(archive: Archive, budget: CpuBudget) -> Prior:
         _link_report(archive, store)
         write_config(store, None, store / CONFIG_NAME)
         workers, batch_size, delay_ms = read_decision(store / CONFIG_NAME)
-        report = read_reports(store, [archive]).get((archive.model_name, archive.version), NO_REPORT)
+        report = read_reports(store, [archive]).get((archive.model_name, archive.version), BuildReport())
     threads = fixed_threads(archive) or cpu_share(budget, workers).threads
     unmeasured = 400 * MIB + 2 * archive.path.stat().st_size
     return Prior(
@@ -105,4 +106,4 @@ def _link_report(archive: Archive, store: Path) -> None:
 
 
 def _build_report(archive: Archive) -> Path:
-    return archive.path.with_suffix(".build.json")
+    return archive.path.with_suffix(SUFFIX)

@@ -11,7 +11,6 @@ import pytest
 from tests.kubernetes_api import FakeKubernetes, Mode, serve_kubernetes
 from ts_handlers.errors import ConfigError
 from ts_handlers.operate.autoscale.pod import Pod, PodError, parse_pod
-from ts_handlers.operate.autoscale.quantity import format_cpus, parse_quantity
 from ts_handlers.operate.autoscale.report import Report
 from ts_handlers.operate.autoscale.resize import Resizer
 from ts_handlers.operate.autoscale.settings import KubernetesSettings
@@ -239,21 +238,3 @@ def test_a_pod_names_itself_by_its_environment(kubernetes: FakeKubernetes) -> No
         Pod(settings, {"POD_NAME": "server-1"})
     with pytest.raises(ConfigError, match="is a service account mounted"):
         Pod(KubernetesSettings(service_account=str(kubernetes.account / "none")), cluster)
-
-
-@pytest.mark.parametrize(
-    ("text", "number"),
-    [("1", 1), ("1500m", 1.5), ("0.5", 0.5), ("2Gi", 2 * 2**30), ("1e3", 1000), ("128M", 128e6), ("100u", 1e-4)],
-)
-def test_quantities_are_read(text: str, number: float) -> None:
-    assert parse_quantity(text) == pytest.approx(number)
-
-
-@pytest.mark.parametrize("text", ["", "1 Gi", "2Qi", "Gi", "one", "1e", None])
-def test_what_is_no_quantity_is_refused(text: str | None) -> None:
-    with pytest.raises(ValueError, match="no quantity"):
-        parse_quantity(text)
-
-
-def test_cpus_are_written_in_thousandths() -> None:
-    assert [format_cpus(cpus) for cpus in (2.0, 1.5, 0.333333)] == ["2", "1500m", "333m"]

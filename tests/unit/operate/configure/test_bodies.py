@@ -9,15 +9,21 @@ import pytest
 from tests.unit.operate.configure.written import configured
 from ts_handlers.config import DEFAULT_BODY_BYTES
 from ts_handlers.errors import ConfigError
-from ts_handlers.operate.configure.bodies import plan_bodies
+from ts_handlers.operate.configure.model import Options
+from ts_handlers.operate.configure.plan import Plan, make_plan
 from ts_handlers.operate.torchserve.archives import Archive
 
-LARGE_HEAP_MB = 1024
+SMALL, LARGE = 2**30, 2**36
+"""Bytes of memory: a heap of 256 and of 1024 MiB."""
 
 
 def archive(task: str | None = None, **limits: Any) -> Archive:
     settings = None if task is None else {"handler": {"task": task, "limits": limits}}
     return Archive(Path("m.mar"), "m", "1.0", settings)
+
+
+def plan(*archives: Archive, memory_bytes: int = LARGE) -> Plan:
+    return make_plan(archives, 2, Options(), memory_bytes=memory_bytes)
 
 
 @pytest.mark.parametrize(
@@ -39,18 +45,19 @@ def archive(task: str | None = None, **limits: Any) -> Archive:
     ],
 )
 def test_requests_are_as_large_as_the_model_takes(task: str, limits: dict[str, Any], least: float, most: float) -> None:
-    assert least <= plan_bodies([archive(), archive(task, **limits)], LARGE_HEAP_MB).max_request_bytes <= most
+    assert least <= plan(archive(), archive(task, **limits)).max_request_bytes <= most
 
 
 def test_the_heap_holds_eight_requests_and_thirty_two_answers() -> None:
-    bodies = plan_bodies([archive("image-classification", max_image_bytes=10**9)], 256)
+    bodies = plan(archive("image-classification", max_image_bytes=10**9), memory_bytes=SMALL)
     assert (bodies.max_request_bytes, bodies.max_response_bytes) == (2**28 // 8, 2**28 // 32)
-    assert (bodies.largest_from, bodies.largest_bytes > 10**9) == ("m 1.0", True)
+    assert (bodies.largest_model.label, bodies.largest_model.largest_request > 10**9) == ("m 1.0", True)
 
 
 def test_limits_that_cannot_be_read_are_named() -> None:
+    decided = plan(archive("image-classification", max_image_bytes="many"))
     with pytest.raises(ConfigError, match=r"m\.mar: .*handler\.limits\.max_image_bytes"):
-        plan_bodies([archive("image-classification", max_image_bytes="many")], 256)
+        _ = decided.max_request_bytes
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 
 from tests.unit.operate.configure.written import configured, read
 from ts_handlers.cli import main
+from ts_handlers.cpu import cpu_budget
 from ts_handlers.operate.metrics_config import metrics_yaml
 from ts_handlers.operate.torchserve.config import read_config
 from ts_handlers.operate.torchserve.models import served_models, worker_numbers
@@ -177,16 +178,14 @@ def test_the_latency_profile_says_why(write_mar: Callable[..., Path]) -> None:
     assert "a call takes 20 ms on one thread" in text
 
 
-def test_an_allocator_is_named_where_this_machine_serves(write_mar: Callable[..., Path]) -> None:
-    store = write_mar("mini", config="handler: {runtime: {backend: torch}}\n").parent
-    configured(store)
-    here = (store / "config.properties").read_text()
-    configured(store, "--cpus", "4")
-    elsewhere = (store / "config.properties").read_text()
-
-    assert "An allocator that keeps freed memory" in here or "This allocator keeps freed memory" in here
-    assert "Intel's OpenMP" in here
-    assert "freed memory" not in elsewhere
+def test_the_launcher_is_off_unless_it_is_asked_for(write_mar: Callable[..., Path]) -> None:
+    store = write_mar("mini").parent
+    assert configured(store)["cpu_launcher_enable"] == "false"
+    budget = cpu_budget()
+    if budget.quota is None or budget.quota >= len(budget.affinity):
+        values = configured(store, "--launcher", "--workers", "1")
+        assert values["cpu_launcher_enable"] == "true"
+        assert values["cpu_launcher_args"].startswith(f"--core-list {budget.affinity[0]}")
 
 
 def test_more_workers_than_cpus_are_written_with_a_warning(

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ts_handlers.build.report import BuildReport
 from ts_handlers.errors import OperatorError
-from ts_handlers.operate.build_report import BuildReport
-from ts_handlers.operate.configure.plan import Options, Plan, make_plan
+from ts_handlers.operate.configure.model import Options
+from ts_handlers.operate.configure.plan import Plan, make_plan
 from ts_handlers.operate.torchserve.archives import Archive
 
 GIB = 2**30
@@ -145,23 +146,23 @@ def test_the_frontend_takes_a_small_share(cpus: float, netty: int, client: int, 
 
 @pytest.mark.parametrize(("memory_bytes", "heap_mb"), [(GIB // 2, 256), (4 * GIB, 512), (64 * GIB, 1024)])
 def test_the_heap_is_an_eighth_of_the_memory_within_bounds(memory_bytes: int, heap_mb: int) -> None:
-    assert plan(archive("a"), memory_bytes=memory_bytes).heap_mb == heap_mb
+    assert plan(archive("a"), memory_bytes=memory_bytes).memory.heap_mb == heap_mb
 
 
 def test_models_share_the_cpus_by_weight() -> None:
     decided = plan(archive("a"), archive("b"), archive("c"), cpus=8, reports=report("b", weight=6))
 
     assert workers(decided) == [1, 6, 1]
-    assert [model.weight for model in decided.models] == [1, 6, 1]
+    assert [model.report.weight for model in decided.models] == [1, 6, 1]
 
 
 def test_a_budget_of_memory_leaves_fewer_workers_with_more_threads() -> None:
     decided = plan(archive("a"), cpus=8, memory_bytes=3 * GIB, reports=report("a", rss_mb=500))
 
     assert workers(decided) == [3]  # 3072 x 0.9 - 384 heap - 256 more = 2124.8; 650 each
-    assert decided.workers.threads == 2
-    assert decided.workers.needed_mb == pytest.approx(1950)
-    assert "The CPUs would take 8, the memory holds 3: each has 2 threads instead." in decided.workers.reason
+    assert decided.threads == 2
+    assert decided.needed_mb == pytest.approx(1950)
+    assert "The CPUs would take 8, the memory holds 3: each has 2 threads instead." in decided.reason
 
 
 @given(
@@ -182,7 +183,7 @@ def test_what_is_planned_fits_into_the_memory(
     except OperatorError:
         assert sum(rss) * 1.3 > memory_mb * 0.9 - max(256, min(memory_mb // 8, 1024)) - 256
     else:
-        assert decided.workers.needed_mb <= decided.memory.usable_mb
+        assert decided.needed_mb <= decided.memory.usable_mb
         assert len(rss) <= decided.num_workers <= max(len(rss), int(cpus))
 
 
@@ -194,8 +195,8 @@ def test_workers_that_were_asked_for_are_not_cut() -> None:
 def test_a_model_without_a_report_is_not_counted_and_named() -> None:
     decided = plan(archive("a"), archive("b"), reports=report("a", rss_mb=300))
 
-    assert decided.workers.needed_mb == pytest.approx(390)
-    assert "No build report says how much memory b 1.0 takes: not counted." in decided.workers.reason
+    assert decided.needed_mb == pytest.approx(390)
+    assert "No build report says how much memory b 1.0 takes: not counted." in decided.reason
 
 
 @pytest.mark.parametrize(
@@ -221,10 +222,11 @@ def test_what_does_not_fit_is_refused_with_the_numbers(
 def test_for_latency_a_worker_has_threads_where_a_request_gains_from_them(
     cpus: float, latency_ms: float | None, expected: int, threads: int
 ) -> None:
-    decided = plan(archive("a"), cpus=cpus, profile="latency", reports=report("a", latency_ms=latency_ms))
+    calls = {} if latency_ms is None else {"1x24": latency_ms}
+    decided = plan(archive("a"), cpus=cpus, profile="latency", reports=report("a", latency_ms=calls))
 
     assert workers(decided) == [expected]
-    assert decided.workers.threads == threads
+    assert decided.threads == threads
 
 
 def test_for_latency_batches_and_queues_are_small() -> None:

@@ -1,14 +1,18 @@
-"""The options of `configure` that are about pods."""
+"""The options of `configure` that are about pods, and which of all options go together."""
 
 from __future__ import annotations
 
 import argparse
 import re
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from ts_handlers.operate.arguments import whole
+from ts_handlers.errors import OperatorError
+from ts_handlers.operate.arguments import option, whole
+from ts_handlers.operate.configure.config_file import Layout
+from ts_handlers.operate.configure.plan import MAX_CPUS
 
 Autoscaler = Literal["hpa", "keda", "vpa", "kpa", "none"]
 
@@ -16,139 +20,8 @@ _MAX_REPLICAS = 5000
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _RESOURCE = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?/[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 _IMAGE = re.compile(
-    r"(?P<name>[a-z0-9][a-z0-9._:/-]*?)(?::(?P<tag>\w[\w.-]{0,127}))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?"
+    r"(?P<newName>[a-z0-9][a-z0-9._:/-]*?)(?::(?P<newTag>\w[\w.-]{0,127}))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Image:
-    """A container image.
-
-    Attributes:
-        name: Registry and repository.
-        tag: Its tag; None for none.
-        digest: Its digest; None for none.
-    """
-
-    name: str
-    tag: str | None = None
-    digest: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class PodOptions:
-    """What the operator may ask for.
-
-    Attributes:
-        autoscaler: Who decides how many pods there are; None to decide.
-        kserve: Whether KServe runs the pods.
-        namespace: Their namespace.
-        image: The server's image; None for the name in the base.
-        models_image: The image with the archives; None for the name in the base.
-        storage_uri: Where KServe finds what `--kserve` laid out; None for the place in the base.
-        min_replicas: Pods at least; None to decide.
-        max_replicas: Pods at most.
-        max_cpus: CPUs a pod may grow to, by the worker autoscaler in it; None: it stays as it is.
-        headroom: Pods for which room is held.
-        gpu_resource: How the node calls what a pod gets --gpus of.
-        prometheus_url: Where KEDA asks.
-        kubernetes_base: Folder or URL of configs/kubernetes; None for a copy.
-    """
-
-    autoscaler: Autoscaler | None = None
-    kserve: bool = False
-    namespace: str = "ts-handlers"
-    image: Image | None = None
-    models_image: Image | None = None
-    storage_uri: str | None = None
-    min_replicas: int | None = None
-    max_replicas: int = 10
-    max_cpus: float | None = None
-    headroom: int = 0
-    gpu_resource: str = "nvidia.com/gpu"
-    prometheus_url: str = "http://prometheus-operated.monitoring.svc:9090"
-    kubernetes_base: str | None = None
-
-
-_DEFAULTS = PodOptions()
-
-
-def add_pod_arguments(group: argparse._ArgumentGroup) -> None:
-    """Declare the options of pods."""
-    group.add_argument(
-        "--kubernetes",
-        metavar="OUT",
-        type=Path,
-        help="write a kustomize overlay into this folder instead: config.properties, and a pod with the CPUs (--cpus, "
-        "default 2), memory and thresholds that go with it",
-    )
-    group.add_argument(
-        "--kserve",
-        action="store_true",
-        help="for KServe: DIR is called model-store, and config/ is written beside it, as storageUri wants it; with "
-        "--kubernetes the overlay is an InferenceService",
-    )
-    group.add_argument(
-        "--autoscaler",
-        choices=get_args(Autoscaler),
-        help="who decides about pods (default: hpa on CPUs, keda on GPUs, kpa for KServe)",
-    )
-    group.add_argument(
-        "--min-replicas", metavar="N", type=whole(0, _MAX_REPLICAS), help="pods at least (default: 2; kpa: 0)"
-    )
-    group.add_argument(
-        "--max-replicas",
-        metavar="N",
-        type=whole(1, _MAX_REPLICAS),
-        default=_DEFAULTS.max_replicas,
-        help="pods at most (default: %(default)s)",
-    )
-    group.add_argument(
-        "--max-cpus",
-        metavar="N",
-        type=float,
-        help="let the worker autoscaler grow a pod to N CPUs, before there are more pods (default: it stays as it is)",
-    )
-    group.add_argument(
-        "--headroom",
-        metavar="N",
-        type=whole(0, _MAX_REPLICAS),
-        default=0,
-        help="hold room for N more pods, so that the cluster grows before they are needed (default: 0)",
-    )
-    group.add_argument(
-        "--gpu-resource",
-        metavar="NAME",
-        type=_resource,
-        default=_DEFAULTS.gpu_resource,
-        help="what a pod gets --gpus of: nvidia.com/mig-1g.5gb or nvidia.com/gpu.shared, say (default: %(default)s)",
-    )
-    group.add_argument(
-        "--namespace",
-        type=_namespace,
-        default=_DEFAULTS.namespace,
-        metavar="NAME",
-        help="namespace of all objects (default: %(default)s)",
-    )
-    group.add_argument("--image", type=_image, metavar="REF", help="image of the server (default: ts-handlers-server)")
-    group.add_argument(
-        "--models-image",
-        type=_image,
-        metavar="REF",
-        help="image with the .mar files in /model-store (default: ts-handlers-models)",
-    )
-    group.add_argument("--storage-uri", metavar="URI", help="KServe: where the folder above DIR was put")
-    group.add_argument(
-        "--prometheus-url",
-        metavar="URL",
-        default=_DEFAULTS.prometheus_url,
-        help="keda: the Prometheus with the recording rules (default: %(default)s)",
-    )
-    group.add_argument(
-        "--kubernetes-base",
-        metavar="ROOT",
-        help="folder or URL of configs/kubernetes to refer to (default: copy what is needed into OUT)",
-    )
 
 
 def _namespace(text: str) -> str:
@@ -163,8 +36,133 @@ def _resource(text: str) -> str:
     return text
 
 
-def _image(text: str) -> Image:
+def _image(text: str) -> Mapping[str, str]:
     match = _IMAGE.fullmatch(text)
     if match is None:
         raise argparse.ArgumentTypeError(f"{text!r} is no image; write NAME, NAME:TAG or NAME@sha256:DIGEST")
-    return Image(match["name"], match["tag"], match["digest"])
+    return {key: value for key, value in match.groupdict().items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class PodOptions:
+    """What the operator may ask for pods; each field is an option, and says what it is."""
+
+    kserve: bool = option(
+        False,
+        "for KServe: DIR is called model-store, and config/ is written beside it, as storageUri wants it; with --kubernetes "
+        "the overlay is an InferenceService",
+    )
+    autoscaler: Autoscaler | None = option(
+        None,
+        "who decides about pods (default: hpa on CPUs, keda on GPUs, kpa for KServe)",
+        choices=get_args(Autoscaler),
+    )
+    min_replicas: int | None = option(None, "pods at least (default: 2; kpa: 0)", "N", whole(0, _MAX_REPLICAS))
+    max_replicas: int = option(10, "pods at most", "N", whole(1, _MAX_REPLICAS))
+    max_cpus: float | None = option(
+        None,
+        "let the worker autoscaler grow a pod to N CPUs, before there are more pods (default: it stays as it is)",
+        "N",
+        float,
+    )
+    headroom: int = option(
+        0,
+        "hold room for N more pods, so that the cluster grows before they are needed",
+        "N",
+        whole(0, _MAX_REPLICAS),
+    )
+    gpu_resource: str = option(
+        "nvidia.com/gpu",
+        "what a pod gets --gpus of: nvidia.com/mig-1g.5gb or nvidia.com/gpu.shared, say",
+        "NAME",
+        _resource,
+    )
+    namespace: str = option("ts-handlers", "namespace of all objects", "NAME", _namespace)
+    image: Mapping[str, str] | None = option(None, "image of the server (default: ts-handlers-server)", "REF", _image)
+    models_image: Mapping[str, str] | None = option(
+        None, "image with the .mar files in /model-store (default: ts-handlers-models)", "REF", _image
+    )
+    storage_uri: str | None = option(None, "KServe: where the folder above DIR was put", "URI")
+    prometheus_url: str = option(
+        "http://prometheus-operated.monitoring.svc:9090", "keda: the Prometheus with the recording rules", "URL"
+    )
+    kubernetes_base: str | None = option(
+        None, "folder or URL of configs/kubernetes to refer to (default: copy what is needed into OUT)", "ROOT"
+    )
+
+
+_POD = asdict(PodOptions())
+_ANY = ("model_store", "metrics_config", "disable_token_authorization")
+_ADDRESSES = {name: value for name, value in asdict(Layout(Path(), Path())).items() if name not in _ANY}
+
+
+def check_options(args: argparse.Namespace) -> None:
+    """Check that nothing is asked for that only pods have, or that pods decide themselves.
+
+    Raises:
+        OperatorError: It is, or options contradict one another.
+    """
+    is_pod = args.kubernetes is not None or args.kserve
+    for text in _contradictions(args) if is_pod else _pods_only(args):
+        raise OperatorError(text)
+
+
+def _pods_only(args: argparse.Namespace) -> Iterator[str]:
+    for name, default in _POD.items():
+        if getattr(args, name) != default:
+            yield f"{_option(name)} is for pods; give --kubernetes OUT, or leave it out"
+
+
+def _contradictions(args: argparse.Namespace) -> Iterator[str]:
+    if args.launcher:
+        yield "--launcher binds workers to the CPUs of this machine, which a pod does not know; leave it out"
+    if args.output is not None:
+        yield "--output is for a machine; --kubernetes and --kserve have a place of their own"
+    for name, default in sorted(_ADDRESSES.items()):
+        if (value := getattr(args, name)) != default:
+            yield f"{_option(name)} {value}: a pod's addresses are those that the manifests name; leave it out"
+    if args.min_replicas is not None and args.min_replicas > args.max_replicas:
+        yield f"--min-replicas {args.min_replicas} is more than --max-replicas {args.max_replicas}; give a smaller one"
+    for name, default in _POD.items():
+        if args.kubernetes is None and name != "kserve" and getattr(args, name) != default:
+            yield f"{_option(name)} is for the overlay; give --kubernetes OUT, too, or leave it out"
+    yield from _of_kserve(args)
+    yield from _of_gpus(args)
+    if args.max_cpus is not None:
+        yield from _of_growing(args)
+
+
+def _of_gpus(args: argparse.Namespace) -> Iterator[str]:
+    if args.gpu_resource != _POD["gpu_resource"] and not args.gpus:
+        yield f"--gpu-resource {args.gpu_resource} without --gpus; say how many of it a pod gets"
+    if args.gpus and args.autoscaler in {"hpa", "vpa"}:
+        yield (
+            f"--autoscaler {args.autoscaler} looks at CPUs, and --gpus {args.gpus} lets GPUs compute; choose keda"
+            f"{', kpa' if args.kserve else ''} or none"
+        )
+
+
+def _of_kserve(args: argparse.Namespace) -> Iterator[str]:
+    if args.autoscaler in ({"vpa", "none"} if args.kserve else {"kpa"}):
+        remedy = "kpa, hpa or keda" if args.kserve else "hpa, keda, vpa or none, or add --kserve"
+        yield f"--autoscaler {args.autoscaler} {'with' if args.kserve else 'without'} --kserve; choose {remedy}"
+    for name in ("models_image", "headroom", "max_cpus") if args.kserve else ("storage_uri",):
+        if getattr(args, name):
+            yield f"{_option(name)} {'is not for' if args.kserve else 'is for'} --kserve; leave it out"
+
+
+def _of_growing(args: argparse.Namespace) -> Iterator[str]:
+    if not 0 < args.max_cpus <= MAX_CPUS:
+        yield f"--max-cpus {args.max_cpus:g}: give a number above 0 and up to {MAX_CPUS:g}"
+    if args.autoscaler in {"hpa", "vpa"}:
+        yield (
+            f"--autoscaler {args.autoscaler} with --max-cpus: it goes by the CPUs that the pod's own autoscaler changes; "
+            "choose keda or none"
+        )
+    for name in ("workers", "gpus"):
+        if value := getattr(args, name):
+            yield f"{_option(name)} {value} with --max-cpus: workers would not follow the CPUs; leave one of them out"
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"

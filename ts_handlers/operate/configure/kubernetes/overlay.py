@@ -8,9 +8,7 @@ from typing import Any
 
 import yaml
 
-from ts_handlers.operate.configure.kubernetes import patches, scaling
-from ts_handlers.operate.configure.kubernetes.options import Image, PodOptions
-from ts_handlers.operate.configure.kubernetes.workload import Workload
+from ts_handlers.operate.configure.kubernetes.patches import Patch, Workload, autoscale_settings, patches_of
 from ts_handlers.operate.torchserve.config import CONFIG_NAME, METRICS_NAME
 
 KUSTOMIZATION = "kustomization.yaml"
@@ -20,31 +18,12 @@ _ADVICE = (
     "this folder among its resources.",
 )
 _WIDTH = 118
-AUTOSCALE_FOLDER = "autoscale"
-"""The folder of the worker autoscaler's settings, in the overlay."""
+_AUTOSCALE_FOLDER, _AUTOSCALE_NAME = "autoscale", "autoscale.yaml"
+"""Place of the worker autoscaler's settings: what a component generates, only another component can merge."""
 
 _KSERVE_COMPONENTS = {"kpa": "kserve-knative", "hpa": "kserve-standard-hpa", "keda": "kserve-standard-keda"}
-_GPU_COMPONENT = "gpu-node"
-"""The components for devices ask for one of it; here the patch does, for as many as there are."""
-
-
-def base_of(options: PodOptions) -> str:
-    """Return the part of the manifests that the overlay builds on."""
-    return "kserve" if options.kserve else "base"
-
-
-def components_of(workload: Workload) -> list[str]:
-    """Return the components of the manifests that the overlay takes."""
-    options = workload.options
-    if options.kserve:
-        return [f"components/{_KSERVE_COMPONENTS[workload.autoscaler]}"]
-    names = [
-        *([_GPU_COMPONENT] if workload.plan.gpus else []),
-        *([workload.autoscaler] if workload.autoscaler != "none" else []),
-        *(["worker-autoscaler"] if workload.most_workers else []),
-        *(["headroom"] if options.headroom else []),
-    ]
-    return [f"components/{name}" for name in names]
+_MERGED = {"Deployment": "apps/v1", "InferenceService": "serving.kserve.io/v1beta1"}
+"""Kinds whose patches are a part of the object; the others' are operations on paths, for their lists have no names."""
 
 
 def overlay_files(workload: Workload, refer: Callable[[str], str]) -> dict[str, str]:
@@ -54,51 +33,78 @@ def overlay_files(workload: Workload, refer: Callable[[str], str]) -> dict[str, 
         workload: What they say.
         refer: Returns how the kustomization names a part of the manifests.
     """
-    options = workload.options
-    chosen = patches.of_kserve(workload) if options.kserve else patches.of_deployment(workload)
+    options, patches = workload.options, patches_of(workload)
+    generated = {"name": "torchserve-config", "behavior": "merge", "files": [CONFIG_NAME, METRICS_NAME]}
+    images = {"ts-handlers-server": options.image, "ts-handlers-models": options.models_image}
     kustomization: dict[str, Any] = {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
         "namespace": options.namespace,
-        "resources": [refer(base_of(options))],
+        "resources": [refer("kserve" if options.kserve else "base")],
         "components": [
-            *(refer(part) for part in components_of(workload)),
-            *([AUTOSCALE_FOLDER] if workload.most_workers else []),
+            *(refer(f"components/{name}") for name in _components(workload)),
+            *([_AUTOSCALE_FOLDER] if workload.most_workers else []),
+        ],
+        "configMapGenerator": [] if options.kserve else [generated],
+        "images": [{"name": name, **image} for name, image in images.items() if image is not None],
+        "patches": [
+            {"path": file}
+            if patch.kind in _MERGED
+            else {"path": file, "target": {"kind": patch.kind, "name": patch.name}}
+            for file, patch in patches.items()
         ],
     }
-    if not options.kserve:
-        generated = {"name": "torchserve-config", "behavior": "merge", "files": [CONFIG_NAME, METRICS_NAME]}
-        kustomization["configMapGenerator"] = [generated]
-    images = {"ts-handlers-server": options.image, "ts-handlers-models": options.models_image}
-    kustomization["images"] = [_image(name, image) for name, image in images.items() if image is not None]
-    kustomization["patches"] = [
-        {"path": patch.file_name, **({"target": dict(patch.target)} if patch.target else {})} for patch in chosen
-    ]
     files = {KUSTOMIZATION: _text(_ADVICE, {key: value for key, value in kustomization.items() if value})}
-    files |= {patch.file_name: _text(patch.reasons, patch.content) for patch in chosen}
-    return files | (_autoscale_component(workload) if workload.most_workers else {})
+    files |= {file: _text(patch.reasons, _content(patch)) for file, patch in patches.items()}
+    if workload.most_workers:
+        settings, reasons = autoscale_settings(workload)
+        component = {
+            "apiVersion": "kustomize.config.k8s.io/v1alpha1",
+            "kind": "Component",
+            "configMapGenerator": [{"name": "torchserve-autoscale", "behavior": "merge", "files": [_AUTOSCALE_NAME]}],
+        }
+        files[f"{_AUTOSCALE_FOLDER}/{KUSTOMIZATION}"] = _text((), component)
+        files[f"{_AUTOSCALE_FOLDER}/{_AUTOSCALE_NAME}"] = _text(reasons, settings)
+    return files
 
 
-def _autoscale_component(workload: Workload) -> dict[str, str]:
-    """Return a component with the worker autoscaler's settings: what a component generates, only another one can merge."""
-    settings = scaling.autoscale_settings(workload)
-    component = {
-        "apiVersion": "kustomize.config.k8s.io/v1alpha1",
-        "kind": "Component",
-        "configMapGenerator": [{"name": "torchserve-autoscale", "behavior": "merge", "files": [settings.file_name]}],
+def _components(workload: Workload) -> list[str]:
+    """Return the components of the manifests that the overlay takes."""
+    options = workload.options
+    if options.kserve:
+        return [_KSERVE_COMPONENTS[workload.autoscaler]]
+    taken = {
+        "gpu-node": workload.plan.gpus,  # the other components for devices ask for one; here the patch says how many
+        workload.autoscaler: workload.autoscaler != "none",
+        "worker-autoscaler": workload.most_workers,
+        "headroom": options.headroom,
     }
-    return {
-        f"{AUTOSCALE_FOLDER}/{KUSTOMIZATION}": _text((), component),
-        f"{AUTOSCALE_FOLDER}/{settings.file_name}": _text(settings.reasons, settings.content),
-    }
+    return [name for name, is_taken in taken.items() if is_taken]
 
 
-def _image(name: str, image: Image) -> Mapping[str, str]:
-    found = {"name": name, "newName": image.name, "newTag": image.tag, "digest": image.digest}
-    return {key: value for key, value in found.items() if value is not None}
+def _content(patch: Patch) -> Any:
+    """Return a patch as kustomize reads it: a part of the object, or operations of RFC 6902 on values that are there."""
+    values = {path: value for path, value in patch.values.items() if value is not None}
+    if patch.kind not in _MERGED:
+        return [{"op": "replace", "path": f"/{path}", "value": value} for path, value in values.items()]
+    content: dict[str, Any] = {"apiVersion": _MERGED[patch.kind], "kind": patch.kind, "metadata": {"name": patch.name}}
+    for path, value in values.items():
+        *parents, last = path.split("/")
+        part = content
+        for parent in parents:
+            key, _, name = parent.partition("=")
+            if not name:
+                part = part.setdefault(key, {})
+                continue
+            items = part.setdefault(key, [])
+            if not any(item["name"] == name for item in items):
+                items.append({"name": name})
+            part = next(item for item in items if item["name"] == name)
+        part[last] = value
+    return content
 
 
-def _text(comments: Sequence[str], content: Any) -> str:
+def _text(comments: Sequence[str], content: Mapping[str, Any] | Sequence[Any]) -> str:
     lines = [HEADER, *(line for comment in comments for line in textwrap.wrap(comment, _WIDTH))]
     head = "".join(f"# {line}\n" for line in lines)
     return head + yaml.safe_dump(content, sort_keys=False, width=120)

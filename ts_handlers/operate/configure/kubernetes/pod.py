@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from ts_handlers.errors import OperatorError
-from ts_handlers.operate.build_report import BuildReport
-from ts_handlers.operate.configure.plan import Options, Plan, heap_mb_of, make_plan
-from ts_handlers.operate.memory import MIB, MemoryPlan, memory_of
-from ts_handlers.operate.torchserve.archives import Archive
+from ts_handlers.operate.configure.plan import Plan, memory_budget
+from ts_handlers.operate.memory import MIB
+from ts_handlers.operate.quantity import format_cpus
 from ts_handlers.operate.torchserve.process.frontend import PROCESS_START_S, STOP_GRACE_S
 
 DEFAULT_CPUS = 2
@@ -69,22 +69,19 @@ class Pod:
     response_timeout_s: int
 
 
+Planner = Callable[[float, int], Plan]
+"""Plans a pod of so many CPUs and MiB: `make_plan` with everything else decided."""
+
+
 def plan_pod(
-    archives: Sequence[Archive],
-    reports: Mapping[tuple[str, str], BuildReport],
-    options: Options,
-    *,
-    cpus: float | None = None,
-    max_cpus: float | None = None,
-    memory_mb: int | None = None,
+    plan_for: Planner, least_cpus: int, *, cpus: float | None, max_cpus: float | None, memory_mb: int | None
 ) -> Plan:
     """Plan a pod of these models.
 
     Args:
-        archives: The models.
-        reports: What their builds measured.
-        options: What the operator asks for.
-        cpus: CPUs of a pod; None: DEFAULT_CPUS, or one for each worker that cannot be left out.
+        plan_for: Plans one.
+        least_cpus: CPUs for one worker of each model on each GPU.
+        cpus: CPUs of a pod; None: DEFAULT_CPUS, or the least.
         max_cpus: CPUs a pod may grow to while it runs; its memory cannot, and is for the workers it has then.
         memory_mb: Memory of a pod in MiB; None: what its workers need.
 
@@ -92,47 +89,32 @@ def plan_pod(
         OperatorError: The memory is not given and no report says what a worker needs, or the workers do not fit.
     """
     if cpus is None:
-        cpus = float(max(DEFAULT_CPUS, len(archives) * max(1, options.gpus)))
+        cpus = float(max(DEFAULT_CPUS, least_cpus))
     if max_cpus is not None and max_cpus < cpus:
         raise OperatorError(f"--max-cpus {max_cpus:g} is less than the {cpus:g} CPUs a pod starts with; give more")
-    if memory_mb is None:
-        memory_mb = _memory_for(archives, reports, options, max_cpus or cpus)
-    return make_plan(archives, cpus, options, memory_bytes=memory_mb * MIB, reports=reports)
+    return plan_for(cpus, memory_mb or _memory_for(plan_for(max_cpus or cpus, _UNBOUNDED_MB)))
 
 
-def _memory_for(
-    archives: Sequence[Archive], reports: Mapping[tuple[str, str], BuildReport], options: Options, cpus: float
-) -> int:
-    """Return the least memory, MiB, in which the workers fit that the CPUs are worth."""
-    measured = {key: report.rss_mb for key, report in reports.items() if report.rss_mb}
-    unknown = [archive.path.name for archive in archives if (archive.model_name, archive.version) not in measured]
+def _memory_for(plan: Plan) -> int:
+    """Return the least memory, MiB, in which a plan's workers fit."""
+    unknown = [model.archive.path.name for model in plan.models if not model.report.rss_mb]
     if unknown:
         raise OperatorError(
             f"no build report says how much memory {', '.join(unknown)} takes, so a pod's memory cannot be chosen; copy "
             "NAME.build.json beside NAME.mar, or give --memory-mb"
         )
-    plan = make_plan(archives, cpus, options, memory_bytes=_UNBOUNDED_MB * MIB, reports=reports)
-    workers = [model.min_workers for model in plan.models]
-    rss_mb = [measured[model.name, model.version] for model in plan.models]
-    memory_mb = math.ceil(memory_of(workers, rss_mb) / _MEMORY_STEP_MB) * _MEMORY_STEP_MB
-    while not MemoryPlan(memory_mb, heap_mb_of(memory_mb * MIB)).holds(workers, rss_mb):
+    memory_mb = _rounded(plan.needed_mb)
+    while memory_budget(memory_mb * MIB).usable_mb < plan.needed_mb:
         memory_mb += _MEMORY_STEP_MB
     return memory_mb
 
 
-def most_workers(
-    plan: Plan,
-    archives: Sequence[Archive],
-    reports: Mapping[tuple[str, str], BuildReport],
-    options: Options,
-    max_cpus: float,
-) -> dict[str, int]:
-    """Return the workers of each model in a pod of this plan that has grown to `max_cpus`.
+def most_workers(grown: Plan) -> dict[str, int]:
+    """Return the workers of each model in a pod that has grown to its most CPUs.
 
     Raises:
         OperatorError: Two archives are versions of one model: whose workers are scaled could not be told.
     """
-    grown = make_plan(archives, max_cpus, options, memory_bytes=round(plan.memory.limit_mb) * MIB, reports=reports)
     workers = {model.name: model.min_workers for model in grown.models}
     if len(workers) < len(grown.models):
         raise OperatorError(
@@ -141,9 +123,10 @@ def most_workers(
     return workers
 
 
-def pod_of(plan: Plan, archives: Sequence[Archive]) -> Pod:
+def pod_of(plan: Plan) -> Pod:
     """Return what a pod with this plan needs."""
-    packed_mb = sum(archive.path.stat().st_size for archive in archives) / MIB
+    archives = [model.archive.path for model in plan.models]
+    packed_mb = sum(path.stat().st_size for path in archives) / MIB
     unpacked_mb = sum(map(_unpacked_bytes, archives)) / MIB
     model_store_mb = max(_LEAST_STORE_MB, _rounded(packed_mb))
     scratch_mb = max(_LEAST_SCRATCH_MB, _rounded(_COPIES * unpacked_mb + _SCRATCH_MARGIN_MB))
@@ -151,7 +134,7 @@ def pod_of(plan: Plan, archives: Sequence[Archive]) -> Pod:
     response_s = max(model.response_timeout_s for model in plan.models)
     drain_s = SETTLE_S + response_s
     return Pod(
-        cpu=quantity(plan.cpus),
+        cpu=format_cpus(plan.cpus),
         memory_mb=round(plan.memory.limit_mb),
         model_store_mb=model_store_mb,
         scratch_mb=scratch_mb,
@@ -166,15 +149,10 @@ def pod_of(plan: Plan, archives: Sequence[Archive]) -> Pod:
     )
 
 
-def quantity(cpus: float) -> str:
-    """Write a number of CPUs as Kubernetes does: 2, 1500m."""
-    return f"{cpus:.0f}" if cpus == int(cpus) else f"{max(1, math.floor(cpus * 1000))}m"
-
-
 def _rounded(size_mb: float) -> int:
     return math.ceil(size_mb / _MEMORY_STEP_MB) * _MEMORY_STEP_MB
 
 
-def _unpacked_bytes(archive: Archive) -> int:
-    with zipfile.ZipFile(archive.path) as file:
+def _unpacked_bytes(archive: Path) -> int:
+    with zipfile.ZipFile(archive) as file:
         return sum(member.file_size for member in file.infolist())

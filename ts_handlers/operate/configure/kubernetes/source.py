@@ -15,7 +15,6 @@ MANIFESTS = Path(__file__).with_name("manifests")
 
 COPY_NAME = "ts-handlers"
 _STAMP = "VERSION"
-_KUSTOMIZATION = "kustomization.yaml"
 _COPIED = ("base", "kserve", "components")
 
 
@@ -30,24 +29,20 @@ def refer(output: Path, root: str | None, part: str) -> str:
     Raises:
         OperatorError: The root is no folder with these manifests, and no URL.
     """
-    if root is None and not (MANIFESTS / part / _KUSTOMIZATION).is_file():
-        raise OperatorError(
-            f"the manifests are not installed here: there is no {MANIFESTS / part / _KUSTOMIZATION}; name them with "
-            "--kubernetes-base, or install ts_handlers from a whole checkout"
-        )
-    if root is None:
-        return f"{COPY_NAME}/{part}"
-    if "://" in root or root.startswith("git@"):
+    if root is not None and ("://" in root or root.startswith("git@")):
         path, mark, query = root.partition("?")
         return f"{path.rstrip('/')}/{part}{mark}{query}"
-    folder = Path(root).resolve()
-    if not (folder / part / _KUSTOMIZATION).is_file():
+    folder = (MANIFESTS if root is None else Path(root).resolve()) / part
+    if not (folder / "kustomization.yaml").is_file():
+        missing = f"there is no {folder / 'kustomization.yaml'}"
         raise OperatorError(
-            f"--kubernetes-base {root}: there is no {folder / part / _KUSTOMIZATION}; give the folder "
-            "configs/kubernetes of this project, a URL of it such as "
-            "https://HOST/OWNER/REPOSITORY//configs/kubernetes?ref=TAG, or leave it out"
+            f"the manifests are not installed here: {missing}; name them with --kubernetes-base, or install ts_handlers "
+            "from a whole checkout"
+            if root is None
+            else f"--kubernetes-base {root}: {missing}; give the folder configs/kubernetes of this project, a URL of it "
+            "such as https://HOST/OWNER/REPOSITORY//configs/kubernetes?ref=TAG, or leave it out"
         )
-    return os.path.relpath(folder / part, output)
+    return f"{COPY_NAME}/{part}" if root is None else os.path.relpath(folder, output)
 
 
 def check_copy(output: Path, *, force: bool) -> None:

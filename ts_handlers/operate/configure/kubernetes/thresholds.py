@@ -39,7 +39,7 @@ class Thresholds:
     concurrency_limit: int
 
 
-def thresholds_of(plan: Plan, most_workers: Mapping[str, int] | None = None) -> Thresholds:
+def thresholds_of(plan: Plan, most_workers: Mapping[str, int]) -> Thresholds:
     """Return the thresholds for pods with this plan; where a pod grows first, for what it has grown to.
 
     By Little's law the requests that wait are rate x waiting time; where that time is one service time they are as many as
@@ -50,7 +50,7 @@ def thresholds_of(plan: Plan, most_workers: Mapping[str, int] | None = None) -> 
     slots: dict[str, int] = {}
     for model in plan.models:
         at_once = model.batch_size if plan.gpus else 1  # a CPU computes a batch about as fast as its requests in turn
-        workers = model.min_workers if most_workers is None else most_workers[model.name]
+        workers = most_workers.get(model.name, model.min_workers)
         slots[model.name] = slots.get(model.name, 0) + workers * at_once
     utilizations = {name: utilization_of(count) for name, count in slots.items()}
     busy = {name: count * utilizations[name] for name, count in slots.items()}

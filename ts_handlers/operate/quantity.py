@@ -31,6 +31,6 @@ def parse_quantity(text: Any) -> float:
 
 
 def format_cpus(cpus: float) -> str:
-    """Write CPUs in thousandths, the finest that Kubernetes takes, or whole."""
-    thousandths = round(cpus * 1000)
+    """Write CPUs in thousandths, the finest that Kubernetes takes and at least one, or whole: 1500m, 2."""
+    thousandths = max(1, round(cpus * 1000))
     return str(thousandths // 1000) if thousandths % 1000 == 0 else f"{thousandths}m"

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ts_handlers.operate.configure.shares import share_by_weight
-from ts_handlers.operate.memory import MemoryPlan
+from ts_handlers.operate.configure.workers import share_by_weight
+from ts_handlers.operate.memory import MemoryBudget
 
 weights = st.lists(st.floats(1e-3, 1e6), min_size=1, max_size=12)
 
@@ -58,7 +58,7 @@ def test_a_heavier_model_never_gets_less(total: int, given_weights: list[float])
 
 
 def test_memory_is_what_is_left_beside_the_frontend_and_the_head_room() -> None:
-    memory = MemoryPlan(limit_mb=4000, heap_mb=500)
+    memory = MemoryBudget(limit_mb=4000, heap_mb=500)
 
     assert memory.usable_mb == pytest.approx(4000 * 0.9 - 500 - 256)
     assert memory.holds([7], [300])
