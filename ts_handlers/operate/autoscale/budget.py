@@ -8,22 +8,7 @@ from dataclasses import dataclass
 
 from ts_handlers.operate.autoscale.decide import Limit
 
-_MIB = 2**20
-
-
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """What all workers together may take.
-
-    Attributes:
-        cpus: CPUs, the frontend's included.
-        frontend_cpus: The frontend's part.
-        memory_bytes: Bytes for workers; None where it is not known.
-    """
-
-    cpus: float
-    frontend_cpus: float = 0.0
-    memory_bytes: float | None = None
+MIB = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,28 +26,38 @@ class Claim:
     memory_bytes: float = 0.0
 
 
-def claimed_cpus(budget: Budget, claims: Collection[Claim]) -> float:
-    """Return the CPUs of the frontend and of all these workers."""
-    return budget.frontend_cpus + sum(claim.workers * claim.cpus for claim in claims)
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What all workers together may take.
 
+    Attributes:
+        cpus: CPUs, the frontend's included.
+        frontend_cpus: The frontend's part.
+        memory_bytes: Bytes for workers; None where it is not known.
+    """
 
-def most_workers(budget: Budget, own: Claim, others: Collection[Claim]) -> Limit:
-    """Return how many workers one model may have beside those of the others."""
-    free_cpus = budget.cpus - claimed_cpus(budget, others)
-    limit = Limit(_whole(free_cpus / own.cpus), f"{budget.cpus:g} CPUs, {own.cpus:g} for each worker{_beside(others)}")
-    if budget.memory_bytes is None or own.memory_bytes <= 0:
-        return limit
-    free_bytes = budget.memory_bytes - sum(claim.workers * claim.memory_bytes for claim in others)
-    by_memory = _whole(free_bytes / own.memory_bytes)
-    if by_memory >= limit.workers:
-        return limit
-    total, each = budget.memory_bytes / _MIB, own.memory_bytes / _MIB
-    return Limit(by_memory, f"{total:.0f} MiB for workers, {each:.0f} for each{_beside(others)}")
+    cpus: float
+    frontend_cpus: float = 0.0
+    memory_bytes: float | None = None
 
+    def claimed_cpus(self, claims: Collection[Claim]) -> float:
+        """Return the CPUs of the frontend and of all these workers."""
+        return self.frontend_cpus + sum(claim.workers * claim.cpus for claim in claims)
 
-def _beside(others: Collection[Claim]) -> str:
-    num_others = sum(claim.workers for claim in others)
-    return f", beside {num_others} of other models" if num_others else ""
+    def most_workers(self, own: Claim, others: Collection[Claim]) -> Limit:
+        """Return how many workers one model may have beside those of the others."""
+        num_others = sum(claim.workers for claim in others)
+        beside = f", beside {num_others} of other models" if num_others else ""
+        by_cpus = _whole((self.cpus - self.claimed_cpus(others)) / own.cpus)
+        limit = Limit(by_cpus, f"{self.cpus:g} CPUs, {own.cpus:g} for each worker{beside}")
+        if self.memory_bytes is None or own.memory_bytes <= 0:
+            return limit
+        free_bytes = self.memory_bytes - sum(claim.workers * claim.memory_bytes for claim in others)
+        by_memory = _whole(free_bytes / own.memory_bytes)
+        if by_memory >= by_cpus:
+            return limit
+        total, each = self.memory_bytes / MIB, own.memory_bytes / MIB
+        return Limit(by_memory, f"{total:.0f} MiB for workers, {each:.0f} for each{beside}")
 
 
 def _whole(workers: float) -> int:

@@ -15,33 +15,39 @@ from ts_handlers.operate.autoscale.http import Answer, NoAnswerError, send
 from ts_handlers.operate.autoscale.settings import KubernetesSettings
 from ts_handlers.operate.quantity import format_cpus, parse_quantity
 
+Resizing = Literal["deferred", "infeasible", "error", "in progress"]
+
 _PATCH = "application/strategic-merge-patch+json"
 
-Failure = Literal["unreachable", "unauthorized", "forbidden", "missing", "refused", "unusable"]
+_REFUSALS = {
+    401: ("unauthorized", "the API server does not take the service account's token ({said})"),
+    403: ("forbidden", "the service account may not {what} ({said}); it needs get on pods and patch on pods/resize"),
+    404: ("missing", "{what}: {said}; is it a pod's name, and Kubernetes 1.33 or newer?"),
+}
+"""Label and text by status; every other is `refused`."""
 
 
 class PodError(OperatorError):
     """The API server does not do what it was asked.
 
     Attributes:
-        failure: Why, as a label.
+        failure: Why, as a label: unreachable, unauthorized, forbidden, missing, refused or unusable.
     """
 
-    def __init__(self, failure: Failure, message: str) -> None:
+    def __init__(self, failure: str, message: str) -> None:
         super().__init__(message)
-        self.failure: Failure = failure
+        self.failure = failure
 
 
 @dataclass(frozen=True, slots=True)
-class ContainerCpus:
+class Container:
     """The serving container as the API server has it.
 
     Attributes:
         limit: CPUs of its limit in the pod's spec, that is as asked for; None where it has none.
         request: CPUs of its request.
-        in_effect: CPUs of the limit that the kubelet has applied; None where it does not say.
-        waiting: Why a resize is not carried out: Deferred or Infeasible; None where none waits.
-        progress: What a resize that is being carried out says; None where none is.
+        in_effect: CPUs of the limit that the kubelet has applied, or of the spec where it does not say.
+        resizing: What has become of a resize; None where none is left to do.
         message: What Kubernetes says of it.
         memory_bytes: Its memory limit; None where it has none.
     """
@@ -49,8 +55,7 @@ class ContainerCpus:
     limit: float | None
     request: float | None
     in_effect: float | None
-    waiting: str | None = None
-    progress: str | None = None
+    resizing: Resizing | None = None
     message: str = ""
     memory_bytes: float | None = None
 
@@ -69,18 +74,23 @@ class Pod:
     def __init__(self, settings: KubernetesSettings, environ: Mapping[str, str] = os.environ) -> None:
         self._settings = settings
         self._account = Path(settings.service_account)
-        self._namespace = settings.namespace or self._read("namespace", "kubernetes.namespace")
-        self._name = settings.pod or environ.get("POD_NAME") or environ.get("HOSTNAME")
-        if not self._name:
+        try:
+            namespace = settings.namespace or self._read("namespace")
+        except PodError as error:
+            raise ConfigError(f"{error} See kubernetes.namespace") from error
+        name = settings.pod or environ.get("POD_NAME") or environ.get("HOSTNAME")
+        if not name:
             raise ConfigError("which pod is this? Set kubernetes.pod, or POD_NAME from metadata.name (downward API)")
-        self._api = (settings.api_url or _api_url(environ)).rstrip("/")
+        self._name, api_url = name, settings.api_url or _api_url(environ)
+        self._url = f"{api_url.rstrip('/')}/api/v1/namespaces/{namespace}/pods/{name}"
+        self._description = f"container {settings.container} of pod {namespace}/{name}"
         self._request_share: float | None = None
 
-    def describe(self) -> str:
-        """Name the pod."""
-        return f"container {self._settings.container} of pod {self._namespace}/{self._name}"
+    def __str__(self) -> str:
+        """Name the container and the pod."""
+        return self._description
 
-    def read(self) -> ContainerCpus:
+    def read(self) -> Container:
         """Return what holds for the serving container now.
 
         Raises:
@@ -88,12 +98,12 @@ class Pod:
         """
         answer = self._send("GET", "")
         try:
-            cpus = parse_pod(answer.json(), self._settings.container)
+            container = parse_pod(answer.json(), self._settings.container)
         except (KeyError, TypeError, ValueError, NoAnswerError) as error:
-            raise PodError("unusable", f"{self.describe()} cannot be understood: {error!r}") from error
-        if self._request_share is None and cpus.limit and cpus.request is not None:
-            self._request_share = cpus.request / cpus.limit
-        return cpus
+            raise PodError("unusable", f"{self} cannot be understood: {error!r}") from error
+        if self._request_share is None and container.limit and container.request is not None:
+            self._request_share = container.request / container.limit
+        return container
 
     def resize(self, cpus: float) -> None:
         """Ask for another CPU limit; the request keeps its share of it, so that the pod keeps its quality of service.
@@ -107,24 +117,23 @@ class Pod:
         self._send("PATCH", "/resize", json.dumps(patch).encode())
 
     def _send(self, method: str, path: str, body: bytes | None = None) -> Answer:
-        token = self._read("token", "kubernetes.service_account", failure="unauthorized")
-        headers = {"Authorization": f"Bearer {token}", "Accept": "application/json"}
+        headers = {"Authorization": f"Bearer {self._read('token')}", "Accept": "application/json"}
         if body is not None:
             headers["Content-Type"] = _PATCH
-        url = f"{self._api}/api/v1/namespaces/{self._namespace}/pods/{self._name}{path}"
+        url, timeout_s = f"{self._url}{path}", self._settings.timeout_s
         try:
-            answer = send(
-                method, url, timeout_s=self._settings.timeout_s, headers=headers, body=body, context=self._context()
-            )
+            answer = send(method, url, timeout_s=timeout_s, headers=headers, body=body, context=self._context())
         except NoAnswerError as error:
             raise PodError("unreachable", f"the API server: {error}") from error
-        if answer.status not in (200, 201, 202):
-            raise _refusal(answer, f"{method} pods/{self._name}{path}")
-        return answer
+        if answer.status in (200, 201, 202):
+            return answer
+        failure, text = _REFUSALS.get(answer.status, ("refused", "{what}: {said}"))
+        said = f"status {answer.status}, {answer.message()}"
+        raise PodError(failure, text.format(what=f"{method} pods/{self._name}{path}", said=said))
 
     def _context(self) -> ssl.SSLContext | None:
         """Trust the cluster's certificate authority, which rotates as well."""
-        if not self._api.startswith("https:"):
+        if not self._url.startswith("https:"):
             return None
         authority = self._account / "ca.crt"
         try:
@@ -132,16 +141,19 @@ class Pod:
         except (OSError, ssl.SSLError) as error:
             raise PodError("unauthorized", f"{authority} cannot be used: {error}") from error
 
-    def _read(self, name: str, setting: str, *, failure: Failure | None = None) -> str:
+    def _read(self, name: str) -> str:
         file = self._account / name
         try:
             return file.read_text(encoding="utf-8").strip()
         except OSError as error:
-            message = f"cannot read {file}: {error.strerror or error}; is a service account mounted? See {setting}"
-            raise (ConfigError(message) if failure is None else PodError(failure, message)) from error
+            reason = error.strerror or error
+            raise PodError(
+                "unauthorized",
+                f"cannot read {file}: {reason}; is a service account mounted (kubernetes.service_account)?",
+            ) from error
 
 
-def parse_pod(pod: Any, container: str) -> ContainerCpus:
+def parse_pod(pod: Any, name: str) -> Container:
     """Read one container of a pod as the API server describes it.
 
     Raises:
@@ -149,49 +161,36 @@ def parse_pod(pod: Any, container: str) -> ContainerCpus:
         PodError: It has no such container, or one that a resize would restart.
     """
     spec, status = pod["spec"], pod.get("status", {})
-    named = [each for each in spec["containers"] if each["name"] == container]
-    if not named:
-        names = ", ".join(each["name"] for each in spec["containers"])
-        raise PodError("unusable", f"the pod has no container {container}; kubernetes.container is one of: {names}")
-    for policy in named[0].get("resizePolicy") or ():
+    containers = {each["name"]: each for each in spec["containers"]}
+    if name not in containers:
+        known = ", ".join(containers)
+        raise PodError("unusable", f"the pod has no container {name}; kubernetes.container is one of: {known}")
+    for policy in containers[name].get("resizePolicy") or ():
         if policy["resourceName"] == "cpu" and policy["restartPolicy"] != "NotRequired":
-            raise PodError(
-                "unusable", f"a resize would restart {container}; set its resizePolicy of cpu to NotRequired"
-            )
-    resources = named[0].get("resources") or {}
+            raise PodError("unusable", f"a resize would restart {name}; set its resizePolicy of cpu to NotRequired")
+    resources = containers[name].get("resources") or {}
     statuses = {each["name"]: each for each in status.get("containerStatuses") or ()}
-    applied = (statuses.get(container) or {}).get("resources") or {}
+    applied = (statuses.get(name) or {}).get("resources") or resources
     conditions = {each["type"]: each for each in status.get("conditions") or () if each.get("status") == "True"}
+    resizing: Resizing | None = None
     pending, progress = conditions.get("PodResizePending"), conditions.get("PodResizeInProgress")
-    said = pending or progress or {}
-    limit = _of(resources, "limits", "cpu")
-    return ContainerCpus(
-        limit=limit,
-        request=_of(resources, "requests", "cpu"),
-        in_effect=_of(applied, "limits", "cpu") if applied else limit,
-        waiting=None if pending is None else str(pending.get("reason", "Deferred")),
-        progress=None if progress is None else str(progress.get("reason", "")),
-        message=" ".join(str(said.get("message", "")).split()),
-        memory_bytes=_of(resources, "limits", "memory"),
+    if pending is not None:
+        resizing = "infeasible" if pending.get("reason") == "Infeasible" else "deferred"
+    elif progress is not None:
+        resizing = "error" if progress.get("reason") == "Error" else "in progress"
+    return Container(
+        limit=_quantity(resources, "limits", "cpu"),
+        request=_quantity(resources, "requests", "cpu"),
+        in_effect=_quantity(applied, "limits", "cpu"),
+        resizing=resizing,
+        message=" ".join(str((pending or progress or {}).get("message", "")).split()),
+        memory_bytes=_quantity(resources, "limits", "memory"),
     )
 
 
-def _of(resources: Mapping[str, Any], kind: str, resource: str) -> float | None:
+def _quantity(resources: Mapping[str, Any], kind: str, resource: str) -> float | None:
     quantity = (resources.get(kind) or {}).get(resource)
     return None if quantity is None else parse_quantity(quantity)
-
-
-def _refusal(answer: Answer, what: str) -> PodError:
-    said = f"status {answer.status}, {answer.message()}"
-    if answer.status == 401:
-        return PodError("unauthorized", f"the API server does not take the service account's token ({said})")
-    if answer.status == 403:
-        return PodError(
-            "forbidden", f"the service account may not {what} ({said}); it needs get on pods and patch on pods/resize"
-        )
-    if answer.status == 404:
-        return PodError("missing", f"{what}: {said}; is it a pod's name, and Kubernetes 1.33 or newer?")
-    return PodError("refused", f"{what}: {said}")
 
 
 def _api_url(environ: Mapping[str, str]) -> str:

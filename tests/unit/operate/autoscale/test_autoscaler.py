@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
@@ -13,16 +15,18 @@ from tests.kubernetes_api import FakeKubernetes
 from ts_handlers.operate.autoscale import workers
 from ts_handlers.operate.autoscale.autoscaler import Autoscaler
 from ts_handlers.operate.autoscale.pod import Pod
-from ts_handlers.operate.autoscale.remove import NotRemovedError
+from ts_handlers.operate.autoscale.remove import in_background
 from ts_handlers.operate.autoscale.report import Report
 from ts_handlers.operate.autoscale.resize import Resizer
 from ts_handlers.operate.autoscale.settings import Settings, parse_settings
 from ts_handlers.operate.autoscale.torchserve import Counters, ModelStatus, TorchServe, TorchServeError, Worker
+from ts_handlers.operate.autoscale.workers import Start
 
 if TYPE_CHECKING:
     from tests.unit.operate.autoscale.conftest import Clock
 
 GIB = 2**30
+T = TypeVar("T")
 
 
 @dataclass
@@ -38,6 +42,7 @@ class FakeTorchServe(TorchServe):
         metrics_problem: What its metrics fail with.
         scaled: (model, workers) of every change.
         said: What a worker says of itself.
+        is_free: Set while its workers have time to say so.
     """
 
     queued: dict[str, int]
@@ -48,6 +53,10 @@ class FakeTorchServe(TorchServe):
     metrics_problem: str = "no metrics"
     scaled: list[tuple[str, int]] = field(default_factory=list)
     said: Mapping[str, Any] = field(default_factory=dict)
+    is_free: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self.is_free.set()
 
     def status(self, model: str) -> ModelStatus:
         if self.problem or model not in self.queued:
@@ -69,6 +78,7 @@ class FakeTorchServe(TorchServe):
         self.num_workers[model] = num_workers
 
     def describe_by_worker(self, model: str, headers: Mapping[str, str], timeout_s: float) -> Mapping[str, Any]:
+        self.is_free.wait()
         if not self.said:
             raise TorchServeError("the queue is full")
         return self.said
@@ -86,10 +96,24 @@ def looks(autoscaler: Autoscaler, clock: Clock, count: int) -> None:
         clock.now += 2.0
 
 
+def at_once(work: Callable[[], T]) -> Future[T]:
+    """Do in the foreground what is for the background: it is over at the next look."""
+    future: Future[T] = Future()
+    future.set_result(work())
+    return future
+
+
 def make(
-    server: TorchServe, clock: Clock, report: Report, config: Settings, resizer: Resizer | None = None, **others: bool
+    server: TorchServe,
+    clock: Clock,
+    report: Report,
+    config: Settings,
+    resizer: Resizer | None = None,
+    *,
+    start: Start = at_once,
+    is_dry_run: bool = False,
 ) -> Autoscaler:
-    return Autoscaler(config, server, resizer, report, clock=clock, sleep=lambda _: None, **others)
+    return Autoscaler(config, server, resizer, report, clock=clock, start=start, is_dry_run=is_dry_run)
 
 
 def test_workers_are_added_up_to_the_budget_and_that_is_said_once(
@@ -209,21 +233,37 @@ def test_a_worker_that_cannot_be_held_in_time_stays(
     assert "worker 9001 cannot be held; it stays: the queue is full" in caplog.text
 
 
+def test_a_worker_that_is_busy_for_long_keeps_no_other_model_waiting(
+    clock: Clock, report: Report, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = FakeTorchServe({"a": 0, "b": 0}, num_workers={"a": 2}, said={"model": "somebody's"})
+    config = settings("a", "b")
+    autoscaler = make(server, clock, report, config, start=in_background)
+    server.is_free.clear()
+    try:
+        looks(autoscaler, clock, 4)
+        server.queued["b"] = 60
+        looks(autoscaler, clock, 4)
+        assert server.num_workers == {"a": 2, "b": 4}
+        assert " a: " not in caplog.text, "its removal has not come to an end"
+    finally:
+        server.is_free.set()
+
+
 def test_what_could_be_removed_counts_though_the_rest_stays(
     clock: Clock, report: Report, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = FakeTorchServe({"m": 0}, num_workers={"m": 4})
 
-    def remove(_server: TorchServe, model: str, timeout_s: float, sleep: object) -> None:
-        if server.num_workers[model] <= 3:
-            raise NotRemovedError(f"{model}: it stays after {timeout_s:g} s")
+    def remove(_server: TorchServe, model: str, count: int, timeout_s: float) -> tuple[int, str]:
         server.num_workers[model] -= 1
+        return 1, f"{model}: {count - 1} stays after {timeout_s:g} s"
 
-    monkeypatch.setattr(workers, "remove_last_worker", remove)
+    monkeypatch.setattr(workers, "remove_workers", remove)
     content = {"max_step_down": 2, "load_time_s": 1, "down_load_times": 2, "cooldown_load_times": 0}
-    looks(make(server, clock, report, settings(models={"m": content})), clock, 2)
+    looks(make(server, clock, report, settings(models={"m": content})), clock, 3)
     assert "m: 4 -> 3 workers (idle)" in caplog.text
-    assert "m: it stays after 20 s" in caplog.text
+    assert "m: 1 stays after 20 s" in caplog.text
     changes = {"model": "m", "direction": "down"}
     assert report.registry.get_sample_value("ts_handlers_autoscale_changes_total", changes) == 1.0
 
@@ -259,7 +299,7 @@ def test_without_the_right_to_resize_it_serves_at_its_size(
     looks(make(server, clock, report, settings(), Resizer(pod, clock, report)), clock, 30)
     assert server.scaled == []
     assert caplog.text.count("the service account may not PATCH pods/server-0/resize") == 1
-    assert caplog.text.count("3 workers wanted, the pod's CPUs are not known") == 1
+    assert caplog.text.count("3 workers wanted, 1 CPUs are in effect") == 1
 
 
 def test_the_pod_s_memory_limit_is_the_budget_and_the_fewest_workers_always_have_cpus(
