@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from ts_handlers.cpu import cpu_budget
 from ts_handlers.memory import available_memory
-from ts_handlers.operate.autoscale.budget import MIB, Budget, Claim
+from ts_handlers.operate.autoscale.pod import Resizer
 from ts_handlers.operate.autoscale.remove import in_background
 from ts_handlers.operate.autoscale.report import Report
-from ts_handlers.operate.autoscale.resize import Resizer
 from ts_handlers.operate.autoscale.settings import Settings
 from ts_handlers.operate.autoscale.torchserve import Counters, TorchServe, TorchServeError
-from ts_handlers.operate.autoscale.workers import Start, Workers
+from ts_handlers.operate.autoscale.workers import MIB, Start, Workers, claimed_cpus, most_workers
 
 _SETTLING_S = 0.5
 """Seconds to the next look while a resize is under way."""
@@ -53,7 +51,7 @@ class Autoscaler:
         is_dry_run: bool = False,
     ) -> None:
         self._settings, self._server, self._resizer, self._report = settings, server, resizer, report
-        self._is_dry_run = is_dry_run
+        self._is_dry_run, self._frontend_cpus = is_dry_run, settings.budget.frontend_cpus
         self._models = [Workers(name, settings, server, report, clock=clock, start=start) for name in settings.models]
 
     def look(self) -> float:
@@ -65,16 +63,13 @@ class Autoscaler:
             return interval_s
         counters = self._counters()
         for model in found:  # each claims what it is to get, for the next one to see
-            limit = self._budget(found).most_workers(model.claim(), _others(model, found))
-            model.decide(counters, limit)
+            model.decide(counters, most_workers(model, _others(model, found), self._cpus(), self._memory_bytes(found)))
         if self._is_dry_run:
             for model in found:
                 model.tell_plan()
             return interval_s
         if self._resizer is not None and len(found) == len(self._models):
-            budget = self._budget(found)
-            claimed = budget.claimed_cpus([model.claim() for model in found])
-            self._resizer.reconcile(min(budget.cpus, claimed))
+            self._resizer.reconcile(min(self._cpus(), claimed_cpus(found)) + self._frontend_cpus)
             interval_s = min(interval_s, max(_SETTLING_S, self._resizer.look_in_s))
         for model in found:
             model.claim_present()
@@ -92,33 +87,33 @@ class Autoscaler:
         self._report.up("metrics", None)
         return counters
 
-    def _budget(self, found: Sequence[Workers]) -> Budget:
-        """Return what all workers may take: as configured, else what there is."""
+    def _cpus(self) -> float:
+        """Return the CPUs that all workers may take: as configured, else those there are."""
+        most = self._settings.budget.max_cpus
+        return (cpu_budget().cpus if most is None else most) - self._frontend_cpus
+
+    def _memory_bytes(self, found: Sequence[Workers]) -> float | None:
+        """Return the memory that all workers may take: as configured, else what there is; None where nobody knows."""
         settings = self._settings.budget
-        cpus = cpu_budget().cpus if settings.max_cpus is None else settings.max_cpus
-        memory: float | None = None
         if settings.memory_mb is not None:
-            memory = (settings.memory_mb - settings.frontend_memory_mb) * MIB
-        elif self._resizer is None:
-            claims = [model.claim() for model in found]
-            memory = available_memory() + sum(claim.workers * claim.memory_bytes for claim in claims)
-        elif self._resizer.memory_bytes is not None:
-            memory = self._resizer.memory_bytes - settings.frontend_memory_mb * MIB
-        return Budget(cpus, settings.frontend_cpus, memory)
+            return (settings.memory_mb - settings.frontend_memory_mb) * MIB
+        if self._resizer is None:
+            return available_memory() + sum(model.num_claimed * model.memory_bytes for model in found)
+        limit = self._resizer.memory_bytes
+        return None if limit is None else limit - settings.frontend_memory_mb * MIB
 
     def _fitting(self, model: Workers, wanted: int, found: Sequence[Workers]) -> tuple[int, str]:
         """Return the workers, up to those wanted, that the pod has CPUs for now; and what keeps it from having more."""
         if self._resizer is None or math.isinf(cpus := self._resizer.cpus):
             return wanted, ""
-        own, others = model.claim(), _others(model, found)
-        budget = Budget(cpus, self._settings.budget.frontend_cpus)
-        workers = min(wanted, budget.most_workers(own, others).workers)
-        if workers <= own.workers:
-            return own.workers, f"{cpus:g} CPUs are in effect" if cpus else "the pod's CPUs are not known"
+        others = _others(model, found)
+        workers = min(wanted, most_workers(model, others, cpus - self._frontend_cpus).workers)
+        if workers <= model.num_claimed:
+            return workers, f"{cpus:g} CPUs are in effect" if cpus else "the pod's CPUs are not known"
         quota = self._quota(model.name)
-        needed = budget.claimed_cpus([replace(own, workers=workers), *others])
+        needed = self._frontend_cpus + claimed_cpus(others) + workers * model.settings.cpus_per_worker
         if quota is not None and quota < needed - _QUOTA_SLACK:
-            return own.workers, f"the cgroup still has {quota:g} CPUs, and {needed:g} are needed"
+            return model.num_claimed, f"the cgroup still has {quota:g} CPUs, and {needed:g} are needed"
         return workers, ""
 
     def _quota(self, model: str) -> float | None:
@@ -149,5 +144,5 @@ def _each(models: Sequence[Workers], do: Callable[[Workers], None]) -> tuple[lis
     return done, problem
 
 
-def _others(model: Workers, found: Sequence[Workers]) -> list[Claim]:
-    return [other.claim() for other in found if other is not model]
+def _others(model: Workers, found: Sequence[Workers]) -> list[Workers]:
+    return [other for other in found if other is not model]

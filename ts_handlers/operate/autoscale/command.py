@@ -42,9 +42,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _scale(settings: Settings, *, is_dry_run: bool) -> None:
     from ts_handlers.operate.autoscale.autoscaler import Autoscaler
-    from ts_handlers.operate.autoscale.pod import Pod
+    from ts_handlers.operate.autoscale.pod import Pod, Resizer
     from ts_handlers.operate.autoscale.report import Report
-    from ts_handlers.operate.autoscale.resize import Resizer
     from ts_handlers.operate.autoscale.torchserve import TorchServe
 
     report, server, metrics = Report(), TorchServe(settings.torchserve), settings.metrics

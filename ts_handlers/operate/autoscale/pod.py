@@ -1,21 +1,32 @@
-"""This pod on the API server: what its serving container may take, and the resize that asks for another number of CPUs."""
+"""This pod on the API server, brought to the CPUs that its workers need, as far as the cluster lets it."""
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from ts_handlers.errors import ConfigError, OperatorError
 from ts_handlers.operate.autoscale.http import Answer, NoAnswerError, send
+from ts_handlers.operate.autoscale.report import Report
 from ts_handlers.operate.autoscale.settings import KubernetesSettings
 from ts_handlers.operate.quantity import format_cpus, parse_quantity
 
 Resizing = Literal["deferred", "infeasible", "error", "in progress"]
+
+_FIRST_RETRY_S, _REFUSED_RETRY_S, _LONGEST_RETRY_S = 2.0, 30.0, 300.0
+"""What has failed, and what was infeasible, is tried again after so long, then after twice as long: the node may grow."""
+
+_SETTLED_S, _DEFERRED_S = 30.0, 5.0
+"""The pod is looked at so often where nothing is wanted of it, and while a resize waits for room."""
+
+_SAME = 0.0005
+"""Kubernetes counts CPUs in thousandths."""
 
 _PATCH = "application/strategic-merge-patch+json"
 
@@ -45,19 +56,19 @@ class Container:
 
     Attributes:
         limit: CPUs of its limit in the pod's spec, that is as asked for; None where it has none.
-        request: CPUs of its request.
         in_effect: CPUs of the limit that the kubelet has applied, or of the spec where it does not say.
+        request_share: Its request of CPUs / its limit.
+        memory_bytes: Its memory limit; None where it has none.
         resizing: What has become of a resize; None where none is left to do.
         message: What Kubernetes says of it.
-        memory_bytes: Its memory limit; None where it has none.
     """
 
     limit: float | None
-    request: float | None
     in_effect: float | None
-    resizing: Resizing | None = None
-    message: str = ""
-    memory_bytes: float | None = None
+    request_share: float
+    memory_bytes: float | None
+    resizing: Resizing | None
+    message: str
 
 
 class Pod:
@@ -81,10 +92,10 @@ class Pod:
         name = settings.pod or environ.get("POD_NAME") or environ.get("HOSTNAME")
         if not name:
             raise ConfigError("which pod is this? Set kubernetes.pod, or POD_NAME from metadata.name (downward API)")
-        self._name, api_url = name, settings.api_url or _api_url(environ)
-        self._url = f"{api_url.rstrip('/')}/api/v1/namespaces/{namespace}/pods/{name}"
+        self._path = f"pods/{name}"
+        api_url = (settings.api_url or _api_url(environ)).rstrip("/")
+        self._url = f"{api_url}/api/v1/namespaces/{namespace}/{self._path}"
         self._description = f"container {settings.container} of pod {namespace}/{name}"
-        self._request_share: float | None = None
 
     def __str__(self) -> str:
         """Name the container and the pod."""
@@ -98,21 +109,17 @@ class Pod:
         """
         answer = self._send("GET", "")
         try:
-            container = parse_pod(answer.json(), self._settings.container)
+            return parse_pod(answer.json(), self._settings.container)
         except (KeyError, TypeError, ValueError, NoAnswerError) as error:
             raise PodError("unusable", f"{self} cannot be understood: {error!r}") from error
-        if self._request_share is None and container.limit and container.request is not None:
-            self._request_share = container.request / container.limit
-        return container
 
-    def resize(self, cpus: float) -> None:
+    def resize(self, cpus: float, request_share: float) -> None:
         """Ask for another CPU limit; the request keeps its share of it, so that the pod keeps its quality of service.
 
         Raises:
             PodError: No answer, or a refusal.
         """
-        share = 1.0 if self._request_share is None else self._request_share
-        resources = {"requests": {"cpu": format_cpus(cpus * share)}, "limits": {"cpu": format_cpus(cpus)}}
+        resources = {"requests": {"cpu": format_cpus(cpus * request_share)}, "limits": {"cpu": format_cpus(cpus)}}
         patch = {"spec": {"containers": [{"name": self._settings.container, "resources": resources}]}}
         self._send("PATCH", "/resize", json.dumps(patch).encode())
 
@@ -129,7 +136,7 @@ class Pod:
             return answer
         failure, text = _REFUSALS.get(answer.status, ("refused", "{what}: {said}"))
         said = f"status {answer.status}, {answer.message()}"
-        raise PodError(failure, text.format(what=f"{method} pods/{self._name}{path}", said=said))
+        raise PodError(failure, text.format(what=f"{method} {self._path}{path}", said=said))
 
     def _context(self) -> ssl.SSLContext | None:
         """Trust the cluster's certificate authority, which rotates as well."""
@@ -142,15 +149,99 @@ class Pod:
             raise PodError("unauthorized", f"{authority} cannot be used: {error}") from error
 
     def _read(self, name: str) -> str:
+        """Read a file of the service account."""
         file = self._account / name
         try:
             return file.read_text(encoding="utf-8").strip()
         except OSError as error:
-            reason = error.strerror or error
+            text = f"cannot read {file}: {error.strerror or error}"
             raise PodError(
-                "unauthorized",
-                f"cannot read {file}: {reason}; is a service account mounted (kubernetes.service_account)?",
+                "unauthorized", f"{text}; is a service account mounted (kubernetes.service_account)?"
             ) from error
+
+
+class Resizer:
+    """Reconciles the pod, call by call; it never waits.
+
+    Attributes:
+        cpus: CPUs in effect; infinite where the container has no limit, 0 while nobody knows.
+        memory_bytes: The container's memory limit; None where it has none or nobody knows.
+        look_in_s: When it is worth looking again; 0 while a resize is under way.
+
+    Args:
+        pod: The pod.
+        clock: Seconds.
+        report: Where changes are told.
+    """
+
+    def __init__(self, pod: Pod, clock: Callable[[], float], report: Report) -> None:
+        self._pod, self._clock, self._report = pod, clock, report
+        self.cpus = 0.0
+        self.memory_bytes: float | None = None
+        self.look_in_s = _SETTLED_S
+        self._look_at = self._refused_until = -math.inf
+        self._asked = self._refused = math.inf
+        self._num_failures = self._num_refused = 0
+
+    def reconcile(self, wanted: float) -> None:
+        """Ask for so many CPUs where the pod has not got them, and keep what is in effect."""
+        now = self._clock()
+        is_new = self._num_failures == 0 and abs(wanted - self._asked) > _SAME
+        if now < self._look_at and not is_new:
+            return
+        try:
+            self.look_in_s = self._step(self._pod.read(), wanted)
+        except PodError as error:
+            self.look_in_s = _SETTLED_S
+            self._look_at = now + min(_LONGEST_RETRY_S, _FIRST_RETRY_S * 2**self._num_failures)
+            self._num_failures += 1
+            self._report.up("kubernetes", f"{error}; the pod keeps its size")
+            self._report.count("resize_failures", error.failure)
+        else:
+            self._look_at = now + self.look_in_s
+            self._num_failures, self._asked = 0, wanted
+            self._report.up("kubernetes", None)
+        self._report.set("cpus", wanted, "wanted")
+        self._report.set("cpus", self.cpus, "in_effect")
+
+    def _step(self, has: Container, wanted: float) -> float:
+        """Do what is to be done next; return the seconds until the next look."""
+        self.memory_bytes = has.memory_bytes
+        if has.limit is None:
+            self.cpus = math.inf
+            self._report.tell("resize", f"{self._pod} has no CPU limit, so there is nothing to resize")
+            return _SETTLED_S
+        self.cpus = has.limit if has.in_effect is None else has.in_effect
+        if abs(has.limit - wanted) > _SAME:
+            if self.cpus + _SAME < wanted and wanted > self._refused - _SAME and self._clock() < self._refused_until:
+                return _SETTLED_S  # so many CPUs, or fewer, were infeasible a short while ago
+            self._pod.resize(wanted, has.request_share)
+            self._report.tell("resize", f"asked for {wanted:g} CPUs for {self._pod}; {self.cpus:g} in effect")
+            return 0.0
+        if has.resizing == "infeasible":  # the spec is to say what the pod has
+            why = has.message or "the node can never give them"
+            self._warn("infeasible", f"{wanted:g} CPUs are infeasible: {why}; {self.cpus:g} stay in effect")
+            retry_s = min(_LONGEST_RETRY_S, _REFUSED_RETRY_S * 2**self._num_refused)
+            self._refused, self._refused_until = wanted, self._clock() + retry_s
+            self._num_refused += 1
+            self._pod.resize(self.cpus, has.request_share)
+            return _SETTLED_S
+        if has.resizing == "deferred":
+            why = has.message or "the node has no room now"
+            self._warn("deferred", f"{wanted:g} CPUs are deferred: {why}; {self.cpus:g} stay in effect until then")
+            return _DEFERRED_S
+        if has.resizing == "error":
+            self._warn("error", f"the resize to {wanted:g} CPUs fails: {has.message}; {self.cpus:g} are in effect")
+            return _DEFERRED_S
+        if has.resizing is not None or abs(self.cpus - wanted) > _SAME:
+            return 0.0
+        self._num_refused = 0
+        self._report.tell("resize", f"{self._pod} has {self.cpus:g} CPUs")
+        return _SETTLED_S
+
+    def _warn(self, label: Resizing, text: str) -> None:
+        if self._report.tell("resize", text, is_problem=True):
+            self._report.count("resize_failures", label)
 
 
 def parse_pod(pod: Any, name: str) -> Container:
@@ -160,31 +251,31 @@ def parse_pod(pod: Any, name: str) -> Container:
         KeyError, TypeError, ValueError: It is no pod.
         PodError: It has no such container, or one that a resize would restart.
     """
-    spec, status = pod["spec"], pod.get("status", {})
-    containers = {each["name"]: each for each in spec["containers"]}
+    containers = {each["name"]: each for each in pod["spec"]["containers"]}
     if name not in containers:
         known = ", ".join(containers)
         raise PodError("unusable", f"the pod has no container {name}; kubernetes.container is one of: {known}")
     for policy in containers[name].get("resizePolicy") or ():
         if policy["resourceName"] == "cpu" and policy["restartPolicy"] != "NotRequired":
             raise PodError("unusable", f"a resize would restart {name}; set its resizePolicy of cpu to NotRequired")
-    resources = containers[name].get("resources") or {}
+    resources, status = containers[name].get("resources") or {}, pod.get("status", {})
     statuses = {each["name"]: each for each in status.get("containerStatuses") or ()}
     applied = (statuses.get(name) or {}).get("resources") or resources
     conditions = {each["type"]: each for each in status.get("conditions") or () if each.get("status") == "True"}
-    resizing: Resizing | None = None
     pending, progress = conditions.get("PodResizePending"), conditions.get("PodResizeInProgress")
+    resizing: Resizing | None = None
     if pending is not None:
         resizing = "infeasible" if pending.get("reason") == "Infeasible" else "deferred"
     elif progress is not None:
         resizing = "error" if progress.get("reason") == "Error" else "in progress"
+    limit, request = _quantity(resources, "limits", "cpu"), _quantity(resources, "requests", "cpu")
     return Container(
-        limit=_quantity(resources, "limits", "cpu"),
-        request=_quantity(resources, "requests", "cpu"),
+        limit=limit,
         in_effect=_quantity(applied, "limits", "cpu"),
+        request_share=request / limit if limit and request is not None else 1.0,
+        memory_bytes=_quantity(resources, "limits", "memory"),
         resizing=resizing,
         message=" ".join(str((pending or progress or {}).get("message", "")).split()),
-        memory_bytes=_quantity(resources, "limits", "memory"),
     )
 
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
-from ts_handlers.operate.autoscale.budget import MIB, Claim
 from ts_handlers.operate.autoscale.decide import Decision, Limit, State, changed, decide
 from ts_handlers.operate.autoscale.observe import Sample, Window
 from ts_handlers.operate.autoscale.remove import remove_workers
 from ts_handlers.operate.autoscale.report import Report
 from ts_handlers.operate.autoscale.settings import Settings
 from ts_handlers.operate.autoscale.torchserve import Counters, ModelStatus, TorchServe
+
+MIB = 2**20
 
 Start = Callable[[Callable[[], Any]], Future[Any]]
 
@@ -78,12 +79,12 @@ class Workers:
         """Claim the workers there are, and no others."""
         self.num_claimed = len(self.status.workers)
 
-    def claim(self) -> Claim:
-        """Return what its workers take: their memory as configured, else as TorchServe has measured it."""
-        configured = self.settings.memory_per_worker_mb
-        measured = max((worker.memory_bytes for worker in self.status.workers), default=0)
-        memory = measured if configured is None else configured * MIB
-        return Claim(self.num_claimed, self.settings.cpus_per_worker, memory)
+    @property
+    def memory_bytes(self) -> int:
+        """Memory of each worker as configured, else as TorchServe has measured it; 0 while nobody knows."""
+        if self.settings.memory_per_worker_mb is not None:
+            return self.settings.memory_per_worker_mb * MIB
+        return max((worker.memory_bytes for worker in self.status.workers), default=0)
 
     def decide(self, counters: Counters | None, limit: Limit) -> None:
         """Decide how many there should be, and claim those, the fewest at least."""
@@ -185,3 +186,35 @@ class Workers:
     def _tell_change(self, before: int, after: int, decision: Decision) -> None:
         self._state = changed(self._state, self._clock())
         self._report.changed(self.name, before, after, decision)
+
+
+def claimed_cpus(models: Iterable[Workers]) -> float:
+    """Return the CPUs of all workers that are claimed."""
+    return sum(model.num_claimed * model.settings.cpus_per_worker for model in models)
+
+
+def most_workers(model: Workers, others: Sequence[Workers], cpus: float, memory_bytes: float | None = None) -> Limit:
+    """Return how many workers a model may have beside those that the others claim.
+
+    Args:
+        model: The model.
+        others: The other models.
+        cpus: CPUs for all workers together.
+        memory_bytes: Bytes for all workers together; None where they are not known.
+    """
+    num_others, each = sum(other.num_claimed for other in others), model.settings.cpus_per_worker
+    beside = f", beside {num_others} of other models" if num_others else ""
+    limit = Limit(_whole((cpus - claimed_cpus(others)) / each), f"{cpus:g} CPUs for workers, {each:g} for each{beside}")
+    if memory_bytes is None or model.memory_bytes == 0:
+        return limit
+    free_bytes = memory_bytes - sum(other.num_claimed * other.memory_bytes for other in others)
+    by_memory = _whole(free_bytes / model.memory_bytes)
+    if by_memory >= limit.workers:
+        return limit
+    return Limit(
+        by_memory, f"{memory_bytes / MIB:.0f} MiB for workers, {model.memory_bytes / MIB:.0f} for each{beside}"
+    )
+
+
+def _whole(workers: float) -> int:
+    return max(0, math.floor(workers + 1e-9))

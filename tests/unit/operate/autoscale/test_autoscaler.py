@@ -14,13 +14,12 @@ import pytest
 from tests.kubernetes_api import FakeKubernetes
 from ts_handlers.operate.autoscale import workers
 from ts_handlers.operate.autoscale.autoscaler import Autoscaler
-from ts_handlers.operate.autoscale.pod import Pod
+from ts_handlers.operate.autoscale.pod import Pod, Resizer
 from ts_handlers.operate.autoscale.remove import in_background
 from ts_handlers.operate.autoscale.report import Report
-from ts_handlers.operate.autoscale.resize import Resizer
 from ts_handlers.operate.autoscale.settings import Settings, parse_settings
 from ts_handlers.operate.autoscale.torchserve import Counters, ModelStatus, TorchServe, TorchServeError, Worker
-from ts_handlers.operate.autoscale.workers import Start
+from ts_handlers.operate.autoscale.workers import Start, Workers, claimed_cpus, most_workers
 
 if TYPE_CHECKING:
     from tests.unit.operate.autoscale.conftest import Clock
@@ -124,7 +123,7 @@ def test_workers_are_added_up_to_the_budget_and_that_is_said_once(
     assert server.scaled == [("m", 3)]
     told = [record.getMessage() for record in caplog.records if "stays at 3 workers (budget)" in record.getMessage()]
     assert len(told) == 1
-    assert "5 wanted, stays: 3 CPUs, 1 for each worker" in told[0]
+    assert "5 wanted, stays: 3 CPUs for workers, 1 for each" in told[0]
     assert caplog.text.count("the queue alone decides") == 1
     wanted = report.registry.get_sample_value("ts_handlers_autoscale_workers", {"model": "m", "state": "wanted"})
     assert wanted == 3.0
@@ -144,6 +143,29 @@ def test_models_share_one_budget_and_the_first_is_served_first_at_every_look(clo
     server = FakeTorchServe({"a": 60, "b": 60})
     looks(make(server, clock, report, settings("a", "b", cpus=5.0)), clock, 20)
     assert server.num_workers == {"a": 3, "b": 2}
+
+
+def claiming(report: Report, count: int, cpus: float, memory_mb: int | None = None) -> Workers:
+    config = settings(models={"m": {"cpus_per_worker": cpus, "memory_per_worker_mb": memory_mb}})
+    workers = Workers("m", config, FakeTorchServe({}), report, clock=float, start=at_once)
+    workers.num_claimed = count
+    return workers
+
+
+def test_cpus_are_shared_with_other_models(report: Report) -> None:
+    others = [claiming(report, 2, 1.0), claiming(report, 1, 2.0)]
+    assert claimed_cpus(others) == 4.0
+    limit = most_workers(claiming(report, 1, 1.5), others, 7.5)
+    assert (limit.workers, limit.reason) == (2, "7.5 CPUs for workers, 1.5 for each, beside 3 of other models")
+    assert most_workers(claiming(report, 0, 0.1), [], 0.3).workers == 3, "not 2 for want of a rounding error"
+
+
+def test_memory_limits_where_it_is_scarcer_and_known(report: Report) -> None:
+    others = [claiming(report, 1, 1.0, 200)]
+    limit = most_workers(claiming(report, 1, 1.0, 300), others, 8.0, 1000 * 2**20)
+    assert (limit.workers, limit.reason) == (2, "1000 MiB for workers, 300 for each, beside 1 of other models")
+    assert most_workers(claiming(report, 1, 1.0), [], 8.0, 1000 * 2**20).workers == 8
+    assert most_workers(claiming(report, 1, 1.0, 1), [], 8.0, 1000 * 2**20).workers == 8
 
 
 def test_a_dry_run_says_what_it_would_do_and_does_nothing(

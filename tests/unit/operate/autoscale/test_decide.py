@@ -102,6 +102,8 @@ def test_capacity_follows_what_saturated_workers_do_and_grows_with_what_idle_one
     assert state.capacity == pytest.approx(50 + 0.3 * (30 - 50))
     _, state = decide(POLICY, State(capacity=50.0), seen(0, 2, 4, rate=120.0))
     assert state.capacity == 60.0
+    _, state = decide(POLICY, State(capacity=50.0), seen(0, 2, 4, rate=120.0, failed=40.0))
+    assert state.capacity == 50.0, "the queue may have been full between two looks"
     _, state = decide(POLICY, State(), seen(0, 2, 4, rate=120.0))
     assert state.capacity is None, "workers that wait for requests say nothing of what they could do"
 

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import pytest
 
-from ts_handlers.operate.autoscale.budget import Budget, Claim
 from ts_handlers.operate.autoscale.decide import Policy, State, decide
 from ts_handlers.operate.autoscale.observe import Sample, Window
 from ts_handlers.operate.autoscale.torchserve import Counters, ModelStatus, Worker, parse_counters
@@ -110,20 +109,3 @@ def test_without_metrics_the_queue_alone_is_seen() -> None:
     assert seen is not None
     assert (seen.in_flight, seen.rate, seen.latency_ms) == (7.0, 0.0, None)
     assert seen.load_time_s == 4.0, "what was measured before"
-
-
-def test_cpus_are_shared_with_the_frontend_and_the_other_models() -> None:
-    budget = Budget(cpus=8.0, frontend_cpus=0.5)
-    others = [Claim(2, 1.0), Claim(1, 2.0)]
-    assert budget.claimed_cpus(others) == 4.5
-    limit = budget.most_workers(Claim(1, 1.5), others)
-    assert (limit.workers, limit.reason) == (2, "8 CPUs, 1.5 for each worker, beside 3 of other models")
-    assert Budget(0.3).most_workers(Claim(0, 0.1), []).workers == 3, "not 2 for want of a rounding error"
-
-
-def test_memory_limits_where_it_is_scarcer_and_known() -> None:
-    budget = Budget(cpus=8.0, memory_bytes=1000 * 2**20)
-    limit = budget.most_workers(Claim(1, 1.0, 300 * 2**20), [Claim(1, 1.0, 200 * 2**20)])
-    assert (limit.workers, limit.reason) == (2, "1000 MiB for workers, 300 for each, beside 1 of other models")
-    assert budget.most_workers(Claim(1, 1.0), []).workers == 8
-    assert budget.most_workers(Claim(1, 1.0, 2**20), []).workers == 8

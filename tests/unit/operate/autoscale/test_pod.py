@@ -10,9 +10,8 @@ import pytest
 
 from tests.kubernetes_api import FakeKubernetes, Mode, serve_kubernetes
 from ts_handlers.errors import ConfigError
-from ts_handlers.operate.autoscale.pod import Pod, PodError, parse_pod
+from ts_handlers.operate.autoscale.pod import Pod, PodError, Resizer, parse_pod
 from ts_handlers.operate.autoscale.report import Report
-from ts_handlers.operate.autoscale.resize import Resizer
 from ts_handlers.operate.autoscale.settings import KubernetesSettings
 
 if TYPE_CHECKING:
