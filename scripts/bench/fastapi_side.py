@@ -11,8 +11,9 @@ from bench.ours import BUILD_SECONDS, TASK
 from bench.process import BenchError, run, wait_until
 from bench.server import START_SECONDS, TS_HANDLERS, Launch, Server, clean_env, fresh_folder
 from bench.venv import Venv
-from ts_handlers.operate.ports import free_ports
-from ts_handlers.operate.server_config import Address, ConfiguredModel
+from ts_handlers.operate.torchserve.address import Address
+from ts_handlers.operate.torchserve.models import ConfiguredModel
+from ts_handlers.operate.torchserve.process.ports import free_ports
 
 MODEL = "fastapi"
 NUM_PROCESSES = 2

@@ -9,9 +9,9 @@ from pathlib import Path
 from bench.process import run
 from bench.sentiment import Sentiment
 from bench.server import TS_HANDLERS, Launch, clean_env, fresh_folder
-from ts_handlers.operate.configure.config_file import CONFIG_NAME
-from ts_handlers.operate.ports import free_port_options
-from ts_handlers.operate.server_config import read_server_config
+from ts_handlers.operate.torchserve.config import CONFIG_NAME, read_config
+from ts_handlers.operate.torchserve.models import served_models
+from ts_handlers.operate.torchserve.process.ports import free_port_options
 
 MODEL = "ours"
 TASK = "text-classification"
@@ -49,9 +49,9 @@ class OurSide:
         folder = fresh_folder(self._folder / "run")
         self._config.unlink(missing_ok=True)
         self._run("configure", self._store, *free_port_options(), "--disable-token-authorization")
-        config = read_server_config(self._config)
+        config = read_config(self._config)
         command: list[str | Path] = [*TS_HANDLERS, "serve", self._store, "--run-dir", folder]
-        (model,) = config.models
+        (model,) = served_models(config)
         return Launch(model, command, config.inference, config.management, folder, clean_env(folder))
 
     def describe(self) -> dict[str, str]:

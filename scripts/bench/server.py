@@ -16,8 +16,10 @@ from typing import Any, Protocol
 
 from bench.process import BenchError, Child, wait_until
 from ts_handlers.operate.load.payloads import TEXT_PLAIN
-from ts_handlers.operate.readiness import ManagementClient, WorkerWatch
-from ts_handlers.operate.server_config import Address, ConfiguredModel
+from ts_handlers.operate.torchserve.address import Address
+from ts_handlers.operate.torchserve.client import TorchServe
+from ts_handlers.operate.torchserve.models import ConfiguredModel
+from ts_handlers.operate.torchserve.process.readiness import WorkerWatch
 
 TS_HANDLERS = (sys.executable, "-m", "ts_handlers.cli")
 """The command line of this environment."""
@@ -124,7 +126,7 @@ class Server:
 
     def _wait_ready(self) -> None:
         name, logs = self._launch.model.name, self._launch.folder / "logs"
-        client = ManagementClient(self._launch.management, key_file=None)
+        client = TorchServe(self._launch.management.url)
         watch = WorkerWatch(client, logs / "model_log.log", logs / "ts_log.log")
         deadline = time.monotonic() + START_SECONDS
         while not watch.is_ready(self._launch.model):

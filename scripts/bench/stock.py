@@ -12,9 +12,10 @@ from bench.material import LABELS
 from bench.process import BenchError
 from bench.server import Launch, clean_env, fresh_folder, write_properties
 from bench.venv import Venv
-from ts_handlers.operate.java import find_java
-from ts_handlers.operate.ports import free_ports
-from ts_handlers.operate.server_config import Address, ConfiguredModel
+from ts_handlers.operate.torchserve.address import Address
+from ts_handlers.operate.torchserve.models import ConfiguredModel
+from ts_handlers.operate.torchserve.process.java import find_java
+from ts_handlers.operate.torchserve.process.ports import free_ports
 
 MODEL = "stock"
 VERSION = "1.0"

@@ -16,7 +16,7 @@ import pytest
 from tests.model_dirs import TASK_OF
 from ts_handlers.cli import main
 from ts_handlers.operate.background import BackgroundServer
-from ts_handlers.operate.ports import free_port_options
+from ts_handlers.operate.torchserve.process.ports import free_port_options
 
 if TYPE_CHECKING:
     from tests.model_dirs import ModelDirs

@@ -26,10 +26,8 @@ from tests.e2e.archives import write_archive
 from tests.e2e.conftest import run_cli
 from tests.kubernetes_api import FakeKubernetes, serve_kubernetes
 from ts_handlers.operate.autoscale.remove import remove_last_worker
-from ts_handlers.operate.autoscale.settings import TorchServeSettings
-from ts_handlers.operate.autoscale.torchserve import TorchServe
 from ts_handlers.operate.background import BackgroundServer
-from ts_handlers.operate.ports import free_port_options, free_ports
+from ts_handlers.operate.torchserve.process.ports import free_port_options, free_ports
 
 pytestmark = pytest.mark.e2e
 
@@ -173,8 +171,7 @@ def test_workers_and_pod_follow_the_load_and_no_request_is_lost(
     account.mkdir()
     kubernetes = FakeKubernetes(account)
     kubernetes.on_applied = lambda cpu: threading.Timer(1.0, group.set_quota, [float(cpu)]).start()
-    where = TorchServeSettings(server.config.management.url, key_file=str(server.run_dir / "key_file.json"))
-    torchserve, clients = TorchServe(where), Clients(server)
+    torchserve, clients = server.client, Clients(server)
     with serve_kubernetes(kubernetes) as url:
         pod = {"api_url": url, "service_account": str(account), "pod": "server-0"}
         with autoscaler(server, tmp_path, kubernetes=pod) as (process, log), clients.sending(1, 0.05):
@@ -212,8 +209,7 @@ def test_workers_and_pod_follow_the_load_and_no_request_is_lost(
 
 def test_workers_are_removed_under_load_without_losing_a_request(server: BackgroundServer, tmp_path: Path) -> None:
     """The worker that goes is held; that TorchServe is gone, then, is no more than a line."""
-    where = TorchServeSettings(server.config.management.url, key_file=str(server.run_dir / "key_file.json"))
-    torchserve, clients = TorchServe(where), Clients(server)
+    torchserve, clients = server.client, Clients(server)
     key_file = server.run_dir / "key_file.json"
     keys = json.loads(key_file.read_text())
     keys["management"]["key"] = "expired"  # it is renewed

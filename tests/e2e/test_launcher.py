@@ -17,7 +17,7 @@ from tests.e2e.archives import pack_model
 from tests.e2e.conftest import run_cli
 from ts_handlers.cpu import POOL_ENV, cpu_budget
 from ts_handlers.operate.background import BackgroundServer
-from ts_handlers.operate.ports import free_port_options
+from ts_handlers.operate.torchserve.process.ports import free_port_options
 
 if TYPE_CHECKING:
     from tests.model_dirs import ModelDirs

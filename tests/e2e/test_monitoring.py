@@ -26,7 +26,7 @@ from tests.e2e.archives import CONFIG, pack_model, write_archive
 from tests.e2e.conftest import ROOT, run_cli
 from tests.prometheus import Element, Prometheus, find_program, quick_rules
 from ts_handlers.operate.background import BackgroundServer
-from ts_handlers.operate.ports import free_port_options
+from ts_handlers.operate.torchserve.process.ports import free_port_options
 
 if TYPE_CHECKING:
     from tests.model_dirs import ModelDirs

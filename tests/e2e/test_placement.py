@@ -25,7 +25,7 @@ from ts_handlers.cpu.roster import ABSENCE_S
 from ts_handlers.cpu.slices import slice_cpus
 from ts_handlers.cpu.topology import read_topology
 from ts_handlers.operate.background import BackgroundServer
-from ts_handlers.operate.ports import free_port_options
+from ts_handlers.operate.torchserve.process.ports import free_port_options
 
 if TYPE_CHECKING:
     from tests.model_dirs import ModelDirs

@@ -14,8 +14,8 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 from manifests.kubectl import find_kubectl, render_objects
 
 from tests.e2e.conftest import run_cli
-from ts_handlers.operate import properties
-from ts_handlers.operate.configure.shares import HEAD_ROOM, JVM_OVERHEAD_MB, RSS_MARGIN
+from ts_handlers.operate.memory import HEAD_ROOM, JVM_OVERHEAD_MB, RSS_MARGIN
+from ts_handlers.operate.torchserve import properties
 
 if TYPE_CHECKING:
     from tests.model_dirs import ModelDirs

@@ -197,12 +197,7 @@ def test_a_handler_archived_by_hand(server: BackgroundServer) -> None:
 
 
 def test_describe_names_the_runtime(server: BackgroundServer) -> None:
-    from ts_handlers.operate.readiness import ManagementClient
-
-    client = ManagementClient(server.config.management, server.run_dir / "key_file.json")
-    status, models = client.get("/models/sentiment?customized=true")
-    assert status == 200
-    described = models[0]["customizedMetadata"]
+    described = server.client.describe_by_worker("sentiment", {}, 30)
     assert (described["task"], described["threads"]) == ("text-classification", 1)
 
 

@@ -27,7 +27,7 @@ from ts_handlers.cli import main
 from ts_handlers.operate.background import BackgroundServer
 from ts_handlers.operate.load.generator import LoadSpec, run_load
 from ts_handlers.operate.load.payloads import read_payloads
-from ts_handlers.operate.ports import free_port_options
+from ts_handlers.operate.torchserve.process.ports import free_port_options
 from ts_handlers.operate.tune.results import Results, read_results
 from ts_handlers.operate.tune.space import Setting
 from ts_handlers.operate.tune.trial import read_decision, write_config

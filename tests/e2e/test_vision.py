@@ -24,7 +24,7 @@ from tests.model_dirs import TASK_OF
 from tests.pictures import broken_images, encode, photograph, photograph_pixels, scene
 from ts_handlers.images import picture_from_pixels
 from ts_handlers.operate.background import BackgroundServer
-from ts_handlers.operate.ports import free_port_options
+from ts_handlers.operate.torchserve.process.ports import free_port_options
 from ts_handlers.preprocessing import preprocess
 from ts_handlers.preprocessor_config import parse_preprocessing
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ts_handlers.cli import main
-from ts_handlers.operate.archives import read_archives
-from ts_handlers.operate.configure.build_report import read_reports
+from ts_handlers.operate.build_report import read_reports
+from ts_handlers.operate.torchserve.archives import read_archives
 
 if TYPE_CHECKING:
     from tests.model_dirs import ModelDirs

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ts_handlers.cli import main
-from ts_handlers.operate import properties
+from ts_handlers.operate.torchserve import properties
 from ts_handlers.reading import MAX_BYTES, load_json, load_yaml, parse_json, parse_yaml
 
 NESTED = "[" * 200_000

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from dataclasses import fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -26,6 +27,17 @@ def from_arguments(kind: type[T], args: argparse.Namespace, **others: Any) -> T:
     """
     options = {field.name: getattr(args, field.name) for field in fields(kind) if field.name not in others}
     return kind(**options, **others)
+
+
+def add_server_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare which running server is meant."""
+    parser.add_argument("--config", metavar="FILE", type=Path, required=True, help="its config.properties")
+    parser.add_argument(
+        "--run-dir",
+        metavar="DIR",
+        type=Path,
+        help="the folder it was started with, where its tokens are; not needed without token authorization",
+    )
 
 
 def whole(least: int, most: int | None = None) -> Callable[[str], int]:

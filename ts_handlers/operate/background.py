@@ -12,11 +12,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ts_handlers.errors import OperatorError
-from ts_handlers.operate.configure.config_file import CONFIG_NAME
-from ts_handlers.operate.readiness import KEY_FILE_NAME, WorkerFailedError
-from ts_handlers.operate.serve import READY, STOP_GRACE_S
-from ts_handlers.operate.server_config import ServerConfig, read_server_config
-from ts_handlers.reading import load_json
+from ts_handlers.operate.torchserve.client import RUN_FOLDER, Api, TorchServe
+from ts_handlers.operate.torchserve.config import CONFIG_NAME, ServerConfig, read_config
+from ts_handlers.operate.torchserve.process.frontend import STOP_GRACE_S
+from ts_handlers.operate.torchserve.process.readiness import READY, WorkerFailedError
 
 _POLL_S = 0.05
 
@@ -44,12 +43,12 @@ class BackgroundServer:
         environ: Mapping[str, str] | None = None,
     ) -> None:
         path = config or directory / CONFIG_NAME
-        self.config: ServerConfig = read_server_config(path)
-        self.run_dir = run_dir or directory / "run"
+        self._environ = dict(os.environ if environ is None else environ)
+        self.config: ServerConfig = read_config(path, self._environ, model_store=directory)
+        self.run_dir = run_dir or directory / RUN_FOLDER
         self.console_log = self.run_dir / "console.log"
         self._command = [sys.executable, "-m", "ts_handlers.cli", "serve", str(directory), "--config", str(path)]
         self._command += ["--run-dir", str(self.run_dir), *options]
-        self._environ = dict(os.environ if environ is None else environ)
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> BackgroundServer:  # noqa: PYI034 (typing.Self needs Python 3.11)
@@ -78,12 +77,14 @@ class BackgroundServer:
         """Base URL of the inference API."""
         return self.config.inference.url
 
-    def token(self, name: str = "inference") -> str | None:
-        """Return the token of the inference or the management API; None where the server asks for none."""
-        if not self.config.is_token_required:
-            return None
-        keys = load_json(self.run_dir / KEY_FILE_NAME)
-        return str(keys[name]["key"])
+    @property
+    def client(self) -> TorchServe:
+        """A client of its management and metrics APIs."""
+        return TorchServe.of(self.config, self.run_dir)
+
+    def token(self, api: Api = "inference") -> str | None:
+        """Return the token of an API; None where the server asks for none."""
+        return self.client.token(api)
 
     def start(self) -> None:
         """Start the server without waiting for it."""

@@ -18,10 +18,10 @@ from ts_handlers.cpu.features import CpuInfo, parse_cpuinfo
 from ts_handlers.cpu.share import threads_from_environ, workers_from_environ
 from ts_handlers.errors import ConfigError, OperatorError
 from ts_handlers.memory import memory_limit
-from ts_handlers.operate.frontend import torchserve_folder
-from ts_handlers.operate.java import Java, find_java
-from ts_handlers.operate.ports import is_port_free, is_socket_served, worker_socket_folder
-from ts_handlers.operate.traps.subject import java_int
+from ts_handlers.operate.torchserve.config import java_int
+from ts_handlers.operate.torchserve.process.frontend import torchserve_folder
+from ts_handlers.operate.torchserve.process.java import Java, find_java
+from ts_handlers.operate.torchserve.process.ports import is_port_free, is_socket_served, worker_socket_folder
 
 HELP = "say what this machine gives a server, and what is wrong with it"
 

@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Sequence
 
 import psutil
 
-from ts_handlers.operate.arguments import whole
-from ts_handlers.operate.idle import is_waiting
-from ts_handlers.operate.readiness import ManagementClient
-from ts_handlers.operate.ready import add_server_arguments, client_of
-from ts_handlers.operate.server_config import ServerConfig, read_server_config
+from ts_handlers.operate.arguments import add_server_arguments, whole
+from ts_handlers.operate.torchserve.client import TorchServe, TorchServeError, Worker
+from ts_handlers.operate.torchserve.config import read_config
+from ts_handlers.operate.torchserve.models import ConfiguredModel, served_models
+from ts_handlers.operate.torchserve.process.idle import is_waiting
 
 HELP = "wait until a running server has answered all it was asked: exit code 0, or 1 when the time is up"
 
@@ -29,8 +28,6 @@ TIMEOUT_S = 130
 _POLL_S = 0.5
 _QUIET_S = 2.0
 """So long nothing may be going on: a request that arrives between two looks is seen by the next one."""
-
-_MANAGEMENT_TIMEOUT_S = 10.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,10 +51,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Wait; say what was waited for."""
-    config = read_server_config(args.config)
+    config = read_config(args.config)
     start = time.monotonic()
     time.sleep(min(args.settle_s, args.timeout_s))
-    watch = _IdleWatch(config, client_of(config, args.run_dir, _MANAGEMENT_TIMEOUT_S))
+    watch = _IdleWatch(served_models(config), TorchServe.of(config, args.run_dir))
     quiet_since = time.monotonic()
     while time.monotonic() - quiet_since < _QUIET_S + watch.batch_delay_s:
         busy = watch.what_is_busy()
@@ -81,26 +78,26 @@ class _IdleWatch:
         batch_delay_s: Longest that a request may wait for its batch to fill: it is in no queue then, and no worker has it.
     """
 
-    def __init__(self, config: ServerConfig, client: ManagementClient) -> None:
-        self._config = config
-        self._client = client
+    def __init__(self, models: Sequence[ConfiguredModel], server: TorchServe) -> None:
+        self._models = models
+        self._server = server
         self._cpu_s: dict[int, float] = {}
         self.batch_delay_s = 0.0
 
     def what_is_busy(self) -> str:
         """Return what is not idle, or cannot be told; empty for nothing."""
-        workers: list[Mapping[str, Any]] = []
-        for model in self._config.models:
-            status, answer = self._client.get(f"/models/{model.name}/{model.version}")
-            if status != 200:
-                return f"the management API answers {status} for {model.name} {model.version}"
-            self.batch_delay_s = max(self.batch_delay_s, answer[0].get("maxBatchDelay", 0) / 1000)
-            waiting = answer[0].get("jobQueueStatus", {}).get("pendingRequests", 0)
-            if waiting:
-                return f"{model.name} {model.version} has {waiting} in its queue"
-            workers += answer[0]["workers"]
+        workers: list[Worker] = []
+        for model in self._models:
+            try:
+                status = self._server.status(model.name, model.version)
+            except TorchServeError as error:
+                return f"{model.label}: {error}"
+            self.batch_delay_s = max(self.batch_delay_s, status.max_batch_delay_ms / 1000)
+            if status.queued:
+                return f"{model.label} has {status.queued} in its queue"
+            workers += status.workers
         # the others are being loaded, and nobody waits for them
-        pids = [worker["pid"] for worker in workers if worker["status"] == "READY"]
+        pids = [worker.pid for worker in workers if worker.is_ready]
         busy = [pid for pid in pids if not self._is_waiting(pid)]
         return f"{len(busy)} of {len(pids)} workers have not answered yet" if busy else ""
 

@@ -18,23 +18,28 @@ from ts_handlers.cpu import POOL_ENV, WORKERS_ENV, cpu_budget, cpu_share
 from ts_handlers.cpu.share import threads_from_environ
 from ts_handlers.errors import OperatorError
 from ts_handlers.operate.arguments import whole
-from ts_handlers.operate.configure.config_file import CONFIG_NAME
-from ts_handlers.operate.frontend import LOG_CONFIG, Frontend, frontend_command
-from ts_handlers.operate.idle import wait_idle
-from ts_handlers.operate.java import find_java
-from ts_handlers.operate.ports import check_free, remove_dead_sockets, worker_socket, worker_socket_folder
-from ts_handlers.operate.readiness import KEY_FILE_NAME, ManagementClient, WorkerFailedError, WorkerWatch, wait_ready
-from ts_handlers.operate.server_config import ServerConfig, read_server_config
 from ts_handlers.operate.stop_signals import StopRequested, ignore_stop_signals, stop_on_signals
-from ts_handlers.operate.temporary import own_temporary
+from ts_handlers.operate.torchserve.client import KEY_FILE_NAME, RUN_FOLDER, TorchServe
+from ts_handlers.operate.torchserve.config import CONFIG_NAME, ServerConfig, read_config
+from ts_handlers.operate.torchserve.models import served_models, worker_numbers
+from ts_handlers.operate.torchserve.process.frontend import LOG_CONFIG, STOP_GRACE_S, Frontend, frontend_command
+from ts_handlers.operate.torchserve.process.idle import wait_idle
+from ts_handlers.operate.torchserve.process.java import find_java
+from ts_handlers.operate.torchserve.process.ports import (
+    check_free,
+    remove_dead_sockets,
+    worker_socket,
+    worker_socket_folder,
+)
+from ts_handlers.operate.torchserve.process.readiness import (
+    READY,
+    WorkerFailedError,
+    WorkerWatch,
+    wait_ready,
+)
+from ts_handlers.operate.torchserve.process.temporary import own_temporary
 
 HELP = "run TorchServe in the foreground on a configured folder"
-
-READY = "ready"
-"""First word of the line that is printed once every worker of every model is ready."""
-
-STOP_GRACE_S = 20
-"""How long a server may take to answer what it has, and to end; Kubernetes kills a container 30 s after it asked."""
 
 _JAVA_END_S = 5.0
 """Part of that for Java itself, which has nothing left to answer by then."""
@@ -85,12 +90,12 @@ def run(args: argparse.Namespace) -> int:
         raise OperatorError(f"there is no log configuration {args.log_config}; leave --log-config out for ours")
     java = find_java()
     with (
-        claim_run_folder(args.run_dir or directory / "run") as folder,
+        claim_run_folder(args.run_dir or directory / RUN_FOLDER) as folder,
         own_temporary(folder.path, config.vmargs, os.environ.get("TEMP")) as temporary,
     ):
         command = frontend_command(java, config, directory, log_config=args.log_config, temporary=temporary)
         sockets_folder = temporary or worker_socket_folder(config.vmargs)
-        sockets = [worker_socket(sockets_folder, port) for port in config.worker_ports]
+        sockets = [worker_socket(sockets_folder, port) for port in worker_numbers(config)]
         check_free(config, sockets_folder)
         remove_dead_sockets(sockets)
         folder.key_file.unlink(missing_ok=True)
@@ -112,9 +117,10 @@ def frontend_environ(config: ServerConfig, java_home: Path, environ: Mapping[str
     start when their library is loaded, before a handler can limit them, are limited here, unless the operator did.
     """
     kept = {name: value for name, value in environ.items() if name != "TS_CONFIG_FILE"}
-    share = cpu_share(cpu_budget(), max(1, config.num_workers), threads=threads_from_environ(environ))
+    num_workers = len(worker_numbers(config))
+    share = cpu_share(cpu_budget(), num_workers, threads=threads_from_environ(environ))
     pools = dict.fromkeys(POOL_ENV, str(share.threads))
-    ours = {WORKERS_ENV: str(config.num_workers), RESPONSE_ENV: str(config.max_response_bytes)}
+    ours = {WORKERS_ENV: str(num_workers), RESPONSE_ENV: str(config.max_response_bytes)}
     return pools | kept | ours | {"JAVA_HOME": str(java_home)}
 
 
@@ -146,14 +152,14 @@ def _read_config(directory: Path, given: Path | None) -> ServerConfig:
         raise OperatorError(f"there is no {path}; write it with: ts-handlers configure {directory}")
     if not directory.is_dir():
         raise OperatorError(f"there is no folder {directory}; give the folder that holds your .mar files")
-    return read_server_config(path)
+    return read_config(path, model_store=directory)
 
 
 def _serve(
     config: ServerConfig, folder: RunFolder, command: list[str], environ: Mapping[str, str], stop_grace_s: int
 ) -> int:
-    client = ManagementClient(config.management, folder.key_file if config.is_token_required else None)
-    watch = WorkerWatch(client, folder.logs / "model_log.log", folder.logs / "ts_log.log")
+    server = TorchServe.of(config, folder.path)
+    watch = WorkerWatch(server, folder.logs / "model_log.log", folder.logs / "ts_log.log")
     with stop_on_signals():
         try:
             with Frontend(command, working_folder=folder.path, environ=environ) as frontend:
@@ -166,7 +172,7 @@ def _attend(frontend: Frontend, config: ServerConfig, folder: RunFolder, watch: 
     """Say when the server is ready, then wait until it ends or a signal comes."""
     try:
         _print_addresses(config, folder)
-        seconds = wait_ready(config, watch, lambda: frontend.poll() is None)
+        seconds = wait_ready(served_models(config), watch, lambda: frontend.poll() is None)
         _print_ready(config, seconds)
         code = frontend.wait()
     except WorkerFailedError:
@@ -216,7 +222,7 @@ def _print_addresses(config: ServerConfig, folder: RunFolder) -> None:
 
 
 def _print_ready(config: ServerConfig, seconds: float) -> None:
-    models = ", ".join(f"{model.name} {model.version} x {model.min_workers}" for model in config.models)
+    models = ", ".join(f"{model.label} x {model.workers}" for model in served_models(config))
     _say(f"{READY} after {seconds:.1f} s: {models}")
 
 

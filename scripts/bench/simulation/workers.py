@@ -11,7 +11,8 @@ from bench.simulation.cluster import Cluster
 from bench.simulation.pod import Pod
 from ts_handlers.operate.autoscale.decide import Policy, State, changed, decide
 from ts_handlers.operate.autoscale.observe import Sample, Window
-from ts_handlers.operate.autoscale.torchserve import Counters, ModelStatus, Worker
+from ts_handlers.operate.torchserve.client import ModelStatus, Worker
+from ts_handlers.operate.torchserve.metrics import Counters
 
 INTERVAL_SECONDS = 2
 WINDOW_SECONDS = 10.0

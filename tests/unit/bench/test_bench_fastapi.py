@@ -17,8 +17,9 @@ from bench.process import BenchError
 from bench.sentiment import Sentiment
 from bench.server import Launch, clean_env
 
-from ts_handlers.operate.ports import free_ports
-from ts_handlers.operate.server_config import Address, ConfiguredModel
+from ts_handlers.operate.torchserve.address import Address
+from ts_handlers.operate.torchserve.models import ConfiguredModel
+from ts_handlers.operate.torchserve.process.ports import free_ports
 
 STAND_IN = """
 import sys, time
@@ -47,7 +48,7 @@ def launch(folder: Path, program: str, num_processes: int) -> Launch:
     (port,) = free_ports(1)
     address = Address("inference", "http", "127.0.0.1", port)
     command = [sys.executable, "-c", program, str(port), str(num_processes)]
-    model = ConfiguredModel("fastapi", "1.0", min_workers=2, startup_timeout_s=60)
+    model = ConfiguredModel("fastapi", "1.0", workers=2, startup_timeout_s=60)
     return Launch(model, command, address, address, folder, clean_env(), probe='"hi"')
 
 

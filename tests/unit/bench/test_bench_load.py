@@ -14,10 +14,11 @@ from bench.load import Load
 from bench.process import BenchError
 from bench.server import Launch, Server, clean_env
 
-from ts_handlers.operate.ports import free_ports
-from ts_handlers.operate.server_config import Address, ConfiguredModel
+from ts_handlers.operate.torchserve.address import Address
+from ts_handlers.operate.torchserve.models import ConfiguredModel
+from ts_handlers.operate.torchserve.process.ports import free_ports
 
-MODEL = ConfiguredModel("echo", "1.0", min_workers=2, startup_timeout_s=60)
+MODEL = ConfiguredModel("echo", "1.0", workers=2, startup_timeout_s=60)
 
 STAND_IN = """
 import json, sys

@@ -18,11 +18,11 @@ from manifests.example import MANIFESTS, configure, write_model
 
 from tests.unit.kubernetes.conftest import Objects
 from ts_handlers.cli import main
-from ts_handlers.operate import properties
 from ts_handlers.operate.configure.kubernetes import source
 from ts_handlers.operate.configure.kubernetes.pod import quantity
 from ts_handlers.operate.configure.kubernetes.thresholds import MAX_UTILIZATION, utilization_of, waiting
-from ts_handlers.operate.configure.shares import HEAD_ROOM, JVM_OVERHEAD_MB, RSS_MARGIN
+from ts_handlers.operate.memory import HEAD_ROOM, JVM_OVERHEAD_MB, RSS_MARGIN
+from ts_handlers.operate.torchserve import properties
 
 DEPLOYMENT = ("Deployment", "torchserve")
 SERVICE = ("InferenceService", "torchserve")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ts_handlers.operate.ports import free_ports
+from ts_handlers.operate.torchserve.process.ports import free_ports
 
 MODELS = 'models={"a": {"1.0": {"minWorkers": 2}}}\n'
 

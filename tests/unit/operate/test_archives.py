@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ts_handlers.errors import OperatorError
-from ts_handlers.operate.archives import Archive, read_archive, read_archives
+from ts_handlers.operate.torchserve.archives import Archive, read_archive, read_archives
 
 
 def test_an_archive_says_who_it_is_and_what_it_asks_for(write_mar: Callable[..., Path]) -> None:

@@ -26,7 +26,7 @@ from ts_handlers.cli import main
 from ts_handlers.errors import OperatorError
 from ts_handlers.operate import bench
 from ts_handlers.operate.load.result import LoadResult
-from ts_handlers.operate.ports import free_ports
+from ts_handlers.operate.torchserve.process.ports import free_ports
 
 TOKEN = "abc"
 

@@ -15,7 +15,7 @@ from ts_handlers.errors import OperatorError
 from ts_handlers.memory import memory_limit
 from ts_handlers.operate import doctor
 from ts_handlers.operate.doctor import Facts, Finding, find_problems
-from ts_handlers.operate.java import Java
+from ts_handlers.operate.torchserve.process.java import Java
 
 AMX = "fpu sse2 fma avx2 avx512f avx512_vnni avx512_bf16 avx512_fp16 avx_vnni amx_bf16 amx_tile amx_int8"
 ZEN_3 = "fpu sse2 fma avx2 sha_ni vaes"

@@ -17,16 +17,16 @@ import pytest
 
 from tests.unit.operate.config_texts import MODELS
 from ts_handlers.errors import OperatorError
-from ts_handlers.operate.frontend import Frontend, frontend_command, torchserve_folder
-from ts_handlers.operate.java import Java
-from ts_handlers.operate.server_config import read_server_config
+from ts_handlers.operate.torchserve.config import read_config
+from ts_handlers.operate.torchserve.process.frontend import Frontend, frontend_command, torchserve_folder
+from ts_handlers.operate.torchserve.process.java import Java
 
 
 @pytest.mark.parametrize(("version", "is_new"), [(17, False), (25, True)])
 def test_the_command_is_the_one_torchserve_runs(
     write_config: Callable[[str], Path], tmp_path: Path, version: int, *, is_new: bool
 ) -> None:
-    config = read_server_config(write_config(MODELS + "vmargs=-Xmx1g -XX:+UseSerialGC\nplugins_path=/plugins\n"))
+    config = read_config(write_config(MODELS + "vmargs=-Xmx1g -XX:+UseSerialGC\nplugins_path=/plugins\n"))
     java = Java(Path("/jdk/bin/java"), Path("/jdk"), version, "JAVA_HOME")
     package = torchserve_folder()
 
@@ -102,7 +102,7 @@ assert not Path(f"/proc/{Path('worker').read_text().strip()}").exists(), "a dead
 STOP_ONE = """
 import ctypes, os, signal, sys, time
 from pathlib import Path
-from ts_handlers.operate.frontend import Frontend
+from ts_handlers.operate.torchserve.process.frontend import Frontend
 command = ["/bin/sh", "-c", "sleep 60 & echo $! > worker; wait"]
 with Frontend(command, working_folder=Path.cwd(), environ=os.environ) as frontend:
     while not Path("worker").exists() or not Path("worker").read_text().endswith("\\n"):
@@ -120,7 +120,7 @@ def test_workers_are_collected_where_the_first_process_collects_nobody(tmp_path:
 
 def test_a_frontend_dies_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     code = (
-        "import os\nfrom pathlib import Path\nfrom ts_handlers.operate.frontend import Frontend\n"
+        "import os\nfrom pathlib import Path\nfrom ts_handlers.operate.torchserve.process.frontend import Frontend\n"
         f"Frontend(['/bin/sh', '-c', 'echo $$ > java; exec sleep 60'], working_folder=Path({str(tmp_path)!r}), "
         "environ=os.environ).wait()"
     )

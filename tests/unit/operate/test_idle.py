@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from ts_handlers.operate.idle import wait_idle, workers_of
+from ts_handlers.operate.torchserve.process.idle import wait_idle, workers_of
 
 WORKER = """
 import socket, sys, time

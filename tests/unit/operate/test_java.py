@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from ts_handlers.errors import OperatorError
-from ts_handlers.operate.java import find_java, parse_version
+from ts_handlers.operate.torchserve.process.java import find_java, parse_version
 
 
 def fake_java(home: Path, answer: str, code: int = 0) -> Path:

@@ -13,7 +13,7 @@ import pytest
 
 from ts_handlers.cli import main
 from ts_handlers.operate.background import BackgroundServer
-from ts_handlers.operate.ports import free_port_options
+from ts_handlers.operate.torchserve.process.ports import free_port_options
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("without_torch")]
 

@@ -9,15 +9,15 @@ import pytest
 
 from tests.unit.operate.config_texts import config_text
 from ts_handlers.errors import OperatorError
-from ts_handlers.operate import ports
-from ts_handlers.operate.ports import (
+from ts_handlers.operate.torchserve.config import read_config
+from ts_handlers.operate.torchserve.process import ports
+from ts_handlers.operate.torchserve.process.ports import (
     check_free,
     free_ports,
     is_socket_served,
     remove_dead_sockets,
     worker_socket_folder,
 )
-from ts_handlers.operate.server_config import read_server_config
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def short_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def test_a_port_in_use_is_named_with_the_option_that_changes_it(
     write_config: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    config = read_server_config(write_config(config_text()))
+    config = read_config(write_config(config_text()))
 
     check_free(config, tmp_path)
     with (
@@ -47,8 +47,8 @@ def test_a_port_in_use_is_named_with_the_option_that_changes_it(
 def test_a_worker_s_socket_in_use_is_an_error_and_a_dead_one_is_removed(
     write_config: Callable[[str], Path], short_folder: Path
 ) -> None:
-    config = read_server_config(write_config(config_text()))
-    path = ports.worker_socket(short_folder, config.initial_worker_port + 1)
+    config = read_config(write_config(config_text()))
+    path = ports.worker_socket(short_folder, 48_001)
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(path))
         server.listen(1)
@@ -89,7 +89,7 @@ def test_a_dead_socket_of_somebody_else_is_an_error(short_folder: Path, monkeypa
 
 def test_workers_on_tcp_are_checked_as_ports(write_config: Callable[[str], Path], tmp_path: Path) -> None:
     (first,) = free_ports(1)
-    config = read_server_config(write_config(config_text(first_worker=first) + "use_native_io=false\n"))
+    config = read_config(write_config(config_text(first_worker=first) + "use_native_io=false\n"))
 
     with (
         socket.create_server(("127.0.0.1", first)),

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ts_handlers.errors import ConfigError
-from ts_handlers.operate.properties import Entry, parse, parse_lines, render
+from ts_handlers.operate.torchserve.properties import Entry, parse, parse_lines, render
 
 characters = st.characters(exclude_categories=["Cs"])
 texts = st.text(characters)

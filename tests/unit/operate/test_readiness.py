@@ -13,9 +13,14 @@ from typing import Any
 
 import pytest
 
-from ts_handlers.operate import readiness
-from ts_handlers.operate.readiness import ManagementClient, WorkerFailedError, WorkerWatch, wait_ready
-from ts_handlers.operate.server_config import Address, ServerConfig, read_server_config
+from ts_handlers.operate.torchserve.client import TorchServe
+from ts_handlers.operate.torchserve.models import ConfiguredModel
+from ts_handlers.operate.torchserve.process import readiness
+from ts_handlers.operate.torchserve.process.readiness import (
+    WorkerFailedError,
+    WorkerWatch,
+    wait_ready,
+)
 
 
 class FakeApi:
@@ -37,7 +42,7 @@ class FakeApi:
                 return
 
         self.server = HTTPServer(("127.0.0.1", 0), Handler)
-        self.address = Address("management", "http", "127.0.0.1", self.server.server_port)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
 
 
 @pytest.fixture
@@ -61,14 +66,12 @@ def key_file(tmp_path: Path) -> Path:
 @pytest.fixture
 def watch(api: FakeApi, key_file: Path, tmp_path: Path) -> WorkerWatch:
     (tmp_path / "model_log.log").write_text("t [WARN ] W-9000-m_1.0-stdout MODEL_LOG - OldError: of an earlier run\n")
-    return WorkerWatch(ManagementClient(api.address, key_file), tmp_path / "model_log.log", tmp_path / "ts_log.log")
+    return WorkerWatch(TorchServe(api.url, key_file), tmp_path / "model_log.log", tmp_path / "ts_log.log")
 
 
 @pytest.fixture
-def config(tmp_path: Path) -> ServerConfig:
-    path = tmp_path / "config.properties"
-    path.write_text('models={"m": {"1.0": {"minWorkers": 2, "startupTimeout": 1}}}\n')
-    return read_server_config(path)
+def models() -> list[ConfiguredModel]:
+    return [ConfiguredModel("m", "1.0", workers=2, startup_timeout_s=1)]
 
 
 @pytest.fixture(autouse=True)
@@ -77,7 +80,9 @@ def poll_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def described(*workers: tuple[str, str, int]) -> tuple[int, Any]:
-    return 200, [{"workers": [{"id": number, "status": status, "pid": pid} for number, status, pid in workers]}]
+    described_workers = [{"id": number, "status": status, "pid": pid} for number, status, pid in workers]
+    queue = {"pendingRequests": 0, "remainingCapacity": 100}
+    return 200, [{"workers": described_workers, "jobQueueStatus": queue, "startupTimeout": 1, "maxBatchDelay": 1}]
 
 
 def dead_pid() -> int:
@@ -86,7 +91,7 @@ def dead_pid() -> int:
     return process.pid
 
 
-def test_it_waits_for_every_worker(api: FakeApi, watch: WorkerWatch, config: ServerConfig) -> None:
+def test_it_waits_for_every_worker(api: FakeApi, watch: WorkerWatch, models: list[ConfiguredModel]) -> None:
     pid = os.getpid()
     answers = iter(
         [
@@ -98,23 +103,23 @@ def test_it_waits_for_every_worker(api: FakeApi, watch: WorkerWatch, config: Ser
     )
     api.answer = lambda: next(answers)
 
-    assert wait_ready(config, watch, lambda: True) > 0
+    assert wait_ready(models, watch, lambda: True) > 0
     assert list(answers) == []
 
 
 def test_a_model_that_was_not_taken_is_reported_with_its_reason(
-    watch: WorkerWatch, config: ServerConfig, tmp_path: Path
+    watch: WorkerWatch, models: list[ConfiguredModel], tmp_path: Path
 ) -> None:
     (tmp_path / "ts_log.log").write_text("t [WARN ] main ModelServer - Failed to load model: m.mar\n")
 
     with pytest.raises(
         WorkerFailedError, match=r"did not take m 1\.0: Failed to load model: m\.mar; see .*ts_log\.log"
     ):
-        wait_ready(config, watch, lambda: True)
+        wait_ready(models, watch, lambda: True)
 
 
 def test_a_worker_that_keeps_dying_is_reported_with_the_cause(
-    api: FakeApi, watch: WorkerWatch, config: ServerConfig
+    api: FakeApi, watch: WorkerWatch, models: list[ConfiguredModel]
 ) -> None:
     with watch.model_log.open("a") as log:
         log.write("t [INFO ] W-9001-m_1.0-stdout MODEL_LOG - ValueError: of another worker\n")
@@ -127,10 +132,10 @@ def test_a_worker_that_keeps_dying_is_reported_with_the_cause(
     with pytest.raises(
         WorkerFailedError, match=r"worker 9000 of m 1\.0 died 2 times .*: ModuleNotFoundError: No module"
     ):
-        wait_ready(config, watch, lambda: True)
+        wait_ready(models, watch, lambda: True)
 
 
-def test_one_death_is_forgiven(api: FakeApi, watch: WorkerWatch, config: ServerConfig) -> None:
+def test_one_death_is_forgiven(api: FakeApi, watch: WorkerWatch, models: list[ConfiguredModel]) -> None:
     pid = os.getpid()
     answers = iter(
         [
@@ -140,43 +145,32 @@ def test_one_death_is_forgiven(api: FakeApi, watch: WorkerWatch, config: ServerC
     )
     api.answer = lambda: next(answers)
 
-    assert wait_ready(config, watch, lambda: True) >= 0
+    assert wait_ready(models, watch, lambda: True) >= 0
 
 
-def test_a_death_without_a_reason_is_said_so(api: FakeApi, watch: WorkerWatch, config: ServerConfig) -> None:
+def test_a_death_without_a_reason_is_said_so(api: FakeApi, watch: WorkerWatch, models: list[ConfiguredModel]) -> None:
     pids = [dead_pid(), dead_pid()]
     watch.model_log.unlink()
     api.answer = lambda: described(("9000", "UNLOADING", pids[0] if len(pids) == 1 else pids.pop()))
 
     with pytest.raises(WorkerFailedError, match="no reason was logged"):
-        wait_ready(config, watch, lambda: True)
+        wait_ready(models, watch, lambda: True)
 
 
-def test_a_frontend_that_ends_is_not_waited_for(api: FakeApi, watch: WorkerWatch, config: ServerConfig) -> None:
+def test_a_frontend_that_ends_is_not_waited_for(
+    api: FakeApi, watch: WorkerWatch, models: list[ConfiguredModel]
+) -> None:
     api.answer = lambda: (503, {})
 
     with pytest.raises(WorkerFailedError, match="ended before it was ready"):
-        wait_ready(config, watch, lambda: False)
+        wait_ready(models, watch, lambda: False)
 
 
-def test_waiting_ends(api: FakeApi, watch: WorkerWatch, config: ServerConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_ends(
+    api: FakeApi, watch: WorkerWatch, models: list[ConfiguredModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(readiness, "PROCESS_START_S", -1)
     api.answer = lambda: described(("9000", "UNLOADING", -1))
 
-    with pytest.raises(WorkerFailedError, match=r"not ready after .*: m 1\.0 \(last answer .* 200\)"):
-        wait_ready(config, watch, lambda: True)
-
-
-def test_without_its_token_nobody_is_asked(api: FakeApi, key_file: Path) -> None:
-    api.answer = lambda: (200, [])
-
-    assert ManagementClient(api.address, key_file).get("/models/m/1.0") == (200, [])
-    assert ManagementClient(api.address, None).get("/models/m/1.0") == (400, {})
-    key_file.unlink()
-    assert ManagementClient(api.address, key_file).get("/models/m/1.0") == (0, None)
-
-
-def test_a_server_that_speaks_no_tls_is_not_ready(api: FakeApi) -> None:
-    address = Address("management", "https", "127.0.0.1", api.address.port)
-
-    assert ManagementClient(address, None).get("/models/m/1.0") == (0, None)
+    with pytest.raises(WorkerFailedError, match=r"not ready after .*: m 1\.0 \(workers are still loading\)"):
+        wait_ready(models, watch, lambda: True)

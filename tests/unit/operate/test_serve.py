@@ -13,7 +13,7 @@ from ts_handlers.cli import main
 from ts_handlers.errors import OperatorError
 from ts_handlers.operate.background import BackgroundServer
 from ts_handlers.operate.serve import claim_run_folder, frontend_environ
-from ts_handlers.operate.server_config import read_server_config
+from ts_handlers.operate.torchserve.config import read_config
 
 
 def test_a_folder_that_was_not_configured_says_what_to_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -64,7 +64,7 @@ def test_a_run_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
 
 
 def test_workers_learn_how_many_share_the_machine(write_config: Callable[[str], Path]) -> None:
-    config = read_server_config(write_config(MODELS))
+    config = read_config(write_config(MODELS))
     environ = frontend_environ(config, Path("/jdk"), {"TS_CONFIG_FILE": "other", "PATH": "/bin"})
 
     threads = str(max(1, len(os.sched_getaffinity(0)) // 2))
@@ -74,7 +74,7 @@ def test_workers_learn_how_many_share_the_machine(write_config: Callable[[str], 
 
 
 def test_workers_learn_how_large_an_answer_may_be(write_config: Callable[[str], Path]) -> None:
-    config = read_server_config(write_config(MODELS + "max_response_size=70000\n"))
+    config = read_config(write_config(MODELS + "max_response_size=70000\n"))
     assert frontend_environ(config, Path("/jdk"), {})["TS_HANDLERS_MAX_RESPONSE_SIZE"] == "70000"
     assert frontend_environ(config, Path("/jdk"), {"OMP_NUM_THREADS": "7"})["OMP_NUM_THREADS"] == "7"
 

@@ -17,8 +17,8 @@ import pytest
 
 from ts_handlers.cli import main
 from ts_handlers.operate.background import BackgroundServer
-from ts_handlers.operate.ports import free_port_options
-from ts_handlers.operate.readiness import ManagementClient, WorkerFailedError
+from ts_handlers.operate.torchserve.process.ports import free_port_options
+from ts_handlers.operate.torchserve.process.readiness import WorkerFailedError
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("without_torch")]
 
@@ -98,10 +98,8 @@ def test_it_serves_with_tokens_lets_no_other_in_and_leaves_nothing_behind(
         assert (status, "".join(body.split())) == (200, '{"echo":{"a":1},"workers":"2"}')
         assert 400 <= ask(server, "POST", "/predictions/echo", token=None, body="{}")[0] < 500
         assert 400 <= ask(server, "POST", "/predictions/echo", token="stale", body="{}")[0] < 500  # noqa: S106
-        status, models = ManagementClient(server.config.management, server.run_dir / "key_file.json").get(
-            "/models/echo"
-        )
-        assert (status, models[0]["maxBatchDelay"], models[0]["batchSize"]) == (200, 1, 8)
+        described = server.client.status("echo")
+        assert (described.max_batch_delay_ms, described.num_ready) == (1, 2)
 
         second = BackgroundServer(server.config.path.parent, run_dir=server.run_dir.with_name("second"))
         with pytest.raises(WorkerFailedError, match="is in use"), second:

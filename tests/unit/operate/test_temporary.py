@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from ts_handlers.errors import OperatorError
-from ts_handlers.operate.ports import worker_socket
-from ts_handlers.operate.temporary import own_temporary
+from ts_handlers.operate.torchserve.process.ports import worker_socket
+from ts_handlers.operate.torchserve.process.temporary import own_temporary
 
 
 def test_what_a_dead_server_left_is_removed_at_the_start_and_the_rest_in_the_end(tmp_path: Path) -> None:

@@ -15,8 +15,9 @@ from ts_handlers.operate.autoscale.pod import Resizer
 from ts_handlers.operate.autoscale.remove import in_background
 from ts_handlers.operate.autoscale.report import Report
 from ts_handlers.operate.autoscale.settings import Settings
-from ts_handlers.operate.autoscale.torchserve import Counters, TorchServe, TorchServeError
 from ts_handlers.operate.autoscale.workers import MIB, Start, Workers, claimed_cpus, most_workers
+from ts_handlers.operate.torchserve.client import TorchServe, TorchServeError
+from ts_handlers.operate.torchserve.metrics import Counters
 
 _SETTLING_S = 0.5
 """Seconds to the next look while a resize is under way."""

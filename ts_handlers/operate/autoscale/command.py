@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from ts_handlers.operate.autoscale.settings import Settings, read_settings
+from ts_handlers.operate.autoscale.settings import Settings, client_of, read_settings
 from ts_handlers.operate.stop_signals import StopRequested, ignore_stop_signals, stop_on_signals
 from ts_handlers.optional import import_optional
 
@@ -44,9 +44,8 @@ def _scale(settings: Settings, *, is_dry_run: bool) -> None:
     from ts_handlers.operate.autoscale.autoscaler import Autoscaler
     from ts_handlers.operate.autoscale.pod import Pod, Resizer
     from ts_handlers.operate.autoscale.report import Report
-    from ts_handlers.operate.autoscale.torchserve import TorchServe
 
-    report, server, metrics = Report(), TorchServe(settings.torchserve), settings.metrics
+    report, server, metrics = Report(), client_of(settings.torchserve), settings.metrics
     pod = None if settings.kubernetes is None else Pod(settings.kubernetes)
     resizer = None if pod is None else Resizer(pod, time.monotonic, report)
     with contextlib.nullcontext() if metrics.port is None else report.serve(metrics.host, metrics.port):

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ts_handlers.operate.autoscale.decide import Observation
-from ts_handlers.operate.autoscale.torchserve import Counters, ModelStatus
+from ts_handlers.operate.torchserve.client import ModelStatus
+from ts_handlers.operate.torchserve.metrics import Counters
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ts_handlers.errors import ConfigError, OperatorError
-from ts_handlers.operate.autoscale.http import Answer, NoAnswerError, send
 from ts_handlers.operate.autoscale.report import Report
 from ts_handlers.operate.autoscale.settings import KubernetesSettings
+from ts_handlers.operate.http import Answer, NoAnswerError, send
 from ts_handlers.operate.quantity import format_cpus, parse_quantity
 
 Resizing = Literal["deferred", "infeasible", "error", "in progress"]

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from ts_handlers.errors import OperatorError
 from ts_handlers.hold import HEADER, MOST_HELD_S, gate_name, peer_uid
-from ts_handlers.operate.autoscale.torchserve import TorchServe, TorchServeError, Worker
+from ts_handlers.operate.torchserve.client import TorchServe, TorchServeError, Worker
 
 T = TypeVar("T")
 

@@ -12,7 +12,8 @@ from ts_handlers.operate.autoscale.observe import Sample, Window
 from ts_handlers.operate.autoscale.remove import remove_workers
 from ts_handlers.operate.autoscale.report import Report
 from ts_handlers.operate.autoscale.settings import Settings
-from ts_handlers.operate.autoscale.torchserve import Counters, ModelStatus, TorchServe
+from ts_handlers.operate.torchserve.client import ModelStatus, TorchServe
+from ts_handlers.operate.torchserve.metrics import Counters
 
 MIB = 2**20
 

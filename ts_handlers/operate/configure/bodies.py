@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ts_handlers.config import DEFAULT_BODY_BYTES, ROOT, LimitsConfig
-from ts_handlers.operate.archives import Archive
-from ts_handlers.operate.configure.shares import MIB
+from ts_handlers.operate.memory import MIB
+from ts_handlers.operate.torchserve.archives import Archive
 from ts_handlers.settings import from_mapping
 
 REQUESTS_IN_HEAP = 8

@@ -14,21 +14,22 @@ from ts_handlers.cpu import CpuBudget, cpu_budget
 from ts_handlers.cpu.topology import Core, read_topology
 from ts_handlers.errors import OperatorError
 from ts_handlers.memory import memory_limit
-from ts_handlers.operate import properties
-from ts_handlers.operate.archives import Archive, read_archives
 from ts_handlers.operate.arguments import from_arguments
+from ts_handlers.operate.build_report import read_reports
 from ts_handlers.operate.configure.allocators import Preloads, advice, find_preloads
-from ts_handlers.operate.configure.build_report import read_reports
-from ts_handlers.operate.configure.config_file import CONFIG_NAME, HEADER, METRICS_NAME, Layout, make_entries
+from ts_handlers.operate.configure.config_file import HEADER, Layout, make_entries
 from ts_handlers.operate.configure.kubernetes import command as kubernetes
 from ts_handlers.operate.configure.kubernetes.checks import check_without_pods
 from ts_handlers.operate.configure.launcher import Launch, plan_launch, probe_launcher
 from ts_handlers.operate.configure.options import add_arguments
 from ts_handlers.operate.configure.outcome import check_ours, own_findings, write_files
 from ts_handlers.operate.configure.plan import Options, Plan, make_plan
-from ts_handlers.operate.configure.shares import MIB
 from ts_handlers.operate.configure.summary import count_of, print_plan
+from ts_handlers.operate.memory import MIB
 from ts_handlers.operate.metrics_config import METRICS_HEADER, metrics_yaml
+from ts_handlers.operate.torchserve import properties
+from ts_handlers.operate.torchserve.archives import Archive, read_archives
+from ts_handlers.operate.torchserve.config import CONFIG_NAME, METRICS_NAME
 from ts_handlers.operate.traps.check import find_traps
 from ts_handlers.operate.traps.subject import Machine, gather
 

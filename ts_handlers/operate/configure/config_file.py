@@ -9,10 +9,8 @@ from pathlib import Path
 from ts_handlers.operate.configure.bodies import BodyPlan
 from ts_handlers.operate.configure.launcher import Launch
 from ts_handlers.operate.configure.plan import LATENCY_QUEUE_PER_WORKER, MIN_JOB_QUEUE_SIZE, Plan
-from ts_handlers.operate.properties import Entry
+from ts_handlers.operate.torchserve.properties import Entry
 
-CONFIG_NAME = "config.properties"
-METRICS_NAME = "metrics.yaml"
 HEADER = "Written by `ts-handlers configure`. Run it again after the models or the CPU limit change."
 NO_URL = "(?!)"
 """A pattern nothing matches. TorchServe takes a plain file name from the model store without asking `allowed_urls`."""

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import get_args
 
 from ts_handlers.operate.arguments import whole
-from ts_handlers.operate.configure.config_file import CONFIG_NAME, Layout
+from ts_handlers.operate.configure.config_file import Layout
 from ts_handlers.operate.configure.kubernetes.options import add_pod_arguments
 from ts_handlers.operate.configure.plan import BATCH_SIZES, MAX_BATCH_SIZE, Options
-from ts_handlers.operate.configure.workers import MAX_WORKERS, Profile
+from ts_handlers.operate.configure.workers import Profile
+from ts_handlers.operate.torchserve.config import CONFIG_NAME
+from ts_handlers.operate.torchserve.models import MAX_WORKERS
 
 _OPTIONS = Options()
 _LAYOUT = Layout(Path(), Path())

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ts_handlers.errors import OperatorError
-from ts_handlers.operate import properties
 from ts_handlers.operate.replacing import replacing
+from ts_handlers.operate.torchserve import properties
 from ts_handlers.operate.traps.check import find_traps
 from ts_handlers.operate.traps.finding import Finding
 from ts_handlers.operate.traps.subject import Machine, gather_text

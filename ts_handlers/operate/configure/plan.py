@@ -8,14 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ts_handlers.errors import OperatorError
-from ts_handlers.operate.archives import Archive
+from ts_handlers.operate.build_report import NO_REPORT, BuildReport
 from ts_handlers.operate.configure.bodies import BodyPlan, plan_bodies
-from ts_handlers.operate.configure.build_report import NO_REPORT, BuildReport
-from ts_handlers.operate.configure.shares import MIB, MemoryPlan
 from ts_handlers.operate.configure.workers import Demand, Profile, WorkerPlan, plan_workers
-
-YAML_TIMEOUT_S = 120
-"""What TorchServe takes for either timeout when an archive has a model-config.yaml that does not set it."""
+from ts_handlers.operate.memory import MIB, MemoryPlan
+from ts_handlers.operate.torchserve.archives import Archive
+from ts_handlers.operate.torchserve.models import DEFAULT_TIMEOUT_S
 
 MIN_JOB_QUEUE_SIZE = 100
 LATENCY_QUEUE_PER_WORKER = 8
@@ -202,8 +200,8 @@ def _model_plan(demand: Demand, workers: int, options: Options, *, is_default: b
     response, startup = options.response_timeout_s, options.startup_timeout_s
     fixed = ["minWorkers", "maxWorkers"] if demand.fixed else []
     if archive.settings is not None:
-        response = archive.setting("responseTimeout") or YAML_TIMEOUT_S
-        startup = archive.setting("startupTimeout") or YAML_TIMEOUT_S
+        response = archive.setting("responseTimeout") or DEFAULT_TIMEOUT_S
+        startup = archive.setting("startupTimeout") or DEFAULT_TIMEOUT_S
         fixed += ["responseTimeout", "startupTimeout"]
     fixed += [key for key in ("batchSize", "maxBatchDelay") if archive.setting(key)]
     batch_size = archive.setting("batchSize") or options.batch_size or BATCH_SIZES[options.profile]

@@ -8,22 +8,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ts_handlers.errors import OperatorError
-from ts_handlers.operate.archives import Archive
-from ts_handlers.operate.configure.build_report import BuildReport
-from ts_handlers.operate.configure.shares import (
-    HEAD_ROOM,
-    JVM_OVERHEAD_MB,
-    RSS_MARGIN,
-    MemoryPlan,
-    memory_of,
-    share_by_weight,
-    worker_mb,
-)
+from ts_handlers.operate.build_report import BuildReport
+from ts_handlers.operate.configure.shares import share_by_weight
+from ts_handlers.operate.memory import HEAD_ROOM, JVM_OVERHEAD_MB, RSS_MARGIN, MemoryPlan, memory_of, worker_mb
+from ts_handlers.operate.torchserve.archives import Archive
+from ts_handlers.operate.torchserve.models import MAX_WORKERS
 
 Profile = Literal["throughput", "latency"]
-
-MAX_WORKERS = 1024
-"""More processes than any machine this was meant for runs; a larger number is a slip of the pen."""
 
 LATENCY_THREADS = 4
 """Threads beyond which one short sequence hardly gets faster; also what torch's launcher takes in its latency mode."""

@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from ts_handlers.operate.archives import MAX_JAVA_INT, Archive
-from ts_handlers.operate.configure.plan import YAML_TIMEOUT_S
+from ts_handlers.operate.torchserve.archives import MAX_JAVA_INT, Archive
+from ts_handlers.operate.torchserve.models import (
+    DEFAULT_TIMEOUT_S,
+    NUMBERS,
+    LoadedModel,
+    load_entries,
+    loaded_models,
+    positive,
+)
 from ts_handlers.operate.traps.finding import Finding, at_most
 from ts_handlers.operate.traps.keys import nearest
-from ts_handlers.operate.traps.loaded import NUMBERS, LoadedModel, load_entries, loaded_models, positive
 from ts_handlers.operate.traps.subject import Subject
 
 FRONTEND_KEYS = (
@@ -130,13 +136,13 @@ def _overruled(model: LoadedModel) -> Iterator[Finding]:
     if minimum and maximum and maximum >= minimum:
         own |= {"minWorkers": minimum, "maxWorkers": maximum}
     for key in ("responseTimeout", "startupTimeout"):
-        own[key] = archive.setting(key) or YAML_TIMEOUT_S
+        own[key] = archive.setting(key) or DEFAULT_TIMEOUT_S
     for key, value in own.items():
         given = positive(entry, key)
         if value is None or given is None or given == value:
             continue
         is_default = key.endswith("Timeout") and archive.setting(key) is None
-        why = f"it sets none, and TorchServe takes {YAML_TIMEOUT_S}" if is_default else f"it says {value}"
+        why = f"it sets none, and TorchServe takes {DEFAULT_TIMEOUT_S}" if is_default else f"it says {value}"
         yield Finding(
             "warning",
             f"models: {model.label}",
@@ -158,7 +164,7 @@ def _requirements(subject: Subject, model: LoadedModel) -> Iterator[Finding]:
 
 
 def _handler(subject: Subject, file: str) -> Iterator[Finding]:
-    contents = subject.store.contents[file]
+    contents = subject.contents[file]
     module = contents.handler_module
     if module in _WORKER_MODULES:
         yield Finding(

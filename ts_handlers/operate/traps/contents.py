@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ts_handlers.errors import OperatorError
-from ts_handlers.operate.archives import BROKEN_ZIP
+from ts_handlers.operate.torchserve.archives import BROKEN_ZIP
 from ts_handlers.reading import parse_json, read_member
 
 

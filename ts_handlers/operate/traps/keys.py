@@ -7,11 +7,12 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
-from ts_handlers.operate.properties import Line
+from ts_handlers.operate.torchserve.config import java_int, overrides, unset_variables
+from ts_handlers.operate.torchserve.keys import KNOWN, LAUNCHER_KEYS, Kind
+from ts_handlers.operate.torchserve.models import MODEL_KEYS
+from ts_handlers.operate.torchserve.properties import Line
 from ts_handlers.operate.traps.finding import Finding, at_most
-from ts_handlers.operate.traps.known_keys import KNOWN, LAUNCHER_KEYS, Kind
-from ts_handlers.operate.traps.loaded import MODEL_KEYS
-from ts_handlers.operate.traps.subject import Subject, compiled, java_int, overrides, unset_variables
+from ts_handlers.operate.traps.subject import Subject, compiled
 
 _NEAR = 0.8
 _MAX_COMPARED = 300

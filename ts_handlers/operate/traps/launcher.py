@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from ts_handlers.cpu.topology import format_cpu_list
+from ts_handlers.operate.torchserve.config import java_int
+from ts_handlers.operate.torchserve.models import LoadedModel, loaded_models
 from ts_handlers.operate.traps.finding import Finding
-from ts_handlers.operate.traps.loaded import LoadedModel, loaded_models
-from ts_handlers.operate.traps.subject import Subject, java_int
+from ts_handlers.operate.traps.subject import Subject
 
 _KEY = "cpu_launcher_args"
 _WITH_VALUE = ("--ncores-per-instance", "--core-list", "--node-id", "--log-path", "--log-file-prefix")

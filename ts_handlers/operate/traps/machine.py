@@ -7,10 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ts_handlers.config import DEFAULT_BODY_BYTES
-from ts_handlers.operate.configure.shares import JVM_OVERHEAD_MB, memory_of
+from ts_handlers.operate.memory import JVM_OVERHEAD_MB, memory_of
+from ts_handlers.operate.torchserve.config import java_int
+from ts_handlers.operate.torchserve.models import LoadedModel, java_cpus, loaded_models
 from ts_handlers.operate.traps.finding import Finding
-from ts_handlers.operate.traps.loaded import LoadedModel, java_cpus, loaded_models
-from ts_handlers.operate.traps.subject import Subject, compiled, java_int
+from ts_handlers.operate.traps.subject import Subject, compiled
 
 _SMALL_BODY_BYTES = 64 * 1024
 _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
@@ -154,7 +155,7 @@ def _memory(subject: Subject, loaded: Sequence[LoadedModel]) -> Iterator[Finding
 
 
 def _rss(subject: Subject, model: LoadedModel) -> float:
-    report = subject.store.reports.get((model.archive.model_name, model.version))
+    report = subject.reports.get((model.archive.model_name, model.version))
     return report.rss_mb or 0.0 if report else 0.0
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from ts_handlers.config import HandlerConfig
 from ts_handlers.metrics import CATALOGUE
+from ts_handlers.operate.torchserve.models import loaded_models
 from ts_handlers.operate.traps.finding import Finding
-from ts_handlers.operate.traps.loaded import loaded_models
 from ts_handlers.operate.traps.subject import Subject
 
 _COMMON = ["ModelName", "Level"]
@@ -31,7 +31,7 @@ def check_metrics(subject: Subject) -> Iterator[Finding]:
     is_ours = any(_has_our_handler(model.archive.settings) for model in loaded_models(subject))
     is_detecting = subject.is_true("model_metrics_auto_detect")
     named = subject.values.get("metrics_config")
-    if subject.metrics is None or named is None:
+    if subject.metrics_file is None or named is None:
         if is_ours and not is_detecting:
             yield Finding(
                 "warning",
@@ -49,16 +49,16 @@ def check_metrics(subject: Subject) -> Iterator[Finding]:
             "it counts from the folder the server is started in, not from this file",
             "write an absolute path",
         )
-    if subject.metrics.content is None:
+    if subject.metrics_file.content is None:
         yield Finding(
             "problem",
             "metrics_config",
             named,
-            f"it cannot be read ({subject.metrics.error}): no worker starts",
+            f"it cannot be read ({subject.metrics_file.error}): no worker starts",
             _REMEDY,
         )
         return
-    yield from _catalogue(named, subject.metrics.content, is_ours=is_ours, is_detecting=is_detecting)
+    yield from _catalogue(named, subject.metrics_file.content, is_ours=is_ours, is_detecting=is_detecting)
 
 
 def _has_our_handler(settings: Mapping[str, Any] | None) -> bool:

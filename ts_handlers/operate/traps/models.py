@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ts_handlers.operate.configure.workers import MAX_WORKERS
-from ts_handlers.operate.traps.finding import Finding, at_most
-from ts_handlers.operate.traps.keys import nearest
-from ts_handlers.operate.traps.loaded import (
+from ts_handlers.operate.torchserve.models import (
     MAX_ENTRIES,
+    MAX_WORKERS,
     MODEL_KEYS,
     NUMBERS,
     LoadedModel,
@@ -19,6 +17,8 @@ from ts_handlers.operate.traps.loaded import (
     positive,
     read_models,
 )
+from ts_handlers.operate.traps.finding import Finding, at_most
+from ts_handlers.operate.traps.keys import nearest
 from ts_handlers.operate.traps.subject import Subject
 
 _ENVELOPES_OF_ONE = ("kserve", "kservev2")

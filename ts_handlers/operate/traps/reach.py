@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ts_handlers.operate.torchserve.models import loaded_models
 from ts_handlers.operate.traps.finding import Finding
-from ts_handlers.operate.traps.loaded import loaded_models
 from ts_handlers.operate.traps.subject import Subject, compiled
 
 _ADDRESS = re.compile(r"((https|http)://([^:^/]+)(:([0-9]{1,20}))?)|(unix:(/.*))", re.IGNORECASE)

@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +15,13 @@ from ts_handlers.cpu import CpuBudget, cpu_budget
 from ts_handlers.cpu.topology import parse_cpu_list
 from ts_handlers.errors import OperatorError
 from ts_handlers.memory import memory_limit
-from ts_handlers.operate import properties
-from ts_handlers.operate.archives import Archive, read_archive
-from ts_handlers.operate.configure.build_report import BuildReport, read_reports
-from ts_handlers.operate.configure.shares import MIB
+from ts_handlers.operate.build_report import BuildReport, read_reports
+from ts_handlers.operate.memory import MIB
+from ts_handlers.operate.torchserve import properties
+from ts_handlers.operate.torchserve.archives import Store
+from ts_handlers.operate.torchserve.config import ServerConfig, parse_config
 from ts_handlers.operate.traps.contents import Contents, read_contents
-from ts_handlers.operate.traps.known_keys import KNOWN
 from ts_handlers.reading import load_yaml, parse_yaml
-
-_VARIABLE = re.compile(r"\$\$([^$]+[^$])\$\$")
-"""How TorchServe finds a variable in a value; a name has at least two characters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,29 +42,6 @@ class Machine:
 
 
 @dataclass(frozen=True, slots=True)
-class Store:
-    """The model store.
-
-    Attributes:
-        folder: The folder; None where the file names none.
-        exists: Whether it is there.
-        archives: Its .mar files that can be read, by file name.
-        broken: Why the others cannot, by file name.
-        others: What else TorchServe would load with load_models=all.
-        reports: What builds measured, by (model name, version).
-        contents: What is in the archives that can be read, by file name.
-    """
-
-    folder: Path | None = None
-    exists: bool = False
-    archives: Mapping[str, Archive] = field(default_factory=dict)
-    broken: Mapping[str, str] = field(default_factory=dict)
-    others: tuple[str, ...] = ()
-    reports: Mapping[tuple[str, str], BuildReport] = field(default_factory=dict)
-    contents: Mapping[str, Contents] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
 class MetricsFile:
     """The metrics.yaml a file names.
 
@@ -83,44 +57,22 @@ class MetricsFile:
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
+class Subject(ServerConfig):
     """One config.properties and its surroundings.
 
     Attributes:
-        path: The file.
-        lines: Its properties as they are written.
-        values: What TorchServe goes by: the last value of each key, variables expanded, environment over it.
-        store: The model store.
-        metrics: The metrics.yaml; None where the file names none.
+        contents: What is in the store's archives that can be read, by file name.
+        reports: What builds measured, by (model name, version).
+        metrics_file: The metrics.yaml; None where the file names none.
         machine: The machine.
-        environ: The environment TorchServe would be started in.
         other_config: What TS_CONFIG_FILE names there; None where it is this file or not set.
     """
 
-    path: Path
-    lines: tuple[properties.Line, ...]
-    values: Mapping[str, str]
-    store: Store
-    metrics: MetricsFile | None
+    contents: Mapping[str, Contents]
+    reports: Mapping[tuple[str, str], BuildReport]
+    metrics_file: MetricsFile | None
     machine: Machine
-    environ: Mapping[str, str]
     other_config: str | None = None
-
-    def is_true(self, key: str, *, default: bool = False) -> bool:
-        """Read a switch as Java's parseBoolean does: everything but "true" is false."""
-        return self.values.get(key, str(default)).lower() == "true"
-
-    def number(self, key: str, default: int) -> int:
-        """Read a whole number; the default where TorchServe could not read it (another check says so)."""
-        value = java_int(self.values.get(key, ""))
-        return default if value is None else value
-
-
-def java_int(text: str) -> int | None:
-    """Read text as Java's Integer.parseInt does; None where it throws."""
-    if not re.fullmatch(r"[+-]?[0-9]{1,20}", text):
-        return None
-    return int(text) if -(2**31) <= int(text) < 2**31 else None
 
 
 _MAX_PATTERN = 10_000
@@ -168,17 +120,21 @@ def gather_text(
     Raises:
         ConfigError: It is no .properties text.
     """
-    lines = properties.parse_lines(text)
-    values = effective({line.key: line.value for line in lines}, environ)
-    named = values.get("metrics_config")
+    machine = machine or this_machine(environ)
+    config = parse_config(path, text, environ, num_cpus=machine.num_node_cpus)
+    named = config.values.get("metrics_config")
+    contents, reports, broken = _look_into(config.store)
     return Subject(
         path=path,
-        lines=lines,
-        values=values,
-        store=_read_store(values.get("model_store"), path.parent),
-        metrics=_read_metrics(path.parent / named, metrics_text) if named else None,
-        machine=machine or this_machine(environ),
+        lines=config.lines,
+        values=config.values,
         environ=environ,
+        store=replace(config.store, broken={**config.store.broken, **broken}),
+        num_cpus=config.num_cpus,
+        contents=contents,
+        reports=reports,
+        metrics_file=_read_metrics(path.parent / named, metrics_text) if named else None,
+        machine=machine,
         other_config=_other_config(path, environ),
     )
 
@@ -186,29 +142,6 @@ def gather_text(
 def _other_config(path: Path, environ: Mapping[str, str]) -> str | None:
     named = environ.get("TS_CONFIG_FILE")
     return named if named and Path(named).resolve() != path.resolve() else None
-
-
-def effective(values: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:
-    """Expand `$$VAR$$` and, with enable_envvars_config, let TS_ variables go before the file."""
-    found = {key: _VARIABLE.sub(lambda match: environ.get(match[1], match[0]), value) for key, value in values.items()}
-    if found.get("enable_envvars_config", "false").lower() == "true":
-        found |= overrides(found, environ)
-    return found
-
-
-def overrides(values: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:
-    """Return what the TS_ variables of the environment set, by key; whether the file lets them is not asked."""
-    is_url_open = values.get("use_env_allowed_urls", "false").lower() == "true"
-    return {
-        key: environ[known.variable]
-        for key, known in KNOWN.items()
-        if known.variable in environ and (key != "allowed_urls" or is_url_open)
-    }
-
-
-def unset_variables(value: str, environ: Mapping[str, str]) -> list[str]:
-    """Return the variables a value wants expanded that are not set."""
-    return [name for name in _VARIABLE.findall(value) if name not in environ]
 
 
 def this_machine(environ: Mapping[str, str] = os.environ, root: Path = Path("/")) -> Machine:
@@ -222,34 +155,23 @@ def this_machine(environ: Mapping[str, str] = os.environ, root: Path = Path("/")
     )
 
 
-def _read_store(named: str | None, base: Path) -> Store:
-    if named is None:
-        return Store()
-    folder = base / named
-    if not folder.is_dir():
-        return Store(folder)
-    archives: dict[str, Archive] = {}
+def _look_into(
+    store: Store,
+) -> tuple[dict[str, Contents], Mapping[tuple[str, str], BuildReport], dict[str, str]]:
+    """Return what is in the archives, what their builds measured, and what cannot be read."""
     contents: dict[str, Contents] = {}
     broken: dict[str, str] = {}
-    others = []
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith("."):
-            continue
-        if not path.name.endswith(".mar") or not path.is_file():
-            others += [path.name] if path.is_dir() or path.name.endswith((".model", ".tar.gz")) else []
-            continue
+    for name, archive in store.archives.items():
         try:
-            archive = read_archive(path)
-            contents[path.name] = read_contents(path)
-            archives[path.name] = archive
-        except OperatorError as error:
-            broken[path.name] = str(error)
+            contents[name] = read_contents(archive.path)
+        except OperatorError as error:  # noqa: PERF203  # each is read apart
+            broken[name] = str(error)
+    if store.folder is None or not store.exists:
+        return contents, {}, broken
     try:
-        reports = read_reports(folder, archives.values())
+        return contents, read_reports(store.folder, store.archives.values()), broken
     except OperatorError as error:
-        broken["build reports"] = str(error)
-        reports = {}
-    return Store(folder, True, archives, broken, tuple(others), reports, contents)
+        return contents, {}, {**broken, "build reports": str(error)}
 
 
 def _read_metrics(path: Path, text: str | None) -> MetricsFile:

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from ts_handlers.cpu import CpuBudget, cpu_share
 from ts_handlers.errors import OperatorError
-from ts_handlers.operate.archives import Archive, read_archive
-from ts_handlers.operate.configure.build_report import NO_REPORT, read_reports
-from ts_handlers.operate.configure.config_file import CONFIG_NAME, METRICS_NAME
-from ts_handlers.operate.configure.shares import MIB, worker_mb
+from ts_handlers.operate.build_report import NO_REPORT, read_reports
+from ts_handlers.operate.memory import MIB, worker_mb
 from ts_handlers.operate.replacing import finished_name
+from ts_handlers.operate.torchserve.archives import Archive, read_archive
+from ts_handlers.operate.torchserve.config import CONFIG_NAME, METRICS_NAME
 from ts_handlers.operate.tune.report import REPORT_NAME
 from ts_handlers.operate.tune.results import RESULTS_NAME
 from ts_handlers.operate.tune.space import Setting

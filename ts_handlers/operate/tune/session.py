@@ -12,11 +12,11 @@ from pathlib import Path
 from ts_handlers.cpu import CpuBudget, cpu_budget
 from ts_handlers.errors import OperatorError
 from ts_handlers.memory import memory_limit
-from ts_handlers.operate.archives import Archive, read_archive
-from ts_handlers.operate.configure.config_file import CONFIG_NAME, METRICS_NAME
-from ts_handlers.operate.java import find_java
 from ts_handlers.operate.load.payloads import read_payloads
 from ts_handlers.operate.replacing import remove_parts, replacing
+from ts_handlers.operate.torchserve.archives import Archive, read_archive
+from ts_handlers.operate.torchserve.config import CONFIG_NAME, METRICS_NAME
+from ts_handlers.operate.torchserve.process.java import find_java
 from ts_handlers.operate.tune.folders import Prior, check_output, place_archive, read_prior, write_output
 from ts_handlers.operate.tune.halving import MAX_MEASURED_S, make_plan
 from ts_handlers.operate.tune.objective import MIN_REQUESTS, Objective

@@ -12,9 +12,9 @@ from pathlib import Path
 from ts_handlers.cpu import CpuBudget
 from ts_handlers.cpu.features import parse_cpuinfo
 from ts_handlers.memory import memory_limit
-from ts_handlers.operate.archives import Archive
-from ts_handlers.operate.java import find_java
 from ts_handlers.operate.load.payloads import Payload
+from ts_handlers.operate.torchserve.archives import Archive
+from ts_handlers.operate.torchserve.process.java import find_java
 from ts_handlers.operate.tune.results import Subject
 from ts_handlers.operate.tune.trial import Load
 from ts_handlers.operate.tune.working_copy import sha256

@@ -15,15 +15,15 @@ from urllib.parse import quote
 
 from ts_handlers.cpu import THREADS_ENV
 from ts_handlers.errors import OperatorError
-from ts_handlers.operate import properties
-from ts_handlers.operate.archives import Archive
 from ts_handlers.operate.background import BackgroundServer
 from ts_handlers.operate.configure import command as configure
-from ts_handlers.operate.configure.config_file import CONFIG_NAME
 from ts_handlers.operate.load.generator import LoadSpec, run_load
 from ts_handlers.operate.load.payloads import Payload
 from ts_handlers.operate.load.result import LoadResult
-from ts_handlers.operate.ports import free_port_options
+from ts_handlers.operate.torchserve import properties
+from ts_handlers.operate.torchserve.archives import Archive
+from ts_handlers.operate.torchserve.config import CONFIG_NAME
+from ts_handlers.operate.torchserve.process.ports import free_port_options
 from ts_handlers.operate.tune.objective import Measurement
 from ts_handlers.operate.tune.results import Trial
 from ts_handlers.operate.tune.search import failure

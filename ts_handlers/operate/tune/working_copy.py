@@ -14,8 +14,8 @@ from typing import Any
 import yaml
 
 from ts_handlers.config import HandlerConfig
-from ts_handlers.operate.archives import Archive
 from ts_handlers.operate.replacing import replacing
+from ts_handlers.operate.torchserve.archives import Archive
 from ts_handlers.reading import parse_json, read_member
 
 SERVER_KEYS = ("minWorkers", "maxWorkers", "batchSize", "maxBatchDelay")

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from ts_handlers.cli import main
-from ts_handlers.operate.ports import free_ports
+from ts_handlers.operate.torchserve.process.ports import free_ports
 
 DEAD = {"management_url": "http://127.0.0.1:1", "metrics_url": "http://127.0.0.1:1/metrics"}
 

@@ -18,8 +18,9 @@ from ts_handlers.operate.autoscale.pod import Pod, Resizer
 from ts_handlers.operate.autoscale.remove import in_background
 from ts_handlers.operate.autoscale.report import Report
 from ts_handlers.operate.autoscale.settings import Settings, parse_settings
-from ts_handlers.operate.autoscale.torchserve import Counters, ModelStatus, TorchServe, TorchServeError, Worker
 from ts_handlers.operate.autoscale.workers import Start, Workers, claimed_cpus, most_workers
+from ts_handlers.operate.torchserve.client import ModelStatus, TorchServe, TorchServeError, Worker
+from ts_handlers.operate.torchserve.metrics import Counters
 
 if TYPE_CHECKING:
     from tests.unit.operate.autoscale.conftest import Clock
@@ -57,7 +58,7 @@ class FakeTorchServe(TorchServe):
     def __post_init__(self) -> None:
         self.is_free.set()
 
-    def status(self, model: str) -> ModelStatus:
+    def status(self, model: str, version: str | None = None) -> ModelStatus:
         if self.problem or model not in self.queued:
             raise TorchServeError(self.problem or f"TorchServe has no model {model}")
         count = self.num_workers.setdefault(model, 1)

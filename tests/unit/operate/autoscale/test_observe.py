@@ -4,7 +4,8 @@ import pytest
 
 from ts_handlers.operate.autoscale.decide import Policy, State, decide
 from ts_handlers.operate.autoscale.observe import Sample, Window
-from ts_handlers.operate.autoscale.torchserve import Counters, ModelStatus, Worker, parse_counters
+from ts_handlers.operate.torchserve.client import ModelStatus, Worker
+from ts_handlers.operate.torchserve.metrics import Counters, parse_counters
 
 METRICS = """\
 # TYPE ts_inference_requests_total counter

@@ -14,7 +14,7 @@ import pytest
 
 from ts_handlers import hold
 from ts_handlers.operate.autoscale.remove import NotRemovedError, remove_last_worker
-from ts_handlers.operate.autoscale.torchserve import ModelStatus, TorchServe, Worker
+from ts_handlers.operate.torchserve.client import ModelStatus, TorchServe, Worker
 
 
 @dataclass
@@ -43,7 +43,7 @@ class FakeTorchServe(TorchServe):
     is_let_go: threading.Event = field(default_factory=threading.Event)
     intrude: Callable[[], None] = lambda: None
 
-    def status(self, model: str) -> ModelStatus:
+    def status(self, model: str, version: str | None = None) -> ModelStatus:
         if self.is_held.is_set() and self.newcomer:
             self.names = [*self.names, self.newcomer]
         return ModelStatus(tuple(Worker(name, os.getpid(), True, 0) for name in self.names), 0, 100, 120.0)

@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 
-from ts_handlers.operate.autoscale.settings import TorchServeSettings
-from ts_handlers.operate.autoscale.torchserve import TorchServe, TorchServeError
+from ts_handlers.operate.torchserve.client import TorchServe, TorchServeError
 
 WORKERS = [
     {"id": "9000", "pid": 5, "status": "READY", "memoryUsage": 7},
@@ -23,6 +22,7 @@ DESCRIBED = {
     "workers": WORKERS,
     "jobQueueStatus": {"pendingRequests": 3, "remainingCapacity": 97},
     "startupTimeout": 60,
+    "maxBatchDelay": 1,
 }
 
 
@@ -60,8 +60,7 @@ def told() -> Iterator[type[Told]]:
 
 
 def client(told: Any, key_file: Path | None = None) -> TorchServe:
-    key = None if key_file is None else str(key_file)
-    return TorchServe(TorchServeSettings(told.url, f"{told.url}/metrics", key, timeout_s=5.0))
+    return TorchServe(told.url, key_file, metrics_url=f"{told.url}/metrics", timeout_s=5.0)
 
 
 def body(content: Any) -> bytes:
@@ -81,7 +80,7 @@ def test_workers_and_queue_are_read(told: type[Told]) -> None:
 @pytest.mark.parametrize(
     ("status", "content", "words"),
     [
-        (404, b"{}", "TorchServe has no model x; models: in the configuration names it"),
+        (404, b"{}", "TorchServe has no model x"),
         (500, b'{"message": "out of \\n order"}', "status 500, out of order"),
         (500, b"", "status 500, no body"),
         (200, b"[]", "in a way that is not known"),
@@ -112,7 +111,8 @@ def test_what_a_worker_says_of_itself_is_read(told: type[Told]) -> None:
 def test_an_expired_token_is_renewed_with_the_api_key(told: type[Told], tmp_path: Path) -> None:
     key_file = tmp_path / "key_file.json"
     key_file.write_text(json.dumps({"management": {"key": "old"}, "API": {"key": "api"}}))
-    told.answers["/models/x"] = (400, b'{"message": "Token Authorization failed."}')
+    told.answers["/token"] = (200, b"")
+    told.answers["/models/x"] = (400, b'{"type": "InvalidKeyException", "message": "Token Authorization failed."}')
     with pytest.raises(TorchServeError, match="status 400, Token Authorization failed"):
         client(told, key_file).status("x")
     assert told.seen == [
@@ -133,7 +133,7 @@ def test_metrics_that_cannot_be_read_are_said(told: type[Told]) -> None:
     told.answers["/metrics"] = (200, b"<html> no metrics </html>")
     with pytest.raises(TorchServeError, match="metrics are not in Prometheus' format"):
         client(told).counters()
-    dead = TorchServe(TorchServeSettings("http://127.0.0.1:1", "http://127.0.0.1:1/metrics"))
+    dead = TorchServe("http://127.0.0.1:1", metrics_url="http://127.0.0.1:1/metrics")
     with pytest.raises(TorchServeError, match="metrics: no answer of http://127.0.0.1:1: Connection refused"):
         dead.counters()
     with pytest.raises(TorchServeError, match="management API: no answer of http://127.0.0.1:1: Connection refused"):

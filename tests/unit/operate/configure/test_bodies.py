@@ -9,8 +9,8 @@ import pytest
 from tests.unit.operate.configure.written import configured
 from ts_handlers.config import DEFAULT_BODY_BYTES
 from ts_handlers.errors import ConfigError
-from ts_handlers.operate.archives import Archive
 from ts_handlers.operate.configure.bodies import plan_bodies
+from ts_handlers.operate.torchserve.archives import Archive
 
 LARGE_HEAP_MB = 1024
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from ts_handlers.errors import OperatorError
-from ts_handlers.operate.archives import read_archives
-from ts_handlers.operate.configure.build_report import read_reports
+from ts_handlers.operate.build_report import read_reports
+from ts_handlers.operate.torchserve.archives import read_archives
 
 
 def report(store: Path, file: str = "mini.build.json", **values: Any) -> Path:

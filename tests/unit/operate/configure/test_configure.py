@@ -10,7 +10,8 @@ import pytest
 from tests.unit.operate.configure.written import configured, read
 from ts_handlers.cli import main
 from ts_handlers.operate.metrics_config import metrics_yaml
-from ts_handlers.operate.server_config import read_server_config
+from ts_handlers.operate.torchserve.config import read_config
+from ts_handlers.operate.torchserve.models import served_models, worker_numbers
 
 
 def test_it_writes_what_the_server_reads(write_mar: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
@@ -118,11 +119,10 @@ def test_the_server_reads_it_back(write_mar: Callable[..., Path]) -> None:
     write_mar("b")
     store = write_mar("a").parent
     configured(store, "--cpus", "3", "--inference-host", "0.0.0.0")
-    config = read_server_config(store / "config.properties")
+    config = read_config(store / "config.properties")
 
-    assert [(model.name, model.min_workers) for model in config.models] == [("a", 2), ("b", 1)]
-    assert config.num_workers == 3
-    assert config.worker_ports == range(9000, 9003)
+    assert [(model.name, model.workers) for model in served_models(config)] == [("a", 2), ("b", 1)]
+    assert worker_numbers(config) == range(9000, 9003)
     assert config.inference.url == "http://127.0.0.1:8080"
     assert [address.port for address in config.addresses] == [8080, 8081, 8082, 7070, 7071]
     assert config.is_token_required

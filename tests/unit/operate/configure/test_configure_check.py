@@ -8,8 +8,8 @@ import pytest
 
 from tests.unit.operate.configure.written import configured
 from ts_handlers.cli import main
-from ts_handlers.operate import properties
 from ts_handlers.operate.configure import command as configure
+from ts_handlers.operate.torchserve import properties
 
 
 def test_what_it_wrote_passes_the_check(write_mar: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:

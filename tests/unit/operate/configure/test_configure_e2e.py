@@ -17,7 +17,8 @@ import pytest
 from ts_handlers.cli import main
 from ts_handlers.cpu import POOL_ENV, cpu_budget
 from ts_handlers.operate.background import BackgroundServer
-from ts_handlers.operate.ports import free_port_options
+from ts_handlers.operate.torchserve.models import served_models
+from ts_handlers.operate.torchserve.process.ports import free_port_options
 
 pytestmark = pytest.mark.e2e
 
@@ -65,7 +66,7 @@ def test_a_server_of_the_latency_profile_is_ready_and_answers(serve: Callable[..
     with serve("--profile", "latency", "--cpus", "2") as server:
         answer = ask(server)
 
-    assert [model.min_workers for model in server.config.models] == [1]
+    assert [model.workers for model in served_models(server.config)] == [1]
     assert (answer["batch"], answer["omp"]) == (1, str(min(2, int(cpu_budget().cpus))))
 
 

@@ -10,10 +10,10 @@ import pytest
 from ts_handlers.cpu import CpuBudget
 from ts_handlers.cpu.topology import Core
 from ts_handlers.errors import OperatorError
-from ts_handlers.operate.archives import Archive
 from ts_handlers.operate.configure.allocators import Preloads
 from ts_handlers.operate.configure.launcher import Launch, plan_launch, probe_launcher
 from ts_handlers.operate.configure.plan import Options, make_plan
+from ts_handlers.operate.torchserve.archives import Archive
 
 ONE_NODE = Preloads({}, has_numactl=False)
 TWO_NODES = Preloads({}, has_numactl=True, nodes=(0, 1))

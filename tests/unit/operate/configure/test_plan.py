@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ts_handlers.errors import OperatorError
-from ts_handlers.operate.archives import Archive
-from ts_handlers.operate.configure.build_report import BuildReport
+from ts_handlers.operate.build_report import BuildReport
 from ts_handlers.operate.configure.plan import Options, Plan, make_plan
+from ts_handlers.operate.torchserve.archives import Archive
 
 GIB = 2**30
 

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ts_handlers.operate.configure.shares import MemoryPlan, share_by_weight
+from ts_handlers.operate.configure.shares import share_by_weight
+from ts_handlers.operate.memory import MemoryPlan
 
 weights = st.lists(st.floats(1e-3, 1e6), min_size=1, max_size=12)
 

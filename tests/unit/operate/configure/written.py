@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ts_handlers.cli import main
-from ts_handlers.operate import properties
+from ts_handlers.operate.torchserve import properties
 
 
 def read(file: Path) -> dict[str, str]:

@@ -15,7 +15,7 @@ from ts_handlers.errors import ConfigError, OperatorError, RuntimeUnavailableErr
 from ts_handlers.operate.load.generator import LoadSpec, generate_load, run_load
 from ts_handlers.operate.load.payloads import Payload
 from ts_handlers.operate.load.result import LoadResult
-from ts_handlers.operate.ports import free_ports
+from ts_handlers.operate.torchserve.process.ports import free_ports
 
 
 def test_latency_and_rate_of_a_closed_loop_are_those_of_the_server() -> None:

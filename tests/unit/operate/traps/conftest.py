@@ -7,7 +7,7 @@ import pytest
 
 from tests.unit.operate.traps.sites import YAML, Site
 from ts_handlers.cli import main
-from ts_handlers.operate import properties
+from ts_handlers.operate.torchserve import properties
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ts_handlers.cpu import CpuBudget
-from ts_handlers.operate import properties
+from ts_handlers.operate.torchserve import properties
 from ts_handlers.operate.traps.check import find_traps
 from ts_handlers.operate.traps.finding import Finding
 from ts_handlers.operate.traps.subject import Machine, gather_text

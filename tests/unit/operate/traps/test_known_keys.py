@@ -6,8 +6,8 @@ import struct
 import zipfile
 from collections.abc import Iterator
 
-from ts_handlers.operate.frontend import torchserve_folder
-from ts_handlers.operate.traps.known_keys import KNOWN
+from ts_handlers.operate.torchserve.keys import KNOWN
+from ts_handlers.operate.torchserve.process.frontend import torchserve_folder
 
 _SIZES = {3: 4, 4: 4, 5: 8, 6: 8, 7: 2, 8: 2, 9: 4, 10: 4, 11: 4, 12: 4, 15: 3, 16: 2, 17: 4, 18: 4, 19: 2, 20: 2}
 """Bytes of the entries of a constant pool, by tag; 1 is text and 8 a String."""

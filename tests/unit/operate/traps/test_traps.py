@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from tests.unit.operate.traps.sites import IN_POD, MACHINE, Site
 from ts_handlers.errors import ConfigError
-from ts_handlers.operate import properties
+from ts_handlers.operate.torchserve import properties
+from ts_handlers.operate.torchserve.keys import KNOWN
 from ts_handlers.operate.traps.check import find_traps
-from ts_handlers.operate.traps.known_keys import KNOWN
 from ts_handlers.operate.traps.subject import gather, gather_text, this_machine
 
 

@@ -9,9 +9,9 @@ import pytest
 
 from ts_handlers.cli import main
 from ts_handlers.cpu import cpu_budget
-from ts_handlers.operate.archives import read_archive
-from ts_handlers.operate.configure.shares import MIB, worker_mb
 from ts_handlers.operate.load.payloads import Payload
+from ts_handlers.operate.memory import MIB, worker_mb
+from ts_handlers.operate.torchserve.archives import read_archive
 from ts_handlers.operate.tune.folders import read_prior, write_output
 from ts_handlers.operate.tune.objective import Objective
 from ts_handlers.operate.tune.results import Results

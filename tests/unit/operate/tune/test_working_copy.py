@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from ts_handlers.errors import OperatorError
-from ts_handlers.operate.archives import read_archive
+from ts_handlers.operate.torchserve.archives import read_archive
 from ts_handlers.operate.tune.working_copy import (
     fixed_threads,
     freed_settings,

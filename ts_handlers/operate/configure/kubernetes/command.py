@@ -9,12 +9,10 @@ from pathlib import Path
 
 from ts_handlers.cpu import CpuBudget
 from ts_handlers.errors import OperatorError
-from ts_handlers.operate import properties
-from ts_handlers.operate.archives import Archive, read_archives
 from ts_handlers.operate.arguments import from_arguments
-from ts_handlers.operate.configure.build_report import read_reports
-from ts_handlers.operate.configure.config_file import CONFIG_NAME, METRICS_NAME, Layout, make_entries
+from ts_handlers.operate.build_report import read_reports
 from ts_handlers.operate.configure.config_file import HEADER as CONFIG_HEADER
+from ts_handlers.operate.configure.config_file import Layout, make_entries
 from ts_handlers.operate.configure.kubernetes import overlay, source
 from ts_handlers.operate.configure.kubernetes.checks import check_pods
 from ts_handlers.operate.configure.kubernetes.options import PodOptions
@@ -25,6 +23,9 @@ from ts_handlers.operate.configure.outcome import check_ours, own_findings, writ
 from ts_handlers.operate.configure.plan import Options, Plan
 from ts_handlers.operate.configure.summary import count_of, print_plan
 from ts_handlers.operate.metrics_config import METRICS_HEADER, metrics_yaml
+from ts_handlers.operate.torchserve import properties
+from ts_handlers.operate.torchserve.archives import Archive, read_archives
+from ts_handlers.operate.torchserve.config import CONFIG_NAME, METRICS_NAME
 from ts_handlers.operate.traps.finding import Finding
 from ts_handlers.operate.traps.subject import Machine
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import yaml
 
-from ts_handlers.operate.configure.config_file import CONFIG_NAME, METRICS_NAME
 from ts_handlers.operate.configure.kubernetes import patches, scaling
 from ts_handlers.operate.configure.kubernetes.options import Image, PodOptions
 from ts_handlers.operate.configure.kubernetes.workload import Workload
+from ts_handlers.operate.torchserve.config import CONFIG_NAME, METRICS_NAME
 
 KUSTOMIZATION = "kustomization.yaml"
 HEADER = "Written by `ts-handlers configure --kubernetes`, with the config.properties of the same run."

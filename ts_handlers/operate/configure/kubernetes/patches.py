@@ -8,8 +8,8 @@ from ts_handlers.operate.configure.kubernetes.patch import NAME, Patch, replace
 from ts_handlers.operate.configure.kubernetes.pod import SETTLE_S
 from ts_handlers.operate.configure.kubernetes.scaling import hpa, keda, utilization_reasons, vpa
 from ts_handlers.operate.configure.kubernetes.workload import Workload
-from ts_handlers.operate.configure.shares import HEAD_ROOM, JVM_OVERHEAD_MB, RSS_MARGIN
-from ts_handlers.operate.serve import STOP_GRACE_S
+from ts_handlers.operate.memory import HEAD_ROOM, JVM_OVERHEAD_MB, RSS_MARGIN
+from ts_handlers.operate.torchserve.process.frontend import STOP_GRACE_S
 
 RUNTIME = "ts-handlers"
 

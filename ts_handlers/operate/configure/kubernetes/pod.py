@@ -8,12 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ts_handlers.errors import OperatorError
-from ts_handlers.operate.archives import Archive
-from ts_handlers.operate.configure.build_report import BuildReport
+from ts_handlers.operate.build_report import BuildReport
 from ts_handlers.operate.configure.plan import Options, Plan, heap_mb_of, make_plan
-from ts_handlers.operate.configure.shares import MIB, MemoryPlan, memory_of
-from ts_handlers.operate.readiness import PROCESS_START_S
-from ts_handlers.operate.serve import STOP_GRACE_S
+from ts_handlers.operate.memory import MIB, MemoryPlan, memory_of
+from ts_handlers.operate.torchserve.archives import Archive
+from ts_handlers.operate.torchserve.process.frontend import PROCESS_START_S, STOP_GRACE_S
 
 DEFAULT_CPUS = 2
 """CPUs of a pod where nobody says: small pods follow the load closely, and with two workers one can fail."""

@@ -9,7 +9,7 @@ from typing import Any
 from ts_handlers.operate.configure.kubernetes.patch import NAME, Patch, replace, target
 from ts_handlers.operate.configure.kubernetes.thresholds import MAX_UTILIZATION
 from ts_handlers.operate.configure.kubernetes.workload import Workload
-from ts_handlers.operate.configure.shares import JVM_OVERHEAD_MB, worker_mb
+from ts_handlers.operate.memory import JVM_OVERHEAD_MB, worker_mb
 
 AUTOSCALE_NAME = "autoscale.yaml"
 _FALLBACK_REASON = "fallback: without Prometheus the pods stay as they are, and these at least."

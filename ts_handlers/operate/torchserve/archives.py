@@ -57,6 +57,45 @@ class Archive:
         return value if value > 0 else None
 
 
+@dataclass(frozen=True, slots=True)
+class Store:
+    """The model store.
+
+    Attributes:
+        folder: The folder; None where the configuration names none.
+        exists: Whether it is there.
+        archives: Its .mar files that can be read, by file name.
+        broken: Why the others cannot, by file name.
+        others: What else TorchServe would load with load_models=all.
+    """
+
+    folder: Path | None = None
+    exists: bool = False
+    archives: Mapping[str, Archive] = field(default_factory=dict)
+    broken: Mapping[str, str] = field(default_factory=dict)
+    others: tuple[str, ...] = ()
+
+
+def read_store(folder: Path | None) -> Store:
+    """Read what there is in a model store, whatever it is."""
+    if folder is None or not folder.is_dir():
+        return Store(folder)
+    archives: dict[str, Archive] = {}
+    broken: dict[str, str] = {}
+    others = []
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith("."):
+            continue
+        if not path.name.endswith(".mar") or not path.is_file():
+            others += [path.name] if path.is_dir() or path.name.endswith((".model", ".tar.gz")) else []
+            continue
+        try:
+            archives[path.name] = read_archive(path)
+        except OperatorError as error:
+            broken[path.name] = str(error)
+    return Store(folder, True, archives, broken, tuple(others))
+
+
 def read_archives(folder: Path) -> tuple[Archive, ...]:
     """Read every .mar of a folder, by file name.
 

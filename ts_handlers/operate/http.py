@@ -40,6 +40,13 @@ class Answer:
         except ValueError as error:
             raise NoAnswerError(f"status {self.status} with a body that is no JSON: {self.body[:80]!r}") from error
 
+    def error_type(self) -> str:
+        """Return the class of error that a JSON error body of TorchServe names; empty for none."""
+        try:
+            return str(parse_json(self.body, any_number=True)["type"])
+        except (ValueError, KeyError, TypeError):
+            return ""
+
     def message(self) -> str:
         """Return what a JSON error body says, or its beginning."""
         try:

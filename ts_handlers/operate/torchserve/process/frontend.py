@@ -17,11 +17,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ts_handlers.errors import OperatorError
-from ts_handlers.operate.java import Java
-from ts_handlers.operate.server_config import ServerConfig
+from ts_handlers.operate.torchserve.config import ServerConfig
+from ts_handlers.operate.torchserve.process.java import Java
 
 LOG_CONFIG = Path(__file__).with_name("log4j2.xml")
 """The logging that is used unless another is asked for: calm on the console, complete in logs/."""
+
+PROCESS_START_S = 150
+"""How long Java may take to start, and a worker to answer it (TorchServe's own limit for that is 120 s)."""
+
+STOP_GRACE_S = 20
+"""How long a server may take to answer what it has, and to end; Kubernetes kills a container 30 s after it asked."""
 
 _MAIN_CLASS = "org.pytorch.serve.ModelServer"
 _PR_SET_PDEATHSIG = 1
@@ -58,8 +64,9 @@ def frontend_command(
     """
     package = torchserve_folder()
     class_path = f"{package / 'frontend'}/*"
-    if config.plugins_path:
-        class_path += f":{config.plugins_path}" + ("" if "*" in config.plugins_path else "/*")
+    plugins = config.values.get("plugins_path")
+    if plugins:
+        class_path += f":{plugins}" + ("" if "*" in plugins else "/*")
     return [
         str(java.executable),
         f"-Dmodel_server_home={package.parent}",

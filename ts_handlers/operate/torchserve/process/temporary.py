@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ts_handlers.errors import OperatorError
-from ts_handlers.operate.ports import TMPDIR_OPTION, worker_socket
+from ts_handlers.operate.torchserve.process.ports import TMPDIR_OPTION, worker_socket
 
 _MAX_SOCKET_BYTES = 100
 """Bytes of a unix socket's path: the kernel takes 107, Java's library a few less."""

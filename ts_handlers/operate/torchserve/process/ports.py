@@ -10,7 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ts_handlers.errors import OperatorError
-from ts_handlers.operate.server_config import Address, ServerConfig
+from ts_handlers.operate.torchserve.address import Address
+from ts_handlers.operate.torchserve.config import ServerConfig
+from ts_handlers.operate.torchserve.models import worker_numbers
 
 TMPDIR_OPTION = "-Djava.io.tmpdir="
 """Java's option for its temporary folder."""
@@ -55,14 +57,15 @@ def is_port_free(host: str, port: int) -> bool:
     Raises:
         OperatorError: The host is no address of this machine, or the port needs privileges.
     """
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                return False
-            raise OperatorError(f"cannot listen on {host}:{port}: {error.strerror or error}; choose another") from error
+    try:
+        family, *_, where = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(where)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            return False
+        raise OperatorError(f"cannot listen on {host}:{port}: {error.strerror or error}; choose another") from error
     return True
 
 
@@ -116,7 +119,7 @@ def check_free(config: ServerConfig, folder: Path) -> None:
                 f"port {address.port} ({address.name}) is in use on {address.host}: stop what listens there (another "
                 f"TorchServe?), or choose another port: ts-handlers configure {_option(address)} PORT"
             )
-    for port in config.worker_ports:
+    for port in worker_numbers(config):
         if config.is_unix_workers:
             path = worker_socket(folder, port)
             taken, what = is_socket_served(path), str(path)
@@ -130,4 +133,4 @@ def check_free(config: ServerConfig, folder: Path) -> None:
 
 
 def _option(address: Address) -> str:
-    return f"--{address.name.lower().replace(' ', '-')}-port"
+    return f"--{address.role.replace('_', '-')}-port"

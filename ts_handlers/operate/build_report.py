@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ts_handlers.errors import OperatorError
-from ts_handlers.operate.archives import Archive
+from ts_handlers.operate.torchserve.archives import Archive
 from ts_handlers.reading import load_json
 
 _SUFFIX = ".build.json"

@@ -1,0 +1,50 @@
+"""The memory that a server needs: of its frontend and of its workers. Pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+MIB = 2**20
+
+RSS_MARGIN = 1.3
+"""A worker's memory over what `build` measured: that was one request in a fresh process, and allocators keep what the
+largest batch needed."""
+
+JVM_OVERHEAD_MB = 256
+"""The frontend beyond its heap: class metadata, compiled code, thread stacks, network buffers."""
+
+HEAD_ROOM = 0.1
+"""Part of the memory left free: page cache for the model files, and peaks."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryPlan:
+    """What the memory allows.
+
+    Attributes:
+        limit_mb: Memory of the container, MiB.
+        heap_mb: The frontend's largest heap, MiB.
+    """
+
+    limit_mb: float
+    heap_mb: int
+
+    @property
+    def usable_mb(self) -> float:
+        """What is left for workers, MiB."""
+        return self.limit_mb * (1 - HEAD_ROOM) - self.heap_mb - JVM_OVERHEAD_MB
+
+    def holds(self, workers: Sequence[int], rss_mb: Sequence[float]) -> bool:
+        """Say whether so many workers of these models fit."""
+        return memory_of(workers, rss_mb) <= self.usable_mb
+
+
+def memory_of(workers: Sequence[int], rss_mb: Sequence[float]) -> float:
+    """Return the MiB of memory to allow for these workers."""
+    return sum(count * worker_mb(rss) for count, rss in zip(workers, rss_mb, strict=True))
+
+
+def worker_mb(rss_mb: float) -> float:
+    """Return the MiB to allow for one worker whose build measured `rss_mb`."""
+    return rss_mb * RSS_MARGIN
