@@ -73,12 +73,14 @@ class Workers:
         Raises:
             TorchServeError: The server does not describe it.
         """
+        self._follow_removal()
         self.status = self._server.status(self.name)
         self.claim_present()
 
     def claim_present(self) -> None:
-        """Claim the workers there are, and no others."""
-        self.num_claimed = len(self.status.workers)
+        """Claim the workers there are, those included that are being removed, and no others."""
+        before = 0 if self._removal is None else self._removal[0]
+        self.num_claimed = max(before, len(self.status.workers))
 
     @property
     def memory_bytes(self) -> int:
@@ -108,11 +110,9 @@ class Workers:
         Raises:
             TorchServeError: The server does not do it.
         """
-        if self._removal is not None:
-            self._follow_removal(*self._removal)
-        elif self.decision is None:
+        if self._removal is not None or self.decision is None:
             return
-        elif self.decision.change > 0:
+        if self.decision.change > 0:
             self._add(self.decision, *fit(self.decision.workers))
         elif self.decision.change < 0:
             self._begin_removal(self.decision)
@@ -149,10 +149,11 @@ class Workers:
         result = self._start(lambda: remove_workers(self._server, self.name, count, self._hold_timeout_s))
         self._removal = (len(self.status.workers), decision, result)
 
-    def _follow_removal(self, before: int, decision: Decision, result: Future[tuple[int, str]]) -> None:
+    def _follow_removal(self) -> None:
         """Say what has come of a removal, once it is over."""
-        if not result.done():
+        if self._removal is None or not self._removal[2].done():
             return
+        before, decision, result = self._removal
         self._removal = None
         num_removed, why_not = result.result()
         if num_removed:
