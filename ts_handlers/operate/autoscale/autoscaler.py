@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 from ts_handlers.cpu import cpu_budget
 from ts_handlers.memory import available_memory
+from ts_handlers.operate.autoscale.decide import Limit
 from ts_handlers.operate.autoscale.pod import Resizer
 from ts_handlers.operate.autoscale.remove import in_background
 from ts_handlers.operate.autoscale.report import Report
@@ -74,7 +75,7 @@ class Autoscaler:
             interval_s = min(interval_s, max(_SETTLING_S, self._resizer.look_in_s))
         for model in found:
             model.claim_present()
-        _, problem = _each(found, lambda model: model.act(lambda wanted: self._fitting(model, wanted, found)))
+        _, problem = _each(found, lambda model: model.act(self._fitting(model, found)))
         if problem is not None:
             self._report.up("torchserve", problem)
         return interval_s
@@ -103,19 +104,20 @@ class Autoscaler:
         limit = self._resizer.memory_bytes
         return None if limit is None else limit - settings.frontend_memory_mb * MIB
 
-    def _fitting(self, model: Workers, wanted: int, found: Sequence[Workers]) -> tuple[int, str]:
+    def _fitting(self, model: Workers, found: Sequence[Workers]) -> Limit:
         """Return the workers, up to those wanted, that the pod has CPUs for now; and what keeps it from having more."""
-        if self._resizer is None or math.isinf(cpus := self._resizer.cpus):
-            return wanted, ""
+        wanted, present = (model.decision.workers if model.decision else 0), model.num_claimed
+        if self._resizer is None or math.isinf(cpus := self._resizer.cpus) or wanted <= present:
+            return Limit(wanted, "")
         others = _others(model, found)
         workers = min(wanted, most_workers(model, others, cpus - self._frontend_cpus).workers)
-        if workers <= model.num_claimed:
-            return workers, f"{cpus:g} CPUs are in effect" if cpus else "the pod's CPUs are not known"
+        if workers <= present:
+            return Limit(present, f"{cpus:g} CPUs are in effect" if cpus else "the pod's CPUs are not known")
         quota = self._quota(model.name)
         needed = self._frontend_cpus + claimed_cpus(others) + workers * model.settings.cpus_per_worker
         if quota is not None and quota < needed - _QUOTA_SLACK:
-            return model.num_claimed, f"the cgroup still has {quota:g} CPUs, and {needed:g} are needed"
-        return workers, ""
+            return Limit(present, f"the cgroup still has {quota:g} CPUs, and {needed:g} are needed")
+        return Limit(workers, "")
 
     def _quota(self, model: str) -> float | None:
         """Return the CPU quota as a worker reads it in its own cgroup; None where none says so in time.

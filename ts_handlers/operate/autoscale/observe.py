@@ -69,7 +69,7 @@ class Window:
 
         In flight are those in the queue, which are counted, and those with a worker: by Little's law their mean number is
         the rate of their summed seconds. TorchServe counts what it refuses among a model's requests, and as 5xx of the whole
-        server: they are taken off a model whose queue was seen more than half full, for no other queue refuses.
+        server: they are taken off a model whose queue was seen more than half full, for a queue with room refuses none.
         """
         statuses = [sample.status for sample in self._samples]
         queued = sum(status.queued for status in statuses) / len(statuses)

@@ -33,7 +33,7 @@ class Workers:
         name: The model's name.
         settings: The model's policy and costs.
         status: Its workers and its queue at the last look.
-        decision: How many workers it should have; None where a rate needs another look.
+        decision: How many workers it should have; None where a rate needs another look, and while some are removed.
         num_claimed: Workers that other models must leave room for.
 
     Args:
@@ -96,24 +96,25 @@ class Workers:
         if seen is not None:
             if seen.time_s < self._given_up_until_s and seen.workers < limit.workers:
                 limit = Limit(seen.workers, "a worker could not be started lately")
-            self.decision, self._state = decide(self.settings, self._state, seen, limit)
-            self._report.observed(self.name, seen, self.decision)
-            wanted = max(wanted, self.decision.workers)
+            decision, self._state = decide(self.settings, self._state, seen, limit)
+            self._report.observed(self.name, seen, decision)
+            wanted = max(wanted, decision.workers)
+            self.decision = decision if self._removal is None else None
         self.num_claimed = max(self.num_claimed, wanted)
 
-    def act(self, fit: Callable[[int], tuple[int, str]]) -> None:
+    def act(self, most: Limit) -> None:
         """Do what was decided.
 
         Args:
-            fit: From the workers wanted to those that there are CPUs for now, and what keeps it from having more.
+            most: The workers that there are CPUs for now, and what keeps it from having more.
 
         Raises:
             TorchServeError: The server does not do it.
         """
-        if self._removal is not None or self.decision is None:
+        if self.decision is None:
             return
         if self.decision.change > 0:
-            self._add(self.decision, *fit(self.decision.workers))
+            self._add(self.decision, most)
         elif self.decision.change < 0:
             self._begin_removal(self.decision)
         else:
@@ -131,10 +132,11 @@ class Workers:
         key = f"{before} {decision.workers} {decision.cause}"
         self._report.tell(f"plan {self.name}", f"{what}: {decision.reason}", key=key)
 
-    def _add(self, decision: Decision, workers: int, why_not: str) -> None:
-        before = len(self.status.workers)
+    def _add(self, decision: Decision, most: Limit) -> None:
+        before, workers = len(self.status.workers), min(decision.workers, most.workers)
         if workers <= before:
-            self._report.tell(f"waiting {self.name}", f"{self.name}: {decision.workers} workers wanted, {why_not}")
+            text = f"{self.name}: {decision.workers} workers wanted, {most.reason}"
+            self._report.tell(f"waiting {self.name}", text)
             return
         self._server.scale(self.name, workers)
         self.num_claimed = workers
