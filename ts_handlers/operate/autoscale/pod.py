@@ -9,7 +9,7 @@ import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ts_handlers.errors import ConfigError, OperatorError
 from ts_handlers.operate.autoscale.report import Report
@@ -17,13 +17,18 @@ from ts_handlers.operate.autoscale.settings import KubernetesSettings
 from ts_handlers.operate.http import Answer, NoAnswerError, send
 from ts_handlers.operate.quantity import format_cpus, parse_quantity
 
-Resizing = Literal["deferred", "infeasible", "error", "in progress"]
-
 _FIRST_RETRY_S, _REFUSED_RETRY_S, _LONGEST_RETRY_S = 2.0, 30.0, 300.0
 """What has failed, and what was infeasible, is tried again after so long, then after twice as long: the node may grow."""
 
 _SETTLED_S, _DEFERRED_S = 30.0, 5.0
 """The pod is looked at so often where nothing is wanted of it, and while a resize waits for room."""
+
+_TROUBLE = {
+    "infeasible": ("{wanted:g} CPUs are infeasible: {why}; {cpus:g} stay in effect", "the node can never give them"),
+    "deferred": ("{wanted:g} CPUs are deferred: {why}; {cpus:g} stay in effect until then", "the node has no room now"),
+    "error": ("the resize to {wanted:g} CPUs fails: {why}; {cpus:g} are in effect", "the node says no more"),
+}
+"""What may become of a resize: what to say, and why where Kubernetes does not say."""
 
 _SAME = 0.0005
 """Kubernetes counts CPUs in thousandths."""
@@ -59,7 +64,7 @@ class Container:
         in_effect: CPUs of the limit that the kubelet has applied, or of the spec where it does not say.
         request_share: Its request of CPUs / its limit.
         memory_bytes: Its memory limit; None where it has none.
-        resizing: What has become of a resize; None where none is left to do.
+        resizing: What has become of a resize: one of the troubles, "in progress", or empty where there is none.
         message: What Kubernetes says of it.
     """
 
@@ -67,7 +72,7 @@ class Container:
     in_effect: float | None
     request_share: float
     memory_bytes: float | None
-    resizing: Resizing | None
+    resizing: str
     message: str
 
 
@@ -218,30 +223,23 @@ class Resizer:
             self._pod.resize(wanted, has.request_share)
             self._report.tell("resize", f"asked for {wanted:g} CPUs for {self._pod}; {self.cpus:g} in effect")
             return 0.0
-        if has.resizing == "infeasible":  # the spec is to say what the pod has
-            why = has.message or "the node can never give them"
-            self._warn("infeasible", f"{wanted:g} CPUs are infeasible: {why}; {self.cpus:g} stay in effect")
-            retry_s = min(_LONGEST_RETRY_S, _REFUSED_RETRY_S * 2**self._num_refused)
-            self._refused, self._refused_until = wanted, self._clock() + retry_s
+        if has.resizing in _TROUBLE:
+            text, why = _TROUBLE[has.resizing]
+            text = text.format(wanted=wanted, cpus=self.cpus, why=has.message or why)
+            if self._report.tell("resize", text, is_problem=True):
+                self._report.count("resize_failures", has.resizing)
+            if has.resizing != "infeasible":
+                return _DEFERRED_S
+            self._refused = wanted
+            self._refused_until = self._clock() + min(_LONGEST_RETRY_S, _REFUSED_RETRY_S * 2**self._num_refused)
             self._num_refused += 1
-            self._pod.resize(self.cpus, has.request_share)
+            self._pod.resize(self.cpus, has.request_share)  # the spec is to say what the pod has
             return _SETTLED_S
-        if has.resizing == "deferred":
-            why = has.message or "the node has no room now"
-            self._warn("deferred", f"{wanted:g} CPUs are deferred: {why}; {self.cpus:g} stay in effect until then")
-            return _DEFERRED_S
-        if has.resizing == "error":
-            self._warn("error", f"the resize to {wanted:g} CPUs fails: {has.message}; {self.cpus:g} are in effect")
-            return _DEFERRED_S
-        if has.resizing is not None or abs(self.cpus - wanted) > _SAME:
+        if has.resizing or abs(self.cpus - wanted) > _SAME:
             return 0.0
         self._num_refused = 0
         self._report.tell("resize", f"{self._pod} has {self.cpus:g} CPUs")
         return _SETTLED_S
-
-    def _warn(self, label: Resizing, text: str) -> None:
-        if self._report.tell("resize", text, is_problem=True):
-            self._report.count("resize_failures", label)
 
 
 def parse_pod(pod: Any, name: str) -> Container:
@@ -262,12 +260,11 @@ def parse_pod(pod: Any, name: str) -> Container:
     statuses = {each["name"]: each for each in status.get("containerStatuses") or ()}
     applied = (statuses.get(name) or {}).get("resources") or resources
     conditions = {each["type"]: each for each in status.get("conditions") or () if each.get("status") == "True"}
-    pending, progress = conditions.get("PodResizePending"), conditions.get("PodResizeInProgress")
-    resizing: Resizing | None = None
-    if pending is not None:
-        resizing = "infeasible" if pending.get("reason") == "Infeasible" else "deferred"
-    elif progress is not None:
-        resizing = "error" if progress.get("reason") == "Error" else "in progress"
+    resizing, said = "", conditions.get("PodResizePending") or conditions.get("PodResizeInProgress") or {}
+    if "PodResizePending" in conditions:
+        resizing = "infeasible" if said.get("reason") == "Infeasible" else "deferred"
+    elif said:
+        resizing = "error" if said.get("reason") == "Error" else "in progress"
     limit, request = _quantity(resources, "limits", "cpu"), _quantity(resources, "requests", "cpu")
     return Container(
         limit=limit,
@@ -275,7 +272,7 @@ def parse_pod(pod: Any, name: str) -> Container:
         request_share=request / limit if limit and request is not None else 1.0,
         memory_bytes=_quantity(resources, "limits", "memory"),
         resizing=resizing,
-        message=" ".join(str((pending or progress or {}).get("message", "")).split()),
+        message=" ".join(str(said.get("message", "")).split()),
     )
 
 
