@@ -16,7 +16,8 @@ from ts_handlers.operate.autoscale.pod import Resizer
 from ts_handlers.operate.autoscale.remove import in_background
 from ts_handlers.operate.autoscale.report import Report
 from ts_handlers.operate.autoscale.settings import Settings
-from ts_handlers.operate.autoscale.workers import MIB, Start, Workers, claimed_cpus, most_workers
+from ts_handlers.operate.autoscale.workers import Start, Workers, claimed_cpus, most_workers
+from ts_handlers.operate.memory import MIB
 from ts_handlers.operate.torchserve.client import TorchServe, TorchServeError
 from ts_handlers.operate.torchserve.metrics import Counters
 

@@ -71,11 +71,13 @@ def remove_last_worker(server: TorchServe, model: str, timeout_s: float, *, sett
         NotRemovedError: It could not be held, so it stays.
         TorchServeError: The server does not answer.
     """
-    before = server.status(model)
-    victim = before.workers[-1]
+    before = server.status(model).workers
+    if not before:
+        raise NotRemovedError(f"{model}: it has no workers any longer")
+    victim = before[-1]
     with _held(server, model, victim, timeout_s):
         now = server.status(model).workers
-        if [each.name for each in now] != [each.name for each in before.workers]:
+        if [each.name for each in now] != [each.name for each in before]:
             raise NotRemovedError(f"{model}: somebody else changes its workers; none is removed")
         server.scale(model, len(now) - 1)
         deadline = time.monotonic() + settle_s

@@ -5,17 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, NamedTuple
 
 from ts_handlers.operate.autoscale.decide import Decision, Limit, State, changed, decide
 from ts_handlers.operate.autoscale.observe import Sample, Window
 from ts_handlers.operate.autoscale.remove import remove_workers
 from ts_handlers.operate.autoscale.report import Report
 from ts_handlers.operate.autoscale.settings import Settings
+from ts_handlers.operate.memory import MIB
 from ts_handlers.operate.torchserve.client import ModelStatus, TorchServe
 from ts_handlers.operate.torchserve.metrics import Counters
-
-MIB = 2**20
 
 Start = Callable[[Callable[[], Any]], Future[Any]]
 
@@ -24,6 +23,14 @@ _STARTUP_SLACK_S = 60.0
 
 _GIVEN_UP_S = 300.0
 """No worker is added for so long after one could not be started."""
+
+
+class _Removal(NamedTuple):
+    """Workers that are being removed in the background: how many there were, why, and what comes of it."""
+
+    before: int
+    decision: Decision
+    result: Future[tuple[int, str]]
 
 
 class Workers:
@@ -63,7 +70,7 @@ class Workers:
         self._window = Window(name, settings.window_s, self.settings.load_time_s)
         self._hold_timeout_s = settings.hold_timeout_s
         self._state = State()
-        self._removal: tuple[int, Decision, Future[tuple[int, str]]] | None = None
+        self._removal: _Removal | None = None
         self._starting_since_s: float | None = None
         self._given_up_until_s = self._not_removed_until_s = -math.inf
 
@@ -79,7 +86,7 @@ class Workers:
 
     def claim_present(self) -> None:
         """Claim the workers there are, those included that are being removed, and no others."""
-        before = 0 if self._removal is None else self._removal[0]
+        before = 0 if self._removal is None else self._removal.before
         self.num_claimed = max(before, len(self.status.workers))
 
     @property
@@ -149,11 +156,11 @@ class Workers:
             return
         count = -decision.change
         result = self._start(lambda: remove_workers(self._server, self.name, count, self._hold_timeout_s))
-        self._removal = (len(self.status.workers), decision, result)
+        self._removal = _Removal(len(self.status.workers), decision, result)
 
     def _follow_removal(self) -> None:
         """Say what has come of a removal, once it is over."""
-        if self._removal is None or not self._removal[2].done():
+        if self._removal is None or not self._removal.result.done():
             return
         before, decision, result = self._removal
         self._removal = None

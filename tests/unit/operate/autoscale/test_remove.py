@@ -80,6 +80,11 @@ def test_workers_that_somebody_else_changes_are_left_alone() -> None:
     assert "9001" in server.names
 
 
+def test_a_model_whose_workers_are_gone_is_said() -> None:
+    with pytest.raises(NotRemovedError, match="m: it has no workers any longer"):
+        remove_last_worker(FakeTorchServe(names=[]), "m", 10.0)
+
+
 def test_a_torchserve_that_does_not_remove_it_is_said() -> None:
     with pytest.raises(NotRemovedError, match="TorchServe was asked to remove worker 9001 and has not"):
         remove_last_worker(FakeTorchServe(removes=False), "m", 10.0, settle_s=0.1)
