@@ -59,6 +59,15 @@ def test_programs_are_started_without_a_shell(name: str) -> None:
             assert instruction.words()
 
 
+def test_the_health_command_reads_the_tokens_of_the_server_that_the_image_starts() -> None:
+    """Without its --run-dir it looked for tokens beside the configuration, where there are none."""
+    command = recipe("Dockerfile").image.last("CMD")
+    assert command is not None
+    health = re.findall(r"--health-cmd '(.*)'", (DOCKER / "Dockerfile").read_text(encoding="utf-8"))
+    for words in (command.words(), health[0].split()):
+        assert words[words.index("--run-dir") + 1] == "/run/torchserve"
+
+
 @pytest.mark.parametrize("name", OURS)
 def test_the_entry_point_is_a_command_of_the_package_that_its_extras_install(name: str) -> None:
     image = recipe(name).image

@@ -34,7 +34,9 @@ class TorchServe(BaseHTTPRequestHandler):
         TorchServe.num_asked += 1
         status = "READY" if TorchServe.num_asked > 1 else "UNLOADED"
         workers = [{"id": "1", "status": "READY", "pid": 0}, {"id": "2", "status": status, "pid": 0}]
-        self.answer(json.dumps([{"workers": workers}]).encode())
+        queue = {"pendingRequests": 0, "remainingCapacity": 100}
+        model = {"workers": workers, "jobQueueStatus": queue, "startupTimeout": 60, "maxBatchDelay": 1}
+        self.answer(json.dumps([model]).encode())
 
     def do_POST(self):
         sum(range(300_000))  # the kernel counts CPU time in hundredths of a second

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
-import threading
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.unit.operate.fake_torchserve import FakeTorchServe, described, fake_torchserve
 from ts_handlers.operate.torchserve.client import TorchServe
 from ts_handlers.operate.torchserve.models import ConfiguredModel
 from ts_handlers.operate.torchserve.process import readiness
@@ -23,50 +21,16 @@ from ts_handlers.operate.torchserve.process.readiness import (
 )
 
 
-class FakeApi:
-    """Answers GET /models/... with whatever `answer` holds, for the right token only."""
-
-    def __init__(self) -> None:
-        self.answer: Callable[[], tuple[int, Any]] = lambda: (404, {})
-        api = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                has_token = self.headers.get("Authorization") == "Bearer secret"
-                status, body = api.answer() if has_token else (400, {})
-                self.send_response(status)
-                self.end_headers()
-                self.wfile.write(json.dumps(body).encode())
-
-            def log_message(self, *_: Any) -> None:
-                return
-
-        self.server = HTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
+@pytest.fixture
+def api(tmp_path: Path) -> Iterator[FakeTorchServe]:
+    with fake_torchserve(tmp_path / "key_file.json") as fake:
+        yield fake
 
 
 @pytest.fixture
-def api() -> Iterator[FakeApi]:
-    fake = FakeApi()
-    thread = threading.Thread(target=fake.server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield fake
-    fake.server.shutdown()
-    thread.join()
-    fake.server.server_close()
-
-
-@pytest.fixture
-def key_file(tmp_path: Path) -> Path:
-    path = tmp_path / "key_file.json"
-    path.write_text('{"management": {"key": "secret"}}')
-    return path
-
-
-@pytest.fixture
-def watch(api: FakeApi, key_file: Path, tmp_path: Path) -> WorkerWatch:
+def watch(api: FakeTorchServe, tmp_path: Path) -> WorkerWatch:
     (tmp_path / "model_log.log").write_text("t [WARN ] W-9000-m_1.0-stdout MODEL_LOG - OldError: of an earlier run\n")
-    return WorkerWatch(TorchServe(api.url, key_file), tmp_path / "model_log.log", tmp_path / "ts_log.log")
+    return WorkerWatch(TorchServe(api.url, api.key_file), tmp_path / "model_log.log", tmp_path / "ts_log.log")
 
 
 @pytest.fixture
@@ -79,19 +43,13 @@ def poll_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(readiness, "_POLL_S", 0.01)
 
 
-def described(*workers: tuple[str, str, int]) -> tuple[int, Any]:
-    described_workers = [{"id": number, "status": status, "pid": pid} for number, status, pid in workers]
-    queue = {"pendingRequests": 0, "remainingCapacity": 100}
-    return 200, [{"workers": described_workers, "jobQueueStatus": queue, "startupTimeout": 1, "maxBatchDelay": 1}]
-
-
 def dead_pid() -> int:
     with subprocess.Popen(["/bin/true"]) as process:
         process.wait()
     return process.pid
 
 
-def test_it_waits_for_every_worker(api: FakeApi, watch: WorkerWatch, models: list[ConfiguredModel]) -> None:
+def test_it_waits_for_every_worker(api: FakeTorchServe, watch: WorkerWatch, models: list[ConfiguredModel]) -> None:
     pid = os.getpid()
     answers = iter(
         [
@@ -101,7 +59,7 @@ def test_it_waits_for_every_worker(api: FakeApi, watch: WorkerWatch, models: lis
             described(("9000", "READY", pid), ("9001", "READY", pid)),
         ]
     )
-    api.answer = lambda: next(answers)
+    api.answers["/models/m/1.0"] = lambda: next(answers)
 
     assert wait_ready(models, watch, lambda: True) > 0
     assert list(answers) == []
@@ -119,7 +77,7 @@ def test_a_model_that_was_not_taken_is_reported_with_its_reason(
 
 
 def test_a_worker_that_keeps_dying_is_reported_with_the_cause(
-    api: FakeApi, watch: WorkerWatch, models: list[ConfiguredModel]
+    api: FakeTorchServe, watch: WorkerWatch, models: list[ConfiguredModel]
 ) -> None:
     with watch.model_log.open("a") as log:
         log.write("t [INFO ] W-9001-m_1.0-stdout MODEL_LOG - ValueError: of another worker\n")
@@ -127,7 +85,7 @@ def test_a_worker_that_keeps_dying_is_reported_with_the_cause(
         log.write("t [INFO ] W-9000-m_1.0-stdout MODEL_LOG - ModuleNotFoundError: No module named 'nowhere'\n")
         log.write("t [INFO ] W-9000-m_1.0-stdout MODEL_LOG - RuntimeError: 500 - Unknown exception\n")
     pids = [dead_pid(), dead_pid()]
-    api.answer = lambda: described(("9000", "UNLOADING", pids[0] if len(pids) == 1 else pids.pop()))
+    api.answers["/models/m/1.0"] = lambda: described(("9000", "UNLOADING", pids[0] if len(pids) == 1 else pids.pop()))
 
     with pytest.raises(
         WorkerFailedError, match=r"worker 9000 of m 1\.0 died 2 times .*: ModuleNotFoundError: No module"
@@ -135,7 +93,7 @@ def test_a_worker_that_keeps_dying_is_reported_with_the_cause(
         wait_ready(models, watch, lambda: True)
 
 
-def test_one_death_is_forgiven(api: FakeApi, watch: WorkerWatch, models: list[ConfiguredModel]) -> None:
+def test_one_death_is_forgiven(api: FakeTorchServe, watch: WorkerWatch, models: list[ConfiguredModel]) -> None:
     pid = os.getpid()
     answers = iter(
         [
@@ -143,34 +101,53 @@ def test_one_death_is_forgiven(api: FakeApi, watch: WorkerWatch, models: list[Co
             described(("9000", "READY", pid), ("9001", "READY", pid)),
         ]
     )
-    api.answer = lambda: next(answers)
+    api.answers["/models/m/1.0"] = lambda: next(answers)
 
     assert wait_ready(models, watch, lambda: True) >= 0
 
 
-def test_a_death_without_a_reason_is_said_so(api: FakeApi, watch: WorkerWatch, models: list[ConfiguredModel]) -> None:
+def test_a_death_without_a_reason_is_said_so(
+    api: FakeTorchServe, watch: WorkerWatch, models: list[ConfiguredModel]
+) -> None:
     pids = [dead_pid(), dead_pid()]
     watch.model_log.unlink()
-    api.answer = lambda: described(("9000", "UNLOADING", pids[0] if len(pids) == 1 else pids.pop()))
+    api.answers["/models/m/1.0"] = lambda: described(("9000", "UNLOADING", pids[0] if len(pids) == 1 else pids.pop()))
 
     with pytest.raises(WorkerFailedError, match="no reason was logged"):
         wait_ready(models, watch, lambda: True)
 
 
 def test_a_frontend_that_ends_is_not_waited_for(
-    api: FakeApi, watch: WorkerWatch, models: list[ConfiguredModel]
+    api: FakeTorchServe, watch: WorkerWatch, models: list[ConfiguredModel]
 ) -> None:
-    api.answer = lambda: (503, {})
+    api.answers["/models/m/1.0"] = lambda: (503, {})
 
     with pytest.raises(WorkerFailedError, match="ended before it was ready"):
         wait_ready(models, watch, lambda: False)
 
 
+def test_a_model_may_take_longer_to_load_than_its_token_lives(
+    api: FakeTorchServe, watch: WorkerWatch, models: list[ConfiguredModel]
+) -> None:
+    """A healthy server was stopped: its token, which lives a minute at least, was refused from then on."""
+    pid = os.getpid()
+    answers = iter([described(("9000", "UNLOADING", pid)), described(("9000", "READY", pid), ("9001", "READY", pid))])
+
+    def one_answer_a_token() -> tuple[int, Any]:
+        api.expire()
+        return next(answers)
+
+    api.answers["/models/m/1.0"] = one_answer_a_token
+
+    assert wait_ready(models, watch, lambda: True) < 10
+    assert ("GET /token?type=management", "Bearer api") in api.seen
+
+
 def test_waiting_ends(
-    api: FakeApi, watch: WorkerWatch, models: list[ConfiguredModel], monkeypatch: pytest.MonkeyPatch
+    api: FakeTorchServe, watch: WorkerWatch, models: list[ConfiguredModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(readiness, "PROCESS_START_S", -1)
-    api.answer = lambda: described(("9000", "UNLOADING", -1))
+    api.answers["/models/m/1.0"] = lambda: described(("9000", "UNLOADING", -1))
 
     with pytest.raises(WorkerFailedError, match=r"not ready after .*: m 1\.0 \(workers are still loading\)"):
         wait_ready(models, watch, lambda: True)
