@@ -220,7 +220,7 @@ def test_workers_are_removed_under_load_without_losing_a_request(server: Backgro
     wait_for(lambda: torchserve.status("slow").num_ready == 2, log)
     with clients.sending(6):
         time.sleep(0.5)
-        remove_last_worker(torchserve, "slow", 20.0, time.sleep)
+        remove_last_worker(torchserve, "slow", 20.0)
         assert torchserve.status("slow").num_ready == 1
         time.sleep(0.5)
     assert clients.outcomes == {200: clients.num_sent}

@@ -9,7 +9,7 @@ import numpy as np
 
 from bench.simulation.cluster import Cluster
 from bench.simulation.pod import Pod
-from ts_handlers.operate.autoscale.decide import Policy, State, decide, forget_change
+from ts_handlers.operate.autoscale.decide import Policy, State, changed, decide
 from ts_handlers.operate.autoscale.observe import Sample, Window
 from ts_handlers.operate.torchserve.client import ModelStatus, Worker
 from ts_handlers.operate.torchserve.metrics import Counters
@@ -78,13 +78,13 @@ class WorkerAutoscaler:
         if seen is None:  # the first look after something changed
             return
         decision, state = decide(self._policy, watched.state, seen)
-        if decision.change > 0 and self._is_refused():
-            state = forget_change(state, watched.state)
-        elif decision.change > 0:
+        if decision.change > 0 and not self._is_refused():
             self._add(pod, watched, decision.change, now)
+            state = changed(state, now)
         elif decision.change < 0:
             for _ in range(-decision.change):
                 watched.releases.append(pod.remove_worker(now) + self._cluster.platform.resize_seconds)
+            state = changed(state, now)
             self.num_resizes += 1
         watched.state = state
 

@@ -6,24 +6,27 @@ scaling) is where it goes on from.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+import math
+from collections.abc import Callable, Sequence
 
 from ts_handlers.cpu import cpu_budget
 from ts_handlers.memory import available_memory
-from ts_handlers.operate.autoscale.budget import Budget, Claim, claimed_cpus, most_workers
-from ts_handlers.operate.autoscale.decide import Limit, Observation, decide, forget_change
-from ts_handlers.operate.autoscale.observe import Sample, Window
+from ts_handlers.operate.autoscale.decide import Limit
+from ts_handlers.operate.autoscale.pod import Resizer
+from ts_handlers.operate.autoscale.remove import in_background
 from ts_handlers.operate.autoscale.report import Report
-from ts_handlers.operate.autoscale.resize import Resizer
 from ts_handlers.operate.autoscale.settings import Settings
-from ts_handlers.operate.autoscale.workers import Plan, ScaledModel, WorkerScaler
-from ts_handlers.operate.torchserve.client import ModelStatus, TorchServe, TorchServeError
+from ts_handlers.operate.autoscale.workers import Start, Workers, claimed_cpus, most_workers
+from ts_handlers.operate.memory import MIB
+from ts_handlers.operate.torchserve.client import TorchServe, TorchServeError
 from ts_handlers.operate.torchserve.metrics import Counters
 
-_MIB = 2**20
 _SETTLING_S = 0.5
 """Seconds to the next look while a resize is under way."""
+
+_QUOTA_TIMEOUT_S = 2.0
+_QUOTA_SLACK = 0.011
+"""The kernel counts a quota in thousandths of a period, Kubernetes in hundredths of a CPU where it is small."""
 
 
 class Autoscaler:
@@ -35,7 +38,7 @@ class Autoscaler:
         resizer: The pod; None where workers are scaled on one machine.
         report: Where it tells what it does.
         clock: Seconds.
-        sleep: Waits; may raise to end everything.
+        start: Starts in the background what may take long.
         is_dry_run: Whether only to say what would be done.
     """
 
@@ -47,56 +50,38 @@ class Autoscaler:
         report: Report,
         *,
         clock: Callable[[], float],
-        sleep: Callable[[float], None],
+        start: Start = in_background,
         is_dry_run: bool = False,
     ) -> None:
         self._settings, self._server, self._resizer, self._report = settings, server, resizer, report
-        self._clock, self._sleep, self._is_dry_run = clock, sleep, is_dry_run
-        self._models = [
-            ScaledModel(name, model, Window(name, settings.window_s, model.load_time_s))
-            for name, model in settings.models.items()
-        ]
-        self._scaler = WorkerScaler(settings, server, report, clock, sleep)
-
-    def run(self) -> None:
-        """Look and act until `sleep` raises."""
-        while True:
-            self._sleep(self.look())
+        self._is_dry_run, self._frontend_cpus = is_dry_run, settings.budget.frontend_cpus
+        self._models = [Workers(name, settings, server, report, clock=clock, start=start) for name in settings.models]
 
     def look(self) -> float:
         """Look once, do what is to be done, and return the seconds until the next look."""
-        found = self._read()
-        if not found:
-            return self._settings.interval_s
-        counters = self._read_counters()
-        claims = {model.name: _claim(model, status) for model, status in found}
-        decided = [self._decide(model, status, counters, claims) for model, status in found]
-        plans = [plan for plan in decided if plan is not None]
-        if self._is_dry_run:
-            self._tell_plans(plans)
-            return self._settings.interval_s
-        self._resize(claims, len(found) == len(self._models))
-        present = {model.name: _claim(model, status) for model, status in found}
-        for plan in plans:
-            try:
-                self._scaler.carry_out(plan, present)
-            except TorchServeError as error:  # noqa: PERF203  # the other models go on
-                self._report.up("torchserve", str(error))
-                plan.model.state = forget_change(plan.model.state, plan.before)
-        return min(self._settings.interval_s, max(_SETTLING_S, self._scaler.grant.look_in_s))
-
-    def _read(self) -> list[tuple[ScaledModel, ModelStatus]]:
-        """Return the models that TorchServe describes."""
-        found, problem = [], None
-        for model in self._models:
-            try:
-                found.append((model, self._server.status(model.name)))
-            except TorchServeError as error:  # noqa: PERF203  # each model is asked for apart
-                problem = str(error)
+        interval_s = self._settings.interval_s
+        found, problem = _each(self._models, Workers.read)
         self._report.up("torchserve", problem)
-        return found
+        if not found:
+            return interval_s
+        counters = self._counters()
+        for model in found:  # each claims what it is to get, for the next one to see
+            model.decide(counters, most_workers(model, _others(model, found), self._cpus(), self._memory_bytes(found)))
+        if self._is_dry_run:
+            for model in found:
+                model.tell_plan()
+            return interval_s
+        if self._resizer is not None and len(found) == len(self._models):
+            self._resizer.reconcile(min(self._cpus(), claimed_cpus(found)) + self._frontend_cpus)
+            interval_s = min(interval_s, max(_SETTLING_S, self._resizer.look_in_s))
+        for model in found:
+            model.claim_present()
+        _, problem = _each(found, lambda model: model.act(self._fitting(model, found)))
+        if problem is not None:
+            self._report.up("torchserve", problem)
+        return interval_s
 
-    def _read_counters(self) -> Counters | None:
+    def _counters(self) -> Counters | None:
         try:
             counters = self._server.counters()
         except TorchServeError as error:
@@ -105,65 +90,63 @@ class Autoscaler:
         self._report.up("metrics", None)
         return counters
 
-    def _decide(
-        self, model: ScaledModel, status: ModelStatus, counters: Counters | None, claims: dict[str, Claim]
-    ) -> Plan | None:
-        """Decide for one model, and raise its claim to what it is to get (its fewest workers at least), for all to see."""
-        before = model.state
-        seen = model.window.add(Sample(self._clock(), status, counters))
-        if seen is None:
-            claims[model.name] = _at_least(claims[model.name], model.settings.min_workers)
-            return None
-        decision, model.state = decide(model.settings, before, seen, self._limit(model, seen, claims))
-        self._report.observed(model.name, seen, decision)
-        workers = max(decision.workers, model.settings.min_workers)
-        claims[model.name] = _at_least(claims[model.name], workers)
-        return Plan(model, status, decision, before)
+    def _cpus(self) -> float:
+        """Return the CPUs that all workers may take: as configured, else those there are."""
+        most = self._settings.budget.max_cpus
+        return (cpu_budget().cpus if most is None else most) - self._frontend_cpus
 
-    def _limit(self, model: ScaledModel, seen: Observation, claims: Mapping[str, Claim]) -> Limit:
-        own = claims[model.name]
-        others = [claim for name, claim in claims.items() if name != model.name]
-        limit = most_workers(self._budget(claims), own, others)
-        if seen.time_s < model.given_up_until_s and seen.workers < limit.workers:
-            return Limit(seen.workers, "a worker could not be started lately")
-        return limit
-
-    def _budget(self, claims: Mapping[str, Claim]) -> Budget:
-        """Return what all workers may take: as configured, else what there is."""
+    def _memory_bytes(self, found: Sequence[Workers]) -> float | None:
+        """Return the memory that all workers may take: as configured, else what there is; None where nobody knows."""
         settings = self._settings.budget
-        cpus = cpu_budget().cpus if settings.max_cpus is None else settings.max_cpus
-        memory: float | None = None
         if settings.memory_mb is not None:
-            memory = (settings.memory_mb - settings.frontend_memory_mb) * _MIB
-        elif self._resizer is None:
-            memory = available_memory() + sum(claim.workers * claim.memory_bytes for claim in claims.values())
-        elif self._scaler.grant.memory_bytes is not None:
-            memory = self._scaler.grant.memory_bytes - settings.frontend_memory_mb * _MIB
-        return Budget(cpus, settings.frontend_cpus, memory)
+            return (settings.memory_mb - settings.frontend_memory_mb) * MIB
+        if self._resizer is None:
+            return available_memory() + sum(model.num_claimed * model.memory_bytes for model in found)
+        limit = self._resizer.memory_bytes
+        return None if limit is None else limit - settings.frontend_memory_mb * MIB
 
-    def _resize(self, claims: Mapping[str, Claim], is_complete: bool) -> None:
-        """Bring the pod to what all workers need, those to come included; not while some of them are not known."""
-        if self._resizer is None or not is_complete:
-            return
-        budget = self._budget(claims)
-        self._scaler.grant = self._resizer.reconcile(min(budget.cpus, claimed_cpus(budget, list(claims.values()))))
+    def _fitting(self, model: Workers, found: Sequence[Workers]) -> Limit:
+        """Return the workers, up to those wanted, that the pod has CPUs for now; and what keeps it from having more."""
+        wanted, present = (model.decision.workers if model.decision else 0), model.num_claimed
+        if self._resizer is None or math.isinf(cpus := self._resizer.cpus) or wanted <= present:
+            return Limit(wanted, "")
+        others = _others(model, found)
+        workers = min(wanted, most_workers(model, others, cpus - self._frontend_cpus).workers)
+        if workers <= present:
+            return Limit(present, f"{cpus:g} CPUs are in effect" if cpus else "the pod's CPUs are not known")
+        quota = self._quota(model.name)
+        needed = self._frontend_cpus + claimed_cpus(others) + workers * model.settings.cpus_per_worker
+        if quota is not None and quota < needed - _QUOTA_SLACK:
+            return Limit(present, f"the cgroup still has {quota:g} CPUs, and {needed:g} are needed")
+        return Limit(workers, "")
 
-    def _tell_plans(self, plans: list[Plan]) -> None:
-        for plan in plans:
-            name, decision, before = plan.model.name, plan.decision, len(plan.status.workers)
-            if decision.change:
-                self._report.planned(name, before, decision)
-            else:
-                self._report.forget(f"plan {name}")
+    def _quota(self, model: str) -> float | None:
+        """Return the CPU quota as a worker reads it in its own cgroup; None where none says so in time.
+
+        A queue that is long can keep the question from being answered, and that is when workers are needed: then what
+        the kubelet reports has to do.
+        """
+        try:
+            said = self._server.describe_by_worker(model, {}, _QUOTA_TIMEOUT_S).get("cpu_quota")
+        except TorchServeError as error:
+            text = f"{model}: no worker says its CPU quota; the kubelet's word counts: {error}"
+            self._report.tell(f"quota {model}", text)
+            return None
+        return float(said) if isinstance(said, (int, float)) else None
 
 
-def _at_least(claim: Claim, workers: int) -> Claim:
-    return replace(claim, workers=max(claim.workers, workers))
+def _each(models: Sequence[Workers], do: Callable[[Workers], None]) -> tuple[list[Workers], str | None]:
+    """Do something with each model; return those that TorchServe did it for, and what is wrong with another."""
+    done, problem = [], None
+    for model in models:
+        try:
+            do(model)
+        except TorchServeError as error:  # noqa: PERF203  # the other models go on
+            problem = str(error)
+        else:
+            done.append(model)
+    return done, problem
 
 
-def _claim(model: ScaledModel, status: ModelStatus) -> Claim:
-    """Return what a model's workers take: their memory as configured, else as TorchServe has measured it."""
-    configured = model.settings.memory_per_worker_mb
-    measured = max((worker.memory_bytes for worker in status.workers), default=0)
-    memory = measured if configured is None else configured * _MIB
-    return Claim(len(status.workers), model.settings.cpus_per_worker, memory)
+def _others(model: Workers, found: Sequence[Workers]) -> list[Workers]:
+    return [other for other in found if other is not model]

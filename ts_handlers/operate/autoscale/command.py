@@ -42,32 +42,24 @@ def run(args: argparse.Namespace) -> int:
 
 def _scale(settings: Settings, *, is_dry_run: bool) -> None:
     from ts_handlers.operate.autoscale.autoscaler import Autoscaler
-    from ts_handlers.operate.autoscale.pod import Pod
-    from ts_handlers.operate.autoscale.report import Report, serve_metrics
-    from ts_handlers.operate.autoscale.resize import Resizer
+    from ts_handlers.operate.autoscale.pod import Pod, Resizer
+    from ts_handlers.operate.autoscale.report import Report
 
-    report = Report()
-    resizer = None
-    if settings.kubernetes is not None:
-        pod = Pod(settings.kubernetes)
-        resizer = Resizer(pod, time.monotonic, report)
-    with contextlib.ExitStack() as stack:
-        metrics = settings.metrics
-        if metrics.port is not None:
-            stack.enter_context(serve_metrics(report, metrics.host, metrics.port))
-        where = "this machine" if settings.kubernetes is None else pod.describe()
+    report, server, metrics = Report(), client_of(settings.torchserve), settings.metrics
+    pod = None if settings.kubernetes is None else Pod(settings.kubernetes)
+    resizer = None if pod is None else Resizer(pod, time.monotonic, report)
+    with contextlib.nullcontext() if metrics.port is None else report.serve(metrics.host, metrics.port):
         logger.info(
             "scaling %s of %s on %s%s%s",
             ", ".join(settings.models),
             settings.torchserve.management_url,
-            where,
+            pod or "this machine",
             f"; metrics on http://{metrics.host}:{metrics.port}/metrics" if metrics.port is not None else "",
             "; dry run: nothing is changed" if is_dry_run else "",
         )
-        server = client_of(settings.torchserve)
-        Autoscaler(
-            settings, server, resizer, report, clock=time.monotonic, sleep=time.sleep, is_dry_run=is_dry_run
-        ).run()
+        autoscaler = Autoscaler(settings, server, resizer, report, clock=time.monotonic, is_dry_run=is_dry_run)
+        while True:
+            time.sleep(autoscaler.look())
 
 
 @contextlib.contextmanager

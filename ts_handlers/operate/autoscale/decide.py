@@ -76,6 +76,7 @@ class Observation:
         rate: Requests answered per second.
         latency_ms: Mean latency of those, the queue included; None where there were none.
         load_time_s: How long a worker takes to load.
+        failed: Answers 5xx per second of the whole server: what this model may have refused, beside the rest.
     """
 
     time_s: float
@@ -86,6 +87,7 @@ class Observation:
     rate: float
     latency_ms: float | None = None
     load_time_s: float = 30.0
+    failed: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +155,7 @@ class Decision:
 def decide(policy: Policy, state: State, seen: Observation, limit: Limit | None = None) -> tuple[Decision, State]:
     """Return how many workers a model should have, and the state for the next call.
 
-    The state says that a change was made when the decision is one. Where it then could not be carried out, go on with
-    `forget_change(new, old)`.
+    Whoever carries a change out goes on with `changed(state, now)`: two changes are a cooldown apart.
 
     Args:
         policy: The model's policy.
@@ -163,30 +164,32 @@ def decide(policy: Policy, state: State, seen: Observation, limit: Limit | None 
         limit: What budgets allow; None for no limit.
     """
     capacity = _learn_capacity(state.capacity, seen)
-    demand, what = _demand(policy, capacity, seen)
+    demand, figures = _demand(policy, capacity, seen)
     load_time_s = max(_LEAST_LOAD_TIME_S, seen.load_time_s)
     longest_s = load_time_s * max(policy.up_load_times, policy.down_load_times)
-    demands = (*_recent(state.demands, seen.time_s - longest_s), demand)
-    state = replace(state, demands=demands, capacity=capacity)
+    older = sum(each.time_s < seen.time_s - longest_s for each in state.demands)
+    # the newest of the older ones shows that the window is covered
+    state = replace(state, demands=(*state.demands[max(0, older - 1) :], demand), capacity=capacity)
     workers, cause, reason = _choose(policy, state, seen, load_time_s, limit)
-    if workers != seen.workers:
-        state = replace(state, changed_s=seen.time_s)
-    return Decision(workers, workers - seen.workers, demand.need, cause, f"{reason}; {what}"), state
+    return Decision(workers, workers - seen.workers, demand.need, cause, f"{reason}; {figures}"), state
 
 
-def forget_change(new: State, old: State) -> State:
-    """Return the new state as if its change had not been made: the next decision needs not wait for the cooldown."""
-    return replace(new, changed_s=old.changed_s)
+def changed(state: State, time_s: float) -> State:
+    """Return the state after workers were added or removed at that time."""
+    return replace(state, changed_s=time_s)
 
 
 def _learn_capacity(known: float | None, seen: Observation) -> float | None:
-    """Return requests per second of one worker: exact while all have work waiting, else at least what each answers."""
+    """Return requests per second of one worker: exact while all have work waiting, else at least what each answers.
+
+    The least is without whatever failed on the server: between two looks a queue can fill, refuse requests and be cleared.
+    """
     if seen.ready == 0 or seen.rate <= 0:
         return known
-    sample = seen.rate / seen.ready
     if seen.queued >= SATURATED_QUEUE * seen.ready:
+        sample = seen.rate / seen.ready
         return sample if known is None else known + _CAPACITY_WEIGHT * (sample - known)
-    return known if known is None else max(known, sample)
+    return known if known is None else max(known, (seen.rate - seen.failed) / seen.ready)
 
 
 def _demand(policy: Policy, capacity: float | None, seen: Observation) -> tuple[Demand, str]:
@@ -206,12 +209,6 @@ def _is_slow(policy: Policy, seen: Observation) -> bool:
     return policy.max_latency_ms is not None and (seen.latency_ms or 0.0) > policy.max_latency_ms
 
 
-def _recent(demands: tuple[Demand, ...], since_s: float) -> tuple[Demand, ...]:
-    """Leave out what is older than a window, but for the newest of those: it shows that the window is covered."""
-    older = sum(demand.time_s < since_s for demand in demands)
-    return demands[max(0, older - 1) :]
-
-
 def _window(state: State, now_s: float, seconds: float) -> list[Demand] | None:
     """Return the demands of the last seconds; None where observations do not reach so far back."""
     since_s = now_s - seconds
@@ -224,15 +221,19 @@ def _choose(
     policy: Policy, state: State, seen: Observation, load_time_s: float, limit: Limit | None
 ) -> tuple[int, Cause, str]:
     """Return the workers wanted, the cause and the reason: bounds first, then what forbids a change, then demand."""
-    low, high, bound = _bounds(policy, limit)
+    low, high = policy.min_workers, policy.max_workers
+    bound: Cause = "maximum"
+    why = f"max_workers {high}"
+    if limit is not None and limit.workers < high:  # the fewest give way to it as well, but for one worker
+        high, bound, why = max(1, limit.workers), "budget", limit.reason
+        low = min(low, high)
     if seen.workers < low:
         workers = min(low, seen.workers + policy.max_step_up)
         return workers, "minimum", f"{seen.workers} workers are fewer than min_workers {policy.min_workers}"
     if seen.ready < seen.workers:
         return seen.workers, "starting", f"{seen.workers - seen.ready} of {seen.workers} workers are not ready yet"
     if seen.workers > high:
-        workers = max(high, seen.workers - policy.max_step_down)
-        return workers, "maximum" if limit is None or limit.workers > high else "budget", f"at most {high}: {bound}"
+        return max(high, seen.workers - policy.max_step_down), bound, f"at most {high}: {why}"
     wanted, cause, reason = _by_demand(policy, state, seen, load_time_s, low)
     if wanted == seen.workers:
         return wanted, cause, reason
@@ -241,17 +242,8 @@ def _choose(
         if left_s > 0:
             return seen.workers, "cooldown", f"{wanted} wanted, {left_s:.0f} s of cooldown left"
     if wanted > high == seen.workers:
-        is_policy = limit is None or limit.workers >= policy.max_workers
-        return high, "maximum" if is_policy else "budget", f"{wanted} wanted, stays: {bound}"
+        return high, bound, f"{wanted} wanted, stays: {why}"
     return min(high, wanted), cause, reason
-
-
-def _bounds(policy: Policy, limit: Limit | None) -> tuple[int, int, str]:
-    """Return fewest and most workers and what limits them; the fewest give way to a budget, but for one worker."""
-    if limit is None or limit.workers >= policy.max_workers:
-        return policy.min_workers, policy.max_workers, f"max_workers {policy.max_workers}"
-    most = max(1, limit.workers)
-    return min(policy.min_workers, most), most, limit.reason
 
 
 def _by_demand(

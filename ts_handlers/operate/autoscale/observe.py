@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ts_handlers.operate.autoscale.decide import Observation
@@ -51,9 +52,9 @@ class Window:
             self._samples.popleft()
         if sample.counters is not None:
             self._load_time_s = sample.counters.load_time_s.get(self._model, self._load_time_s)
-        if sample.counters is not None and len(self._samples) == 1:
-            return None
-        return self._observe(sample)
+            if len(self._samples) == 1:
+                return None
+        return self._observe(self._samples[0], sample)
 
     def _continues(self, before: Sample, now: Sample) -> bool:
         if before.status.num_ready != now.status.num_ready:
@@ -63,29 +64,27 @@ class Window:
         name = self._model
         return now.counters.requests.get(name, 0.0) >= before.counters.requests.get(name, 0.0)
 
-    def _observe(self, now: Sample) -> Observation:
+    def _observe(self, first: Sample, now: Sample) -> Observation:
         """Compute means and rates over the window.
 
         In flight are those in the queue, which are counted, and those with a worker: by Little's law their mean number is
-        the rate of their summed seconds.
+        the rate of their summed seconds. TorchServe counts what it refuses among a model's requests, and as 5xx of the whole
+        server: they are taken off a model whose queue was seen more than half full, for a queue with room refuses none.
         """
-        queued = sum(sample.status.queued for sample in self._samples) / len(self._samples)
-        first = self._samples[0]
+        statuses = [sample.status for sample in self._samples]
+        queued = sum(status.queued for status in statuses) / len(statuses)
         seconds = now.time_s - first.time_s
-        in_service, rate, latency_ms = 0.0, 0.0, None
+        in_service, rate, latency_ms, failed = 0.0, 0.0, None, 0.0
         if first.counters is not None and now.counters is not None and seconds > 0:
-            requests, latency_s, queue_s = (
-                now_sums.get(self._model, 0.0) - first_sums.get(self._model, 0.0)
-                for now_sums, first_sums in (
-                    (now.counters.requests, first.counters.requests),
-                    (now.counters.latency_s, first.counters.latency_s),
-                    (now.counters.queue_s, first.counters.queue_s),
-                )
-            )
-            in_service = max(0.0, latency_s - queue_s) / seconds
-            refused = now.counters.failures - first.counters.failures
+            before, after = first.counters, now.counters
+            requests = self._of(after.requests) - self._of(before.requests)
+            latency_s = self._of(after.latency_s) - self._of(before.latency_s)
+            queue_s = self._of(after.queue_s) - self._of(before.queue_s)
+            failures = after.failures - before.failures
+            refused = failures if any(status.queued > status.queue_left for status in statuses) else 0.0
             answered = max(0.0, requests - refused - (now.status.queued - first.status.queued))
-            rate = answered / seconds
+            in_service = max(0.0, latency_s - queue_s) / seconds
+            rate, failed = answered / seconds, failures / seconds
             latency_ms = latency_s / answered * 1000 if answered >= 1 else None
         return Observation(
             time_s=now.time_s,
@@ -96,4 +95,8 @@ class Window:
             rate=rate,
             latency_ms=latency_ms,
             load_time_s=self._load_time_s,
+            failed=failed,
         )
+
+    def _of(self, counts: Mapping[str, float]) -> float:
+        return counts.get(self._model, 0.0)

@@ -163,23 +163,23 @@ def parse_settings(content: Any, name: str) -> Settings:
                 f"{name}: models.{model}.max_workers is {policy.max_workers}; it must be min_workers "
                 f"({policy.min_workers}) or more"
             )
-    _check_url(settings.torchserve.management_url, f"{name}: torchserve.management_url")
-    _check_url(settings.torchserve.metrics_url, f"{name}: torchserve.metrics_url")
     if (settings.metrics.port or 0) > 65535:
         raise ConfigError(f"{name}: metrics.port is {settings.metrics.port}; it must be 1 to 65535")
-    if settings.kubernetes is not None:
-        if settings.kubernetes.api_url is not None:
-            _check_url(settings.kubernetes.api_url, f"{name}: kubernetes.api_url")
-        if settings.budget.max_cpus is None:
-            raise ConfigError(f"{name}: budget.max_cpus is missing; with kubernetes, say how far the pod may grow")
+    if settings.kubernetes is not None and settings.budget.max_cpus is None:
+        raise ConfigError(f"{name}: budget.max_cpus is missing; with kubernetes, say how far the pod may grow")
+    for key, url in (
+        ("torchserve.management_url", settings.torchserve.management_url),
+        ("torchserve.metrics_url", settings.torchserve.metrics_url),
+        ("kubernetes.api_url", (settings.kubernetes or KubernetesSettings()).api_url),
+    ):
+        if url is not None and not _is_address(url):
+            raise ConfigError(f"{name}: {key} is {url!r}; it must be an address as http://127.0.0.1:8081")
     return settings
 
 
-def _check_url(url: str, path: str) -> None:
+def _is_address(url: str) -> bool:
     try:
         parts = urllib.parse.urlsplit(url)
-        is_usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:  # of its port, or of brackets
-        is_usable = False
-    if not is_usable:
-        raise ConfigError(f"{path} is {url!r}; it must be an address as http://127.0.0.1:8081")
+        return False

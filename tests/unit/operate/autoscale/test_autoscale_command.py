@@ -56,4 +56,6 @@ def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     )
     config = write(tmp_path, kubernetes={"service_account": str(tmp_path)}, budget={"max_cpus": 2})
     assert main(["autoscale", "--config", str(config)]) == 2
-    assert "is a service account mounted? See kubernetes.namespace" in capsys.readouterr().err
+    assert (
+        "is a service account mounted (kubernetes.service_account)? See kubernetes.namespace" in capsys.readouterr().err
+    )

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from ts_handlers.operate.autoscale.budget import Budget, Claim, claimed_cpus, most_workers
+from ts_handlers.operate.autoscale.decide import Policy, State, decide
 from ts_handlers.operate.autoscale.observe import Sample, Window
 from ts_handlers.operate.torchserve.client import ModelStatus, Worker
 from ts_handlers.operate.torchserve.metrics import Counters, parse_counters
@@ -66,6 +66,25 @@ def test_refused_requests_are_no_answers() -> None:
     assert seen.rate == 30.0
 
 
+def test_a_model_that_fails_takes_no_workers_from_a_healthy_one() -> None:
+    """TorchServe counts 5xx for the whole server; a model whose queue has room has refused nothing."""
+    window, state, workers, requests, failures = Window("m", 4.0, 1.0), State(), 1, 0.0, 0.0
+    for second in range(100):
+        is_busy = second < 10
+        requests += 50.0 if is_busy else 70.0
+        failures += 500.0
+        counters = (requests, requests * 0.02, 0.0)
+        queued = 40 if is_busy else 0
+        seen = window.add(sample(float(second), ready=workers, queued=queued, counters=counters, failures=failures))
+        if seen is None:
+            continue
+        decision, state = decide(Policy(), state, seen)
+        if second > 20:
+            assert workers == 2, decision.reason
+            assert decision.change == 0, decision.reason
+        workers = min(2, decision.workers)
+
+
 def test_the_window_reaches_as_far_back_as_it_says() -> None:
     window = Window("m", 4.0, 30.0)
     for time_s in range(20):
@@ -91,20 +110,3 @@ def test_without_metrics_the_queue_alone_is_seen() -> None:
     assert seen is not None
     assert (seen.in_flight, seen.rate, seen.latency_ms) == (7.0, 0.0, None)
     assert seen.load_time_s == 4.0, "what was measured before"
-
-
-def test_cpus_are_shared_with_the_frontend_and_the_other_models() -> None:
-    budget = Budget(cpus=8.0, frontend_cpus=0.5)
-    others = [Claim(2, 1.0), Claim(1, 2.0)]
-    assert claimed_cpus(budget, others) == 4.5
-    limit = most_workers(budget, Claim(1, 1.5), others)
-    assert (limit.workers, limit.reason) == (2, "8 CPUs, 1.5 for each worker, beside 3 of other models")
-    assert most_workers(Budget(0.3), Claim(0, 0.1), []).workers == 3, "not 2 for want of a rounding error"
-
-
-def test_memory_limits_where_it_is_scarcer_and_known() -> None:
-    budget = Budget(cpus=8.0, memory_bytes=1000 * 2**20)
-    limit = most_workers(budget, Claim(1, 1.0, 300 * 2**20), [Claim(1, 1.0, 200 * 2**20)])
-    assert (limit.workers, limit.reason) == (2, "1000 MiB for workers, 300 for each, beside 1 of other models")
-    assert most_workers(budget, Claim(1, 1.0), []).workers == 8
-    assert most_workers(budget, Claim(1, 1.0, 2**20), []).workers == 8

@@ -42,6 +42,8 @@ MODELS: dict[str, Any] = {"m": {}}
         ({"models": MODELS, "intervall_s": 1}, "a.yaml: intervall_s is no setting; did you mean interval_s?"),
         ({"models": MODELS, "budget": {"max_cpus": "all"}}, "a.yaml: budget.max_cpus is 'all'"),
         ({"models": MODELS, "torchserve": {"metrics_url": "8082"}}, "a.yaml: torchserve.metrics_url is '8082'"),
+        ({"models": MODELS, "torchserve": {"management_url": "http://["}}, "torchserve.management_url is 'http://\\['"),
+        ({"models": MODELS, "metrics": {"port": 70000}}, "a.yaml: metrics.port is 70000; it must be 1 to 65535"),
         ({"models": MODELS, "kubernetes": {}}, "a.yaml: budget.max_cpus is missing; with kubernetes"),
         (
             {"models": MODELS, "kubernetes": {"api_url": "x"}, "budget": {"max_cpus": 2}},

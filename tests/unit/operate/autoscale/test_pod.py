@@ -10,9 +10,8 @@ import pytest
 
 from tests.kubernetes_api import FakeKubernetes, Mode, serve_kubernetes
 from ts_handlers.errors import ConfigError
-from ts_handlers.operate.autoscale.pod import Pod, PodError, parse_pod
+from ts_handlers.operate.autoscale.pod import Pod, PodError, Resizer, parse_pod
 from ts_handlers.operate.autoscale.report import Report
-from ts_handlers.operate.autoscale.resize import Resizer
 from ts_handlers.operate.autoscale.settings import KubernetesSettings
 
 if TYPE_CHECKING:
@@ -24,6 +23,12 @@ def resizer(pod: Pod, clock: Clock, report: Report) -> Resizer:
     return Resizer(pod, clock, report)
 
 
+def cpus_of(resizer: Resizer, wanted: float) -> float:
+    """Return the CPUs in effect after one more call."""
+    resizer.reconcile(wanted)
+    return resizer.cpus
+
+
 def failures(report: Report, reason: str) -> float | None:
     return report.registry.get_sample_value("ts_handlers_autoscale_resize_failures_total", {"reason": reason})
 
@@ -31,8 +36,10 @@ def failures(report: Report, reason: str) -> float | None:
 def test_an_accepted_resize_is_granted_once_it_is_in_effect(
     resizer: Resizer, kubernetes: FakeKubernetes, clock: Clock
 ) -> None:
-    asked = resizer.reconcile(2.5)
-    assert (asked.cpus, asked.look_in_s) == (1.0, 0.0), "the old size holds until the kubelet has applied the new one"
+    resizer.reconcile(2.5)
+    assert (resizer.cpus, resizer.look_in_s) == (1.0, 0.0), (
+        "the old size holds until the kubelet has applied the new one"
+    )
     assert kubernetes.patches == ["2500m"]
     (_, _, body) = kubernetes.requests[-1]
     assert body == {
@@ -42,15 +49,14 @@ def test_an_accepted_resize_is_granted_once_it_is_in_effect(
             ]
         }
     }, "a Guaranteed pod stays one"
-    granted = resizer.reconcile(2.5)
-    assert granted.cpus == 2.5
-    assert granted.memory_bytes == 4 * 2**30
+    assert cpus_of(resizer, 2.5) == 2.5
+    assert resizer.memory_bytes == 4 * 2**30
     looks = len(kubernetes.requests)
     clock.now += 5
     resizer.reconcile(2.5)
     assert len(kubernetes.requests) == looks, "a settled pod is not looked at every time"
-    assert resizer.reconcile(1.0).cpus == 2.5
-    assert resizer.reconcile(1.0).cpus == 1.0
+    assert cpus_of(resizer, 1.0) == 2.5
+    assert cpus_of(resizer, 1.0) == 1.0
 
 
 def test_the_request_keeps_its_share_of_the_limit(resizer: Resizer, kubernetes: FakeKubernetes) -> None:
@@ -65,7 +71,7 @@ def test_a_deferred_resize_is_said_once_and_granted_when_there_is_room(
 ) -> None:
     kubernetes.mode = "defer"
     for _ in range(5):
-        assert resizer.reconcile(4.0).cpus == 1.0
+        assert cpus_of(resizer, 4.0) == 1.0
         clock.now += 6
     assert kubernetes.patches == ["4"], "Kubernetes keeps the wish; it is not repeated"
     assert [record.getMessage() for record in caplog.records if "deferred" in record.message] == [
@@ -75,7 +81,7 @@ def test_a_deferred_resize_is_said_once_and_granted_when_there_is_room(
     kubernetes.mode = "accept"
     resizer.reconcile(4.0)
     clock.now += 6
-    assert resizer.reconcile(4.0).cpus == 4.0
+    assert cpus_of(resizer, 4.0) == 4.0
 
 
 def test_a_deferred_resize_that_is_not_wanted_any_longer_is_taken_back(
@@ -92,7 +98,7 @@ def test_an_infeasible_resize_is_taken_back_and_tried_again_later(
 ) -> None:
     kubernetes.mode = "infeasible"
     for _ in range(6):
-        assert resizer.reconcile(8.0).cpus == 1.0
+        assert cpus_of(resizer, 8.0) == 1.0
         clock.now += 3
     assert kubernetes.patches == ["8", "1"], "the spec says what the pod has"
     assert "8 CPUs are infeasible: Node didn't have 8; 1 stay in effect" in caplog.text
@@ -110,7 +116,7 @@ def test_a_resize_that_fails_on_the_node_is_said(
 ) -> None:
     kubernetes.mode = "error"
     resizer.reconcile(2.0)
-    assert resizer.reconcile(2.0).cpus == 1.0
+    assert cpus_of(resizer, 2.0) == 1.0
     assert "the resize to 2 CPUs fails: cgroup write failed; 1 are in effect" in caplog.text
 
 
@@ -133,10 +139,10 @@ def test_what_goes_wrong_is_said_once_and_tried_less_and_less_often(
     reason: str,
     words: str,
 ) -> None:
-    assert resizer.reconcile(1.0).cpus == 1.0
+    assert cpus_of(resizer, 1.0) == 1.0
     kubernetes.mode = mode
     for _ in range(20):
-        assert resizer.reconcile(2.0).cpus == 1.0, "the size that was known last"
+        assert cpus_of(resizer, 2.0) == 1.0, "the size that was known last"
         clock.now += 1.0
     assert failures(report, reason) == 4.0, "after 0, 2, 6 and 14 s"
     said = [record.getMessage() for record in caplog.records if words in record.getMessage()]
@@ -145,7 +151,7 @@ def test_what_goes_wrong_is_said_once_and_tried_less_and_less_often(
     kubernetes.mode = "accept"
     clock.now += 300
     resizer.reconcile(2.0)
-    assert resizer.reconcile(2.0).cpus == 2.0
+    assert cpus_of(resizer, 2.0) == 2.0
     assert "kubernetes answers again" in caplog.text
 
 
@@ -153,12 +159,12 @@ def test_an_expired_token_is_said_and_the_rotated_one_is_read(
     resizer: Resizer, kubernetes: FakeKubernetes, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     kubernetes.token = "second"  # the file still has the first
-    assert resizer.reconcile(2.0).cpus == 0.0
+    assert cpus_of(resizer, 2.0) == 0.0
     assert "the API server does not take the service account's token (status 401, Unauthorized)" in caplog.text
     kubernetes.rotate_token("third")
     clock.now += 3
     resizer.reconcile(2.0)
-    assert resizer.reconcile(2.0).cpus == 2.0
+    assert cpus_of(resizer, 2.0) == 2.0
     assert kubernetes.num_refused == 1
 
 
@@ -168,8 +174,8 @@ def test_a_dead_api_server_keeps_the_size(
     with serve_kubernetes(kubernetes) as url:
         settings = KubernetesSettings(api_url=url, service_account=str(kubernetes.account), pod="server-0")
         resizer = Resizer(Pod(settings), clock, report)
-        assert resizer.reconcile(1.0).cpus == 1.0
-    assert resizer.reconcile(2.0).cpus == 1.0
+        assert cpus_of(resizer, 1.0) == 1.0
+    assert cpus_of(resizer, 2.0) == 1.0
     assert "Connection refused" in caplog.text
 
 
@@ -189,7 +195,7 @@ def test_an_api_server_of_another_authority_is_not_trusted(
 
 def test_a_container_without_a_limit_is_left_alone(resizer: Resizer, kubernetes: FakeKubernetes) -> None:
     kubernetes.pod["spec"]["containers"][0]["resources"] = {}
-    assert resizer.reconcile(2.0).cpus == math.inf
+    assert cpus_of(resizer, 2.0) == math.inf
     assert kubernetes.patches == []
 
 
@@ -229,9 +235,7 @@ def test_an_older_kubelet_that_does_not_say_what_is_applied_is_taken_at_its_spec
 def test_a_pod_names_itself_by_its_environment(kubernetes: FakeKubernetes) -> None:
     settings = KubernetesSettings(service_account=str(kubernetes.account))
     cluster = {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "KUBERNETES_SERVICE_PORT": "6443"}
-    assert (
-        Pod(settings, {**cluster, "HOSTNAME": "server-1"}).describe() == "container torchserve of pod models/server-1"
-    )
+    assert str(Pod(settings, {**cluster, "HOSTNAME": "server-1"})) == "container torchserve of pod models/server-1"
     with pytest.raises(ConfigError, match="which pod is this"):
         Pod(settings, cluster)
     with pytest.raises(ConfigError, match="KUBERNETES_SERVICE_HOST is not set"):
