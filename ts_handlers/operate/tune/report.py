@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterable, Sequence
-from types import ModuleType
 from typing import Any
 
+from ts_handlers.operate.load.plot import import_plotly
 from ts_handlers.operate.tune.results import MET, Results, Setting, Trial
-from ts_handlers.optional import import_optional
 
 REPORT_NAME = "report.html"
 
@@ -67,18 +66,9 @@ def conclusion(results: Results) -> tuple[str, ...]:
     return (f"The search was not finished: {num_settings} settings were tried so far.",)
 
 
-def import_plotly() -> ModuleType:
-    """Import plotly's figures.
-
-    Raises:
-        RuntimeUnavailableError: plotly is not installed.
-    """
-    return import_optional("plotly.graph_objects", "the report is drawn with plotly", extra="operate")
-
-
 def _figure(results: Results) -> Any:
     """Return requests per second over p99: a colour for each setting, a point for each of its trials."""
-    figure = import_plotly().Figure()
+    figure = import_plotly().make_subplots()
     for setting, blocks in results.blocks().items():
         x, y = [block.p99_ms for block in blocks], [block.requests_per_second for block in blocks]
         name = ", ".join((setting.describe(), *_roles(setting, results)))

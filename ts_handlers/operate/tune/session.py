@@ -7,7 +7,7 @@ import math
 import shlex
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import quote
 
@@ -19,17 +19,13 @@ from ts_handlers.operate.configure.config_file import CONFIG_NAME, METRICS_NAME
 from ts_handlers.operate.java import find_java
 from ts_handlers.operate.load.generator import LoadSpec
 from ts_handlers.operate.load.payloads import read_payloads
+from ts_handlers.operate.load.plot import import_plotly
 from ts_handlers.operate.replacing import finished_name, remove_parts, replacing
 from ts_handlers.operate.tune.archive import build_report, has_threads, place_archive, read_default, write_output
 from ts_handlers.operate.tune.conditions import read_conditions
-from ts_handlers.operate.tune.report import REPORT_NAME, import_plotly, report_page
+from ts_handlers.operate.tune.report import REPORT_NAME, report_page
 from ts_handlers.operate.tune.results import RESULTS_NAME, Objective, Outcome, Results, Setting, Trial
-from ts_handlers.operate.tune.search import (
-    MIN_ROUNDS,
-    decide,
-    next_setting,
-    settings_to_try,
-)
+from ts_handlers.operate.tune.search import MIN_ROUNDS, decide, next_setting, settings_to_try
 from ts_handlers.operate.tune.trial import Stopper, run_trial
 
 EXIT_UNMET = 1
@@ -55,24 +51,12 @@ def tune(options: argparse.Namespace) -> int:
         OperatorError: Something is wrong with the archive, the payloads, the folder or the time.
     """
     archive, output, budget = _read(options.archive), options.output, cpu_budget()
-    load = LoadSpec(
-        url=f"http://127.0.0.1/predictions/{quote(archive.model_name)}",
-        payloads=read_payloads(options.payloads),
-        concurrency=options.concurrency,
-        rate=options.rate,
-        duration_s=options.trial_s,
-        warmup_s=options.warmup_s,
-    )
+    load = _load(options, archive)
     _check(options)
     check_output(output, archive)
     default, worker_bytes = read_default(archive, budget)
     conditions = {**read_conditions(archive, load, budget), "configure's default": default.describe()}
-    results = Results(output / RESULTS_NAME, conditions, default, Objective(options.slo_p99_ms, options.rate))
-    if results.path.exists() and not options.force:
-        results.read_trials()
-    output.mkdir(parents=True, exist_ok=True)
-    remove_parts(output)
-    results.write()
+    results = _open_results(options, conditions, default)
     print(f"machine: {budget.describe()}")
     print(f"looking for {results.objective.describe()}, up to {options.minutes:g} min; default: {default.describe()}")
     if results.trials:
@@ -155,6 +139,29 @@ def check_output(output: Path, archive: Archive) -> None:
         )
     if (output / archive.path.name).resolve() == archive.path.resolve():
         raise OperatorError(f"{archive.path} lies in the output folder; tune the original, or choose another --output")
+
+
+def _load(options: argparse.Namespace, archive: Archive) -> LoadSpec:
+    return LoadSpec(
+        url=f"http://127.0.0.1/predictions/{quote(archive.model_name)}",
+        payloads=read_payloads(options.payloads),
+        concurrency=options.concurrency,
+        rate=options.rate,
+        duration_s=options.trial_s,
+        warmup_s=options.warmup_s,
+    )
+
+
+def _open_results(options: argparse.Namespace, conditions: Mapping[str, str], default: Setting) -> Results:
+    """Return what is known already; make the folder, and see that it can be written."""
+    objective = Objective(options.slo_p99_ms, options.rate)
+    results = Results(options.output / RESULTS_NAME, conditions, default, objective)
+    if results.path.exists() and not options.force:
+        results.read_trials()
+    options.output.mkdir(parents=True, exist_ok=True)
+    remove_parts(options.output)
+    results.write()
+    return results
 
 
 def _read(path: Path) -> Archive:
