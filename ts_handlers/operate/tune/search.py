@@ -117,7 +117,7 @@ def decide(results: Results) -> Outcome:
     choice = results.default
     sentences = [f"The default of configure, {choice.describe()}: {shown(*ours)}."]
     if scores:
-        best = max(scores, key=scores.__getitem__)
+        best = max(scores, key=lambda setting: (is_apart(objective, blocks[setting], ours), scores[setting]))
         gain = scores[best][1] / score[1] if scores[best][0] == score[0] and score[1] else None
         is_better = is_apart(objective, blocks[best], ours) and (gain is None or gain >= MIN_GAIN)
         choice = best if is_better else choice
@@ -129,10 +129,9 @@ def decide(results: Results) -> Outcome:
             f"It {_against(objective, scores[best], score, gain)} the default, {verdict}.",
         ]
     else:
-        sentences.append(
-            f"No other setting was measured {MIN_ROUNDS} times, so the default is kept: give more --minutes."
-        )
-    is_met = max(score, scores.get(choice, score))[0] == MET
+        why = "the others failed, or --minutes is too short"
+        sentences.append(f"No other setting was measured {MIN_ROUNDS} times ({why}), so the default is kept.")
+    is_met = scores.get(choice, score)[0] == MET
     if not is_met:
         sentences.append(f"No setting meets the objective, {objective.describe()}; the nearest is chosen.")
     return Outcome(choice, is_met, (f"Chosen: {choice.describe()}.", *sentences))
