@@ -152,15 +152,12 @@ def read_inference_token(path: Path) -> str:
 async def _load_until_interrupted(spec: LoadSpec) -> tuple[LoadResult, bool]:
     """Let Ctrl-C end the load in order, and keep what is known by then; a bar on stderr if somebody watches."""
     tqdm = import_optional("tqdm", "progress is shown with tqdm", extra="operate").tqdm
-    total_s = spec.warmup_s + spec.duration_s
-    stop = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stop.set)
-    shown = "{l_bar}{bar}| {n:.0f}/{total:.0f} s"
+    total_s, shown = spec.warmup_s + spec.duration_s, "{l_bar}{bar}| {n:.0f}/{total:.0f} s"
     with tqdm(total=round(total_s, 1), leave=False, bar_format=shown, disable=not sys.stderr.isatty()) as bar:
-        result = await generate_load(
-            spec, on_progress=lambda seconds: bar.update(min(seconds, bar.total) - bar.n), stop=stop
-        )
-    return result, stop.is_set()
+        load = generate_load(spec, on_progress=lambda seconds: bar.update(min(seconds, bar.total) - bar.n))
+        task, interrupts = asyncio.ensure_future(load), list[bool]()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, lambda: interrupts.append(task.cancel()))
+        return await task, bool(interrupts)
 
 
 def _to_json(spec: LoadSpec, payloads: Path, result: LoadResult) -> dict[str, Any]:

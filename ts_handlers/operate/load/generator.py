@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count, cycle
 from typing import Any, TypeVar
@@ -91,32 +92,31 @@ def run_loop(coroutine: Coroutine[Any, Any, T]) -> T:
     return result
 
 
-async def generate_load(
-    spec: LoadSpec, *, on_progress: Callable[[float], None] | None = None, stop: asyncio.Event | None = None
-) -> LoadResult:
+async def generate_load(spec: LoadSpec, *, on_progress: Callable[[float], None] | None = None) -> LoadResult:
     """Send one request to see that something answers, then the warm-up, then what is measured.
 
-    Takes at most `warmup_s` + `duration_s` + twice `timeout_s`, and a first request.
+    Takes at most `warmup_s` + `duration_s` + twice `timeout_s`, and a first request. A task of it that is cancelled
+    ends at once, and its result is what is known by then.
 
     Args:
         spec: The load.
         on_progress: Called several times a second with the seconds since the start of the warm-up.
-        stop: Ends the load when it is set: the result is what is known by then.
 
     Raises:
         OperatorError: Nothing answers at the start.
     """
-    stop = stop or asyncio.Event()
-    async with open_session(spec.headers, verify_tls=spec.verify_tls) as session:
-        sender = Sender(session, spec.url, spec.timeout_s)
-        await _until(stop, sender.check(spec.payloads[0]))
-        begin_s = time.perf_counter()
-        start_s = begin_s + spec.warmup_s
-        samples = Samples(start_s, start_s + spec.duration_s)
-        end_s, payloads = samples.end_s, cycle(spec.payloads)
-        due_times_s = closed_loop(end_s) if spec.rate is None else open_loop(begin_s, end_s, spec.rate)
-        clients = [_client(spec, due_times_s, sender, payloads, samples) for _ in range(spec.concurrency)]
-        await _until(stop, _watch(samples, begin_s, on_progress), *clients)
+    samples = Samples(0.0, 0.0)
+    with suppress(asyncio.CancelledError):
+        async with open_session(spec.headers, verify_tls=spec.verify_tls) as session:
+            sender = Sender(session, spec.url, spec.timeout_s)
+            await sender.check(spec.payloads[0])
+            begin_s = time.perf_counter()
+            end_s = begin_s + spec.warmup_s + spec.duration_s
+            samples = Samples(begin_s + spec.warmup_s, end_s)
+            due_times_s = closed_loop(end_s) if spec.rate is None else open_loop(begin_s, end_s, spec.rate)
+            payloads = cycle(spec.payloads)
+            clients = [_client(spec, due_times_s, sender, payloads, samples) for _ in range(spec.concurrency)]
+            await asyncio.gather(_watch(samples, begin_s, on_progress), *clients)
     return samples.summarize(concurrency=spec.concurrency, rate=spec.rate)
 
 
@@ -169,18 +169,3 @@ async def _watch(samples: Samples, begin_s: float, on_progress: Callable[[float]
         await report_until(samples.end_s)
     finally:
         samples.close(time.perf_counter(), time.process_time() - cpu_s)
-
-
-async def _until(stop: asyncio.Event, *work: Coroutine[Any, Any, None]) -> None:
-    """Run all to their end, or until `stop` is set or one of them fails."""
-    tasks = [asyncio.ensure_future(each) for each in work]
-    working: asyncio.Future[Any] = asyncio.gather(*tasks)
-    stopping: asyncio.Future[Any] = asyncio.ensure_future(stop.wait())
-    try:
-        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            working.result()
-    finally:
-        for task in (*tasks, stopping):
-            task.cancel()
-        await asyncio.gather(*tasks, working, stopping, return_exceptions=True)

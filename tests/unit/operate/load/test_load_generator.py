@@ -9,7 +9,7 @@ import pytest
 import trustme
 from aiohttp import web
 
-from tests.unit.operate.load.servers import TEXTS, Dropping, Stalling, echo, hanging, load, served, slow
+from tests.unit.operate.load.servers import TEXTS, Behaviour, Dropping, Stalling, echo, hanging, load, served, slow
 from ts_handlers.errors import ConfigError, OperatorError
 from ts_handlers.operate.load.generator import LoadSpec, generate_load
 from ts_handlers.operate.load.payloads import Payload
@@ -151,15 +151,20 @@ def test_progress_reaches_the_end() -> None:
     assert seconds[-1] >= 0.7
 
 
-def test_a_load_that_is_stopped_returns_what_is_known() -> None:
-    async def go() -> LoadResult:
-        stop = asyncio.Event()
-        async with served(echo) as url:
-            spec = LoadSpec(url, TEXTS, concurrency=2, duration_s=60.0, warmup_s=0.0)
-            asyncio.get_running_loop().call_later(0.4, stop.set)
-            return await generate_load(spec, stop=stop)
+def stopped(behaviour: Behaviour, *, after_s: float, warmup_s: float) -> LoadResult:
+    """Load a server for an hour, and cancel that soon."""
 
-    result = asyncio.run(go())
+    async def go() -> LoadResult:
+        async with served(behaviour) as url:
+            load = asyncio.ensure_future(generate_load(LoadSpec(url, TEXTS, duration_s=3600.0, warmup_s=warmup_s)))
+            asyncio.get_running_loop().call_later(after_s, load.cancel)
+            return await load
+
+    return asyncio.run(go())
+
+
+def test_a_load_that_is_stopped_returns_what_is_known() -> None:
+    result = stopped(echo, after_s=0.4, warmup_s=0.0)
 
     assert 0.1 < result.duration_s < 30.0
     assert result.num_ok > 0
@@ -168,14 +173,8 @@ def test_a_load_that_is_stopped_returns_what_is_known() -> None:
 
 
 @pytest.mark.parametrize("behaviour", [echo, hanging])
-def test_a_load_that_is_stopped_before_it_measures_knows_nothing(behaviour: Any) -> None:
-    async def go() -> LoadResult:
-        stop = asyncio.Event()
-        async with served(behaviour) as url:
-            asyncio.get_running_loop().call_later(0.2, stop.set)
-            return await generate_load(LoadSpec(url, TEXTS, warmup_s=60.0, timeout_s=5.0), stop=stop)
-
-    result = asyncio.run(go())
+def test_a_load_that_is_stopped_before_it_measures_knows_nothing(behaviour: Behaviour) -> None:
+    result = stopped(behaviour, after_s=0.2, warmup_s=60.0)
 
     assert (result.duration_s, result.num_ok, result.requests_per_second, result.timeline) == (0.0, 0, 0.0, ())
 
