@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.browser import OpenPage, open_chromium
-from tests.unit.operate.tune.results_of import DEFAULT, LARGER, MORE, Blocks, measured, results_of
+from tests.unit.operate.results_of import DEFAULT, LARGER, MORE, Blocks, measured, results_of
 from ts_handlers.operate.tune.report import report_page
 from ts_handlers.operate.tune.results import Objective
 from ts_handlers.operate.tune.search import decide

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.operate.tune.results_of import DEFAULT, LARGER, MORE, Blocks, measured, results_of
+from tests.unit.operate.results_of import DEFAULT, LARGER, MORE, Blocks, measured, results_of
 from ts_handlers.errors import OperatorError, RuntimeUnavailableError
 from ts_handlers.operate.tune.report import report_page
 from ts_handlers.operate.tune.results import Objective, Results, Setting

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from tests.unit.operate.tune.results_of import DEFAULT, LARGER, MORE, TRIAL_S, measured, results_of
+from tests.unit.operate.results_of import DEFAULT, LARGER, MORE, TRIAL_S, measured, results_of
 from ts_handlers.errors import OperatorError
 from ts_handlers.operate.load.result import LoadResult
 from ts_handlers.operate.tune.results import Objective, Results, Setting, Trial

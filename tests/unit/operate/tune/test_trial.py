@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.unit.operate.tune.results_of import measured
+from tests.unit.operate.results_of import measured
 from ts_handlers.operate.tune.conditions import speed_variables
 from ts_handlers.operate.tune.trial import failure
 
