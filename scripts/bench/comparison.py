@@ -8,8 +8,7 @@ from typing import Any
 
 from bench.report import Block, block_row, table
 from bench.result import Ratio, Summary, ratio, summarize
-from ts_handlers.operate.load.result import LoadResult
-from ts_handlers.operate.load.text import describe_errors
+from ts_handlers.operate.load.result import LoadResult, describe_errors
 
 
 @dataclass(frozen=True, slots=True)

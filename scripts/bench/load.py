@@ -11,8 +11,7 @@ from bench.process import BenchError, run
 from bench.report import Block
 from bench.server import TS_HANDLERS, Server, clean_env
 from ts_handlers.operate.bench import EXIT_NONE_SUCCEEDED
-from ts_handlers.operate.load.result import LoadResult
-from ts_handlers.operate.load.text import describe_errors
+from ts_handlers.operate.load.result import LoadResult, describe_errors
 
 _BLOCK_GRACE_SECONDS = 90.0
 

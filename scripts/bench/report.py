@@ -11,8 +11,7 @@ from typing import Any
 
 from bench.result import Ratio, Summary, ratio, summarize
 from ts_handlers.cpu.features import parse_cpuinfo
-from ts_handlers.operate.load.result import LoadResult
-from ts_handlers.operate.load.text import describe_errors
+from ts_handlers.operate.load.result import LoadResult, describe_errors
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,14 +38,6 @@ class OpenPage:
         page.goto(file.as_uri())
         page.wait_for_selector("#chart path.point", state="visible")
 
-    def column(self, number: int) -> list[str]:
-        """Return the cells of a column of the trials, as they stand."""
-        return self.page.locator(f"#trials tbody tr td:nth-child({number + 1})").all_inner_texts()
-
-    def button(self, name: str) -> int:
-        """Return a column's number by its head."""
-        return self.page.locator("#trials th button").all_inner_texts().index(name)
-
-    def order(self, name: str) -> str | None:
-        """Return aria-sort of a column."""
-        return self.page.locator("#trials th").nth(self.button(name)).get_attribute("aria-sort")
+    def cells(self, number: int) -> list[str]:
+        """Return the texts of a column of the trials, without its head."""
+        return self.page.locator(f"#trials tr:not(:first-child) td:nth-child({number + 1})").all_inner_texts()

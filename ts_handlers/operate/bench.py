@@ -8,8 +8,6 @@ import json
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,6 @@ from ts_handlers.operate.load.generator import LoadSpec, generate_load, run_loop
 from ts_handlers.operate.load.payloads import read_payloads
 from ts_handlers.operate.load.plot import import_plotly, latency_page
 from ts_handlers.operate.load.result import LoadResult
-from ts_handlers.operate.load.text import describe_loop, describe_result
 from ts_handlers.optional import import_optional
 from ts_handlers.reading import load_json
 
@@ -94,8 +91,7 @@ def run(args: argparse.Namespace) -> int:
         if not args.plot.absolute().parent.is_dir():
             raise OperatorError(f"--plot {args.plot}: there is no folder {args.plot.absolute().parent}; make it first")
     spec = _spec(args)
-    with _progress(spec.warmup_s + spec.duration_s) as on_progress:
-        result, is_interrupted = run_loop(_load_until_interrupted(spec, on_progress))
+    result, is_interrupted = run_loop(_load_until_interrupted(spec))
     # the figures first: a page that cannot be written must not lose them
     print(json.dumps(_to_json(spec, args.payloads, result)) if args.json else _to_text(spec, args.payloads, result))
     sys.stdout.flush()
@@ -153,35 +149,15 @@ def read_inference_token(path: Path) -> str:
         ) from error
 
 
-async def _load_until_interrupted(
-    spec: LoadSpec, on_progress: Callable[[float], None] | None
-) -> tuple[LoadResult, bool]:
-    """Let Ctrl-C end the load in order, and keep what is known by then."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGINT, stop.set)
-    try:
-        return await generate_load(spec, on_progress=on_progress, stop=stop), stop.is_set()
-    finally:
-        loop.remove_signal_handler(signal.SIGINT)
-
-
-@contextmanager
-def _progress(total_s: float) -> Iterator[Callable[[float], None] | None]:
-    """Show a bar on stderr if somebody watches."""
-    with _open_bar(total_s) as bar:
-        yield None if bar is None else lambda seconds: _advance(bar, seconds)
-
-
-def _open_bar(total_s: float) -> Any:
-    if not sys.stderr.isatty():
-        return nullcontext()
+async def _load_until_interrupted(spec: LoadSpec) -> tuple[LoadResult, bool]:
+    """Let Ctrl-C end the load in order, and keep what is known by then; a bar on stderr if somebody watches."""
     tqdm = import_optional("tqdm", "progress is shown with tqdm", extra="operate").tqdm
-    return tqdm(total=round(total_s, 1), unit="s", leave=False, bar_format="{l_bar}{bar}| {n:.0f}/{total:.0f} s")
-
-
-def _advance(bar: Any, seconds: float) -> None:
-    bar.update(min(seconds, bar.total) - bar.n)
+    total_s, shown = spec.warmup_s + spec.duration_s, "{l_bar}{bar}| {n:.0f}/{total:.0f} s"
+    with tqdm(total=round(total_s, 1), leave=False, bar_format=shown, disable=not sys.stderr.isatty()) as bar:
+        load = generate_load(spec, on_progress=lambda seconds: bar.update(min(seconds, bar.total) - bar.n))
+        task, interrupts = asyncio.ensure_future(load), list[bool]()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, lambda: interrupts.append(task.cancel()))
+        return await task, bool(interrupts)
 
 
 def _to_json(spec: LoadSpec, payloads: Path, result: LoadResult) -> dict[str, Any]:
@@ -197,10 +173,10 @@ def _to_json(spec: LoadSpec, payloads: Path, result: LoadResult) -> dict[str, An
 
 def _to_text(spec: LoadSpec, payloads: Path, result: LoadResult) -> str:
     head = (
-        f"{spec.url}: {describe_loop(result)}, {result.duration_s:.1f} s after {spec.warmup_s:g} s of warm-up, "
+        f"{spec.url}: {result.describe_loop()}, {result.duration_s:.1f} s after {spec.warmup_s:g} s of warm-up, "
         f"{len(spec.payloads)} payloads of {payloads.name}"
     )
-    return "\n  ".join([head, *describe_result(result)])
+    return "\n  ".join([head, *result.describe()])
 
 
 def _header(text: str) -> tuple[str, str]:

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import fcntl
 import json
-import os
-import pty
 import re
 import signal
 import socket
-import struct
 import subprocess
 import sys
-import termios
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +18,6 @@ from urllib.request import urlopen
 import pytest
 
 from ts_handlers.cli import main
-from ts_handlers.errors import OperatorError
 from ts_handlers.operate import bench
 from ts_handlers.operate.load.result import LoadResult
 from ts_handlers.operate.torchserve.process.ports import free_ports
@@ -185,12 +179,11 @@ def test_options_that_cannot_be_read_are_2(texts: Path, more: list[str]) -> None
         main(["bench", "http://127.0.0.1:1/", *options(texts, *more)])
 
 
-def test_a_key_file_without_the_key_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "key_file.json"
-    path.write_text('{"management": {}}')
+def test_a_key_file_without_the_key_is_named(texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "key_file.json").write_text('{"management": {}}')
 
-    with pytest.raises(OperatorError, match=r"no inference key \(KeyError"):
-        bench.read_inference_token(path)
+    assert main(["bench", "http://127.0.0.1:1/", *options(texts, "--token-file", tmp_path / "key_file.json")]) == 2
+    assert "no inference key (KeyError" in capsys.readouterr().err
 
 
 def test_the_help_needs_neither_aiohttp_nor_plotly_nor_numpy() -> None:
@@ -234,28 +227,22 @@ def wait_until_seen(url: str, count: int) -> None:
         time.sleep(0.05)
 
 
-def test_a_terminal_sees_a_bar(url: str, texts: Path, key_file: Path) -> None:
-    ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "ts_handlers.cli", "bench", url, *options(texts, "--token-file", key_file)]
-    environ = {name: value for name, value in os.environ.items() if name != "TQDM_DISABLE"}
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-    os.set_blocking(ours, False)
-    try:
-        subprocess.run(command, stdout=subprocess.DEVNULL, stderr=theirs, env=environ, check=True)
-        shown = os.read(ours, 65536).decode()
-    finally:
-        os.close(ours)
-        os.close(theirs)
-
-    assert "%|" in shown
-    assert "s\r" in shown
-
-
-def test_without_tqdm_the_extra_is_named(
-    texts: Path, url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_terminal_sees_a_bar(
+    url: str, texts: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(sys.modules, "tqdm", None)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
+
+    main(["bench", url, *options(texts)])
+
+    assert "%|" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("module", ["aiohttp", "tqdm", "uvloop"])
+def test_without_what_it_needs_the_extra_is_named(
+    texts: Path, url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], module: str
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
 
     assert main(["bench", url, *options(texts)]) == 2
     assert "pip install 'ts_handlers[operate]'" in capsys.readouterr().err

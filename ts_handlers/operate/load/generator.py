@@ -5,18 +5,23 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import cycle
+from itertools import count, cycle
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from ts_handlers.errors import ConfigError, RuntimeUnavailableError
 from ts_handlers.operate.load.payloads import Payload
-from ts_handlers.operate.load.result import LoadResult
-from ts_handlers.operate.load.samples import Samples
-from ts_handlers.operate.load.schedule import ClosedLoop, OpenLoop, Schedule
+from ts_handlers.operate.load.result import LoadResult, Samples
 from ts_handlers.operate.load.sender import Sender, open_session
 from ts_handlers.optional import import_optional
+
+PAUSE_AFTER_FAILURE_S = 0.05
+"""A closed loop waits so long after a connection that failed: it would spin on a server that is gone."""
+
+NOT_STARTED = "NotStarted"
+"""Error name of a request that no client was free for within its timeout."""
 
 _PROGRESS_S = 0.25
 
@@ -87,94 +92,80 @@ def run_loop(coroutine: Coroutine[Any, Any, T]) -> T:
     return result
 
 
-async def generate_load(
-    spec: LoadSpec, *, on_progress: Callable[[float], None] | None = None, stop: asyncio.Event | None = None
-) -> LoadResult:
+async def generate_load(spec: LoadSpec, *, on_progress: Callable[[float], None] | None = None) -> LoadResult:
     """Send one request to see that something answers, then the warm-up, then what is measured.
 
-    Takes at most `warmup_s` + `duration_s` + twice `timeout_s`, and a first request.
+    Takes at most `warmup_s` + `duration_s` + twice `timeout_s`, and a first request. A task of it that is cancelled
+    ends at once, and its result is what is known by then.
 
     Args:
         spec: The load.
         on_progress: Called several times a second with the seconds since the start of the warm-up.
-        stop: Ends the load when it is set: the result is what is known by then.
 
     Raises:
         OperatorError: Nothing answers at the start.
     """
-    stop = stop or asyncio.Event()
-    async with open_session(spec.headers, verify_tls=spec.verify_tls) as session:
-        sender = Sender(session, spec.url, spec.timeout_s)
-        await _until(stop, sender.check(spec.payloads[0]))
-        begin_s = time.perf_counter()
-        start_s = begin_s + spec.warmup_s
-        samples = Samples(start_s, start_s + spec.duration_s)
-        schedule: Schedule = ClosedLoop(samples.end_s)
-        if spec.rate is not None:
-            schedule = OpenLoop(begin_s, samples.end_s, spec.rate)
-        payloads = cycle(spec.payloads)
-        clients = [_client(schedule, sender, payloads, samples) for _ in range(spec.concurrency)]
-        await _until(stop, _all([_watch(samples, begin_s, on_progress or _ignore), *clients]))
+    samples = Samples(0.0, 0.0)
+    with suppress(asyncio.CancelledError):
+        async with open_session(spec.headers, verify_tls=spec.verify_tls) as session:
+            sender = Sender(session, spec.url, spec.timeout_s)
+            await sender.check(spec.payloads[0])
+            begin_s = time.perf_counter()
+            end_s = begin_s + spec.warmup_s + spec.duration_s
+            samples = Samples(begin_s + spec.warmup_s, end_s)
+            due_times_s = closed_loop(end_s) if spec.rate is None else open_loop(begin_s, end_s, spec.rate)
+            payloads = cycle(spec.payloads)
+            clients = [_client(spec, due_times_s, sender, payloads, samples) for _ in range(spec.concurrency)]
+            await asyncio.gather(_watch(samples, begin_s, on_progress), *clients)
     return samples.summarize(concurrency=spec.concurrency, rate=spec.rate)
 
 
-async def _client(schedule: Schedule, sender: Sender, payloads: Iterator[Payload], samples: Samples) -> None:
-    while (due_s := schedule.next_due_s()) is not None:
-        await _sleep_until(due_s)
-        outcome = await sender.post(next(payloads), due_s)
-        samples.record(outcome)
-        if outcome.status is None:
-            await asyncio.sleep(schedule.pause_after_failure_s)
+def closed_loop(end_s: float, clock: Callable[[], float] = time.perf_counter) -> Iterator[float]:
+    """Yield the time the next request is due: now, whenever a client is free; a slow server is asked less."""
+    while (now_s := clock()) < end_s:
+        yield now_s
 
 
-async def _watch(samples: Samples, begin_s: float, on_progress: Callable[[float], None]) -> None:
+def open_loop(start_s: float, end_s: float, rate: float) -> Iterator[float]:
+    """Yield the time the next request is due: at a constant rate, whatever the server does.
+
+    A client that is free takes the earliest request that nobody has taken; while all are busy, what is due waits, and
+    its latency counts from when it was due. So a server that stalls is charged for every request of that time, not for
+    one a client ("coordinated omission").
+    """
+    for number in count():
+        due_s = start_s + number / rate
+        if due_s >= end_s:
+            return
+        yield due_s
+
+
+async def _client(
+    spec: LoadSpec, due_times_s: Iterator[float], sender: Sender, payloads: Iterator[Payload], samples: Samples
+) -> None:
+    for due_s in due_times_s:  # all clients take from the same times
+        await asyncio.sleep(max(0.0, due_s - time.perf_counter()))
+        sent_s = time.perf_counter()
+        status, error = None, NOT_STARTED
+        if sent_s - due_s < spec.timeout_s:
+            status, error = await sender.post(next(payloads))
+        samples.record(due_s, sent_s, time.perf_counter(), status, error)
+        if status is None and spec.rate is None:
+            await asyncio.sleep(PAUSE_AFTER_FAILURE_S)
+
+
+async def _watch(samples: Samples, begin_s: float, on_progress: Callable[[float], None] | None) -> None:
     """Report progress, and close the window at its end or when the load is cancelled within it."""
-    end_s = samples.end_s
-    await _report_until(samples.start_s, begin_s, on_progress)
+
+    async def report_until(time_s: float) -> None:
+        while (left_s := time_s - time.perf_counter()) > 0:
+            await asyncio.sleep(min(left_s, _PROGRESS_S))
+            if on_progress is not None:
+                on_progress(time.perf_counter() - begin_s)
+
+    await report_until(samples.start_s)
     cpu_s = time.process_time()
     try:
-        await _report_until(end_s, begin_s, on_progress)
+        await report_until(samples.end_s)
     finally:
         samples.close(time.perf_counter(), time.process_time() - cpu_s)
-
-
-async def _report_until(time_s: float, begin_s: float, on_progress: Callable[[float], None]) -> None:
-    while (left_s := time_s - time.perf_counter()) > 0:
-        await asyncio.sleep(min(left_s, _PROGRESS_S))
-        on_progress(time.perf_counter() - begin_s)
-
-
-async def _sleep_until(time_s: float) -> None:
-    left_s = time_s - time.perf_counter()
-    if left_s > 0:
-        await asyncio.sleep(left_s)
-
-
-async def _all(coroutines: Sequence[Coroutine[Any, Any, None]]) -> None:
-    """Run all to their end; the first that fails, or a cancellation, ends the others."""
-    tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
-    try:
-        await asyncio.gather(*tasks)
-    finally:
-        await _cancel(tasks)
-
-
-async def _until(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
-    """Run `work` to its end, or until `stop` is set."""
-    working, stopping = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
-    try:
-        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            working.result()
-    finally:
-        await _cancel([working, stopping])
-
-
-async def _cancel(tasks: Sequence[asyncio.Future[Any]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def _ignore(_seconds: float) -> None:
-    """Show no progress."""

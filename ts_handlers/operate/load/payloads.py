@@ -65,46 +65,35 @@ def read_payloads(path: Path, *, content_type: str | None = None, limit: int | N
 
 
 def _read(path: Path) -> Iterator[Payload]:
+    kind = mimetypes.guess_type(path.name)[0] or BINARY
     if path.is_dir():
-        return _read_folder(path)
-    kind = _content_type(path)
-    if path.suffix == ".jsonl":
-        return _read_json_lines(path)
-    if kind == JSON:
-        return _read_json(path)
-    if kind.startswith(_WHOLE_FILE):
-        return iter([Payload(_read_file(path), kind)])
-    return _read_texts(path)
+        for file in sorted(path.iterdir()):
+            if file.is_file() and not file.name.startswith("."):
+                yield Payload(_read_file(file), mimetypes.guess_type(file.name)[0] or BINARY)
+    elif path.suffix == ".jsonl":
+        for number, line in _read_lines(path):
+            yield Payload(_checked_json(line, f"{path}, line {number}"), JSON)
+    elif kind == JSON:
+        yield Payload(_checked_json(_read_file(path), str(path)), JSON)
+    elif kind.startswith(_WHOLE_FILE):
+        yield Payload(_read_file(path), kind)
+    else:
+        for number, line in _read_lines(path):
+            yield Payload(_text(line, f"{path}, line {number}"), TEXT_PLAIN)
 
 
-def _read_folder(folder: Path) -> Iterator[Payload]:
-    for path in sorted(folder.iterdir()):
-        if path.is_file() and not path.name.startswith("."):
-            yield Payload(_read_file(path), _content_type(path))
-
-
-def _read_texts(path: Path) -> Iterator[Payload]:
-    for number, line in _read_lines(path):
-        try:
-            text = line.decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise OperatorError(
-                f"{path}, line {number} is not UTF-8 (byte 0x{line[error.start]:02x} at column {error.start + 1}): "
-                "convert it, or give a folder, whose files are sent as they are"
-            ) from error
-        body = text.split("\t", 1)[-1]
-        if not body.strip():
-            raise OperatorError(f"{path}, line {number} has a label and no text: {text!r}; write label<TAB>text")
-        yield Payload(body.encode(), TEXT_PLAIN)
-
-
-def _read_json_lines(path: Path) -> Iterator[Payload]:
-    for number, line in _read_lines(path):
-        yield Payload(_checked_json(line, f"{path}, line {number}"), JSON)
-
-
-def _read_json(path: Path) -> Iterator[Payload]:
-    yield Payload(_checked_json(_read_file(path), str(path)), JSON)
+def _text(line: bytes, where: str) -> bytes:
+    try:
+        text = line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise OperatorError(
+            f"{where} is not UTF-8 (byte 0x{line[error.start]:02x} at column {error.start + 1}): convert it, or give a "
+            "folder, whose files are sent as they are"
+        ) from error
+    body = text.split("\t", 1)[-1]
+    if not body.strip():
+        raise OperatorError(f"{where} has a label and no text: {text!r}; write label<TAB>text")
+    return body.encode()
 
 
 def _checked_json(body: bytes, where: str) -> bytes:
@@ -134,10 +123,6 @@ def _read_file(path: Path) -> bytes:
     if len(body) > MAX_TOTAL_BYTES:
         raise _too_large(path)
     return body
-
-
-def _content_type(path: Path) -> str:
-    return mimetypes.guess_type(path.name)[0] or BINARY
 
 
 def _too_large(path: Path) -> OperatorError:

@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import io
-import time
 from collections.abc import Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 from ts_handlers.errors import OperatorError
 from ts_handlers.operate.load.payloads import Payload
-from ts_handlers.operate.load.samples import Outcome
 from ts_handlers.optional import import_optional
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession
 
-NOT_STARTED = "NotStarted"
-"""Error name of a request that no client was free for within its timeout."""
-
 _UNASKED = ("Accept", "Accept-Encoding")
 """Headers that aiohttp would add: a server need not compress, and TorchServe hands every header on to its workers."""
 
-_TIMEOUT = "TimeoutError"
 _EXCERPT_BYTES = 300
 _STREAMED_FROM_BYTES = 2**20
 
@@ -50,32 +44,26 @@ class Sender:
     Args:
         session: The session.
         url: Where to POST.
-        timeout_s: How long a request may wait to be sent, and how long its answer may take.
+        timeout_s: How long an answer may take.
     """
 
     def __init__(self, session: ClientSession, url: str, timeout_s: float) -> None:
-        self._aiohttp = _import_aiohttp()
+        aiohttp = _import_aiohttp()
         self._session = session
         self._url = url
         self._timeout_s = timeout_s
-        self._timeout = self._aiohttp.ClientTimeout(total=timeout_s)
+        self._timeout = aiohttp.ClientTimeout(total=timeout_s)
+        self._failures = (aiohttp.ClientError, OSError)
 
-    async def post(self, payload: Payload, due_s: float) -> Outcome:
-        """Post a payload that was due at a time of time.perf_counter, and return how it ended."""
-        sent_s = time.perf_counter()
-        if sent_s - due_s >= self._timeout_s:
-            return Outcome(due_s, sent_s, sent_s, None, NOT_STARTED)
-        status: int | None = None
-        error = ""
+    async def post(self, payload: Payload) -> tuple[int | None, str]:
+        """Return the status (None without an answer) and what the error was: its name, or the start of its body."""
         try:
             status, body = await self._answer(payload)
-            if not 200 <= status < 300:
-                error = body[:_EXCERPT_BYTES].decode("utf-8", "replace")
         except asyncio.TimeoutError:
-            error = _TIMEOUT
-        except (self._aiohttp.ClientError, OSError) as failure:
-            error = type(failure).__name__
-        return Outcome(due_s, sent_s, time.perf_counter(), status, error)
+            return None, "TimeoutError"
+        except self._failures as failure:
+            return None, type(failure).__name__
+        return status, "" if 200 <= status < 300 else body[:_EXCERPT_BYTES].decode("utf-8", "replace")
 
     async def check(self, payload: Payload) -> None:
         """Check that something answers at all, with any status.
@@ -90,7 +78,7 @@ class Sender:
                 f"{self._url} did not answer a first request within {self._timeout_s:g} s: is the model loaded? "
                 "A longer --timeout waits longer"
             ) from error
-        except (self._aiohttp.ClientError, OSError) as error:
+        except self._failures as error:
             raise OperatorError(
                 f"nothing answers at {self._url} ({type(error).__name__}: {error}): is the server up, and the address "
                 "right?"

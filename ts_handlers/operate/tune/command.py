@@ -1,19 +1,19 @@
-"""`ts-handlers tune`: its options, the output folder, and what is said at the end. Its imports are light."""
+"""`ts-handlers tune`: its options, and what they mean together. Its imports are light."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from ts_handlers.operate.arguments import from_arguments, whole
+from ts_handlers.operate.arguments import whole
 
-HELP = "search workers, threads, batch size and batch delay of one archive by measuring a real TorchServe"
+HELP = "compare workers, threads, batch size and batch delay of one archive by measuring a real TorchServe"
 
 EPILOG = """\
-Measures configure's default and a spread of other settings, each on a fresh TorchServe on 127.0.0.1; the better third
-goes on and is measured three times as long, and so on; at last the best and the default are measured in turn, twice
-each. The default is kept unless it is beaten beyond noise. Ctrl-C keeps what is known: the same command goes on from
-there. The load comes from this machine: run it where nothing else runs.
+Measures configure's default and a few other settings in turns, each time on a fresh TorchServe on 127.0.0.1, up to four
+times each; after two rounds those that are worse than the default in every block are left out. The default is kept
+unless it is beaten beyond noise. Ctrl-C keeps what is known: the same command goes on from there. The load comes from
+this machine: run it where nothing else runs.
 
 exit codes: 0 a setting was chosen; 1 one was chosen, but none meets --slo-p99-ms or keeps up with --rate; 2 a mistake;
 130 interrupted.
@@ -58,14 +58,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="requests in flight (default: 16); with --rate, at most (default: two seconds' worth, 64 to 1024)",
     )
     parser.add_argument(
-        "--max-settings", metavar="N", type=whole(1), default=81, help="settings to try, at most (default: %(default)s)"
+        "--max-settings", metavar="N", type=whole(1), default=12, help="settings to try, at most (default: %(default)s)"
     )
     parser.add_argument(
         "--trial-s",
         metavar="S",
         type=_positive,
         default=5.0,
-        help="seconds a setting is measured in the first round (default: %(default)g); each round takes three times as long",
+        help="seconds a setting is measured in each round (default: %(default)g)",
     )
     parser.add_argument(
         "--warmup-s",
@@ -83,14 +83,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Search, and write the tuned folder."""
-    from ts_handlers.operate.tune.session import Options, tune
+    from ts_handlers.operate.tune.session import tune
 
-    concurrency = args.concurrency or _default_concurrency(args.rate)
-    return tune(from_arguments(Options, args, concurrency=concurrency, is_forced=args.force))
-
-
-def _default_concurrency(rate: float | None) -> int:
-    return 16 if rate is None else int(min(1024, max(64, 2 * rate)))
+    if args.concurrency is None:
+        args.concurrency = 16 if args.rate is None else int(min(1024, max(64, 2 * args.rate)))
+    return tune(args)
 
 
 def _positive(text: str) -> float:

@@ -1,21 +1,50 @@
-"""results.json: what was measured, for what and where; written after every trial, and read to go on."""
+"""results.json: what was measured, for what and on what; written after every trial, and read to go on."""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ts_handlers.errors import OperatorError
+from ts_handlers.operate.load.result import LoadResult
 from ts_handlers.operate.replacing import replacing
-from ts_handlers.operate.tune.objective import Measurement, Objective, Verdict
-from ts_handlers.operate.tune.space import Setting
 from ts_handlers.reading import load_json
 
 RESULTS_NAME = "results.json"
-FORMAT = "ts-handlers tune 1"
+FORMAT = "ts-handlers tune 2"
+
+MET = 2
+"""The rank of a measurement that meets the objective."""
+
+KEEPS_UP_SHARE = 0.97
+"""A server keeps up with a rate if it answers so much of it: the last requests of a trial are still on their way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What a server is started with.
+
+    Attributes:
+        workers: Worker processes.
+        threads: Threads of each worker's pools.
+        batch_size: Requests a worker takes at once, at most.
+        max_batch_delay_ms: How long a worker waits for its batch to fill.
+    """
+
+    workers: int
+    threads: int
+    batch_size: int
+    max_batch_delay_ms: int
+
+    def describe(self) -> str:
+        """Say the setting in a few words."""
+        workers = f"{self.workers} worker{'s' * (self.workers > 1)} x {self.threads} thread{'s' * (self.threads > 1)}"
+        delay = "" if self.batch_size == 1 else f", delay {self.max_batch_delay_ms} ms"
+        return f"{workers}, batch {self.batch_size}{delay}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,21 +53,56 @@ class Trial:
 
     Attributes:
         setting: What it was started with.
-        rung: Round of the search, from 0; None in the final comparison.
-        seconds: How long it was measured; 0 if it was not.
-        start_s: Seconds until every worker was ready.
+        start_s: Seconds until every worker was ready; 0 if they never were.
         total_s: Seconds from start to end.
         measured: What was measured; None where it failed.
         reason: Why it failed; None where it did not.
     """
 
     setting: Setting
-    rung: int | None
-    seconds: float
     start_s: float
     total_s: float
-    measured: Measurement | None = None
+    measured: LoadResult | None = None
     reason: str | None = None
+
+    def describe(self) -> str:
+        """Say what came of it in a line."""
+        return (
+            f"{self.setting.describe()}: {f'failed: {self.reason}' if self.measured is None else shown(self.measured)}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """What the operator wants.
+
+    Attributes:
+        slo_p99_ms: Bound on the 99th percentile; None: none.
+        rate: Requests per second of an open loop; None: a closed loop, which asks for as many as it can.
+    """
+
+    slo_p99_ms: float | None = None
+    rate: float | None = None
+
+    def describe(self) -> str:
+        """Say what is looked for."""
+        slo = "" if self.slo_p99_ms is None else f" with a p99 of at most {self.slo_p99_ms:g} ms"
+        if self.rate is None:
+            return f"the most requests per second{slo}"
+        return f"the lowest p99 at {self.rate:g} requests per second{slo}"
+
+    def score(self, measured: LoadResult) -> tuple[int, float]:
+        """Return what orders measurements, larger is better.
+
+        First by rank: MET meets the objective, 1 misses the bound on the p99, 0 does not keep up with the rate. Within a
+        rank by requests per second, or by the inverse of the p99 where the p99 is what counts.
+        """
+        rate, p99_ms = measured.requests_per_second, measured.p99_ms or math.inf
+        if self.rate is not None and rate < KEEPS_UP_SHARE * self.rate:
+            return 0, rate
+        if self.slo_p99_ms is not None and p99_ms > self.slo_p99_ms:
+            return 1, 1 / p99_ms
+        return MET, rate if self.rate is None else 1 / p99_ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,46 +111,13 @@ class Outcome:
 
     Attributes:
         choice: The setting that was chosen.
-        contender: The best of the others; None where none of them could be measured.
-        verdict: The final comparison; None where there was none.
-        is_met: Whether the choice meets the objective.
+        is_met: Whether it meets the objective.
+        sentences: What was compared, and why it was chosen; for people, without markup.
     """
 
     choice: Setting
-    contender: Setting | None
-    verdict: Verdict | None
     is_met: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """What the figures are of: they are comparable only if all of it is the same.
-
-    Attributes:
-        model: Name and version of the model.
-        archive_sha256: Digest of the .mar file.
-        payloads_sha256: Digest of what was sent.
-        load: How it was sent.
-        machine: CPU, memory and versions.
-    """
-
-    model: str
-    archive_sha256: str
-    payloads_sha256: str
-    load: Mapping[str, float | None]
-    machine: Mapping[str, str]
-
-    def differences(self, other: Subject) -> list[str]:
-        """Name what differs, in words."""
-        pairs = {
-            "the archive": (self.archive_sha256, other.archive_sha256),
-            "the payloads": (self.payloads_sha256, other.payloads_sha256),
-        }
-        for kind in ("load", "machine"):
-            mine, theirs = getattr(self, kind), getattr(other, kind)
-            for key in sorted({*mine, *theirs}):
-                pairs[f"{key} ({theirs.get(key)} there)"] = (mine.get(key), theirs.get(key))
-        return [name for name, (mine, theirs) in pairs.items() if mine != theirs]
+    sentences: tuple[str, ...]
 
 
 @dataclass
@@ -95,7 +126,8 @@ class Results:
 
     Attributes:
         path: The results.json.
-        subject: What the figures are of.
+        measured_on: What the figures are of (archive, payloads, load, machine): they are comparable only if it is the
+            same.
         default: What `configure` chooses.
         objective: What is looked for.
         trials: Every trial, in order.
@@ -103,26 +135,20 @@ class Results:
     """
 
     path: Path
-    subject: Subject
+    measured_on: Mapping[str, str]
     default: Setting
     objective: Objective
     trials: list[Trial] = field(default_factory=list)
     outcome: Outcome | None = None
 
-    @property
-    def final(self) -> list[Trial]:
-        """The blocks of the final comparison."""
-        return [trial for trial in self.trials if trial.rung is None]
-
-    @property
-    def num_settings(self) -> int:
-        """Settings that were tried."""
-        return len({trial.setting for trial in self.trials})
-
-    def add(self, trial: Trial) -> None:
-        """Keep a trial, in the file as well."""
-        self.trials.append(trial)
-        self.write()
+    def blocks(self) -> dict[Setting, list[LoadResult]]:
+        """Return the measurements of each setting that never failed; those of the default are the first."""
+        failed = {trial.setting for trial in self.trials if trial.measured is None}
+        found: dict[Setting, list[LoadResult]] = {}
+        for trial in self.trials:
+            if trial.measured is not None and trial.setting not in failed:
+                found.setdefault(trial.setting, []).append(trial.measured)
+        return found
 
     def write(self) -> None:
         """Replace the file in one step.
@@ -130,60 +156,50 @@ class Results:
         Raises:
             OperatorError: Its folder may not be written.
         """
-        content = {"format": FORMAT, **{name: _plain(getattr(self, name)) for name in _FIELDS}}
+        content = {"format": FORMAT, **asdict(self)}
+        del content["path"]
         with replacing(self.path) as part:
             part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
+    def read_trials(self) -> None:
+        """Take over the trials of a results.json of the same archive, payloads, load and machine.
 
-_FIELDS = ("subject", "default", "objective", "outcome", "trials")
+        Trials that failed in a search that did not end are forgotten: their cause may have been repaired.
 
-
-def read_results(path: Path) -> Results:
-    """Read a results.json.
-
-    Raises:
-        OperatorError: It was not written by this version of `tune`.
-    """
-    try:
-        content = load_json(path)
-        if content["format"] == FORMAT:
-            return _results(path, content)
-        reason = f"its format is {content['format']!r}"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = f"{type(error).__name__}: {error}"
-    raise OperatorError(
-        f"{path} was not written by this version of tune ({reason}); choose another --output, or start over with --force"
-    )
-
-
-def _results(path: Path, content: Mapping[str, Any]) -> Results:
-    return Results(
-        path=path,
-        subject=Subject(**content["subject"]),
-        default=Setting(**content["default"]),
-        objective=Objective(**content["objective"]),
-        trials=[_trial(each) for each in content["trials"]],
-        outcome=_outcome(content["outcome"]),
-    )
+        Raises:
+            OperatorError: The file was not written by this version of `tune`, or its figures are of something else.
+        """
+        try:
+            there, trials = _read(self.path)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise OperatorError(
+                f"{self.path} was not written by this version of tune ({type(error).__name__}: {error}); choose another "
+                "--output, or start over with --force"
+            ) from error
+        keys = dict.fromkeys((*self.measured_on, *there))
+        others = [f"{key} ({there.get(key)} there)" for key in keys if self.measured_on.get(key) != there.get(key)]
+        if others:
+            raise OperatorError(
+                f"{self.path} is of something else: {', '.join(others[:4])}; choose another --output, or start over "
+                "with --force"
+            )
+        self.trials = trials
 
 
-def _trial(content: Mapping[str, Any]) -> Trial:
-    measured = content["measured"] and Measurement(**content["measured"])
-    return Trial(**{**content, "setting": Setting(**content["setting"]), "measured": measured})
+def shown(*blocks: LoadResult) -> str:
+    """Return rates and latencies for people."""
+    rates = ", ".join(f"{block.requests_per_second:.1f}" for block in blocks)
+    return f"{rates} requests/s, p99 {', '.join(f'{block.p99_ms or 0:.1f}' for block in blocks)} ms"
 
 
-def _outcome(content: Mapping[str, Any] | None) -> Outcome | None:
-    if content is None:
-        return None
-    return Outcome(
-        choice=Setting(**content["choice"]),
-        contender=content["contender"] and Setting(**content["contender"]),
-        verdict=content["verdict"] and Verdict(**content["verdict"]),
-        is_met=content["is_met"],
-    )
+def _read(path: Path) -> tuple[dict[str, str], list[Trial]]:
+    content = load_json(path)
+    if content["format"] != FORMAT:
+        raise ValueError(f"its format is {content['format']!r}")
+    is_complete = content["outcome"] is not None
+    trials = [_trial(**trial) for trial in content["trials"]]
+    return dict(content["measured_on"]), [trial for trial in trials if is_complete or trial.measured is not None]
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_plain(each) for each in value]
-    return None if value is None else asdict(value)
+def _trial(setting: Mapping[str, int], measured: Mapping[str, Any] | None, **others: Any) -> Trial:
+    return Trial(Setting(**setting), measured=None if measured is None else LoadResult.from_json(measured), **others)

@@ -1,229 +1,151 @@
-"""The search: rungs of trials, then the best against the default, within a given time and on top of what is known."""
+"""The search: a short list of settings, measured in turns, and the best of them against the default. Pure functions."""
 
 from __future__ import annotations
 
 import math
 import statistics
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import replace
 
 from ts_handlers.errors import OperatorError
-from ts_handlers.operate.tune.halving import TimePlan, fit_plan, make_plan, rank, shrink, stretch, survivors
-from ts_handlers.operate.tune.objective import MAX_ERROR_SHARE, Measurement, judge, mean
-from ts_handlers.operate.tune.results import Outcome, Results, Trial
-from ts_handlers.operate.tune.space import Setting, cross
+from ts_handlers.operate.load.result import LoadResult
+from ts_handlers.operate.tune.results import MET, Objective, Outcome, Results, Setting, shown
 
-LEAST_OVERHEAD_S = 5.0
-"""No TorchServe starts and stops faster; what it takes here is known after the first trial."""
+NUM_ROUNDS = 4
+"""Each setting is measured so often, at most."""
 
-MAX_FIRST_FAILURES = 3
-"""If the first settings all fail, the default among them, it is not the settings."""
+MIN_ROUNDS = 2
+"""Fewer measurements of a setting do not tell a gain from noise."""
 
-MIN_BLOCKS = 2
-"""Measured blocks of a setting without which noise is not told from a gain."""
+MIN_GAIN = 1.03
+"""A smaller gain is not worth another setting."""
 
-_SAME_LENGTH = 0.75
-"""A known measurement counts for a planned one if it is at least so much of it."""
+_DELAY_MS, _LONG_DELAY_MS = 5, 20
 
 
-class Progress(Protocol):
-    """Who is told how the search goes."""
+def settings_to_try(
+    default: Setting, cpus: float, *, max_workers: int, max_batch_size: int, is_threads_free: bool
+) -> tuple[Setting, ...]:
+    """Return the default and what differs from it, the most telling first: the first n of them are a sensible spread.
 
-    def plan(self, num_trials: int, seconds_left: float) -> None:
-        """So many trials are left, which will take so long."""
+    More workers than CPUs can pay, because one decodes while another computes; fewer leave a CPU to the frontend.
 
-    def begin(self, what: str, setting: Setting) -> None:
-        """A trial begins."""
-
-    def end(self, trial: Trial) -> None:
-        """A trial has ended."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a search may take.
-
-    Attributes:
-        budget_s: Seconds of the whole search.
-        trial_s: Seconds each setting is measured in the first rung.
-        max_settings: Settings that are tried, at most.
+    Args:
+        default: What `configure` chooses.
+        cpus: The CPU budget.
+        max_workers: Workers that the memory holds.
+        max_batch_size: Requests that can wait at once: larger batches never fill.
+        is_threads_free: Whether the handler can be told its threads; else they are its share of the CPUs.
     """
+    whole = max(1, math.floor(cpus))
 
-    budget_s: float
-    trial_s: float
-    max_settings: int
+    def shaped(workers: int) -> Setting:
+        return replace(default, workers=workers, threads=max(1, whole // max(1, workers)))
+
+    more, larger = shaped(2 * default.workers), 2 * default.batch_size
+    settings = (
+        more,
+        replace(default, batch_size=default.batch_size // 2),
+        replace(default, max_batch_delay_ms=_DELAY_MS),
+        shaped(default.workers // 2),
+        replace(default, batch_size=larger),
+        replace(default, max_batch_delay_ms=_LONG_DELAY_MS),
+        replace(default, threads=default.threads // 2 if is_threads_free else default.threads),
+        replace(more, batch_size=larger, max_batch_delay_ms=_DELAY_MS),
+        replace(default, batch_size=1),
+        shaped(whole - 1),
+        shaped(whole),
+    )
+    possible = (
+        setting
+        for setting in settings
+        if 1 <= setting.workers <= max_workers
+        and setting.threads >= 1
+        and 1 <= setting.batch_size <= max_batch_size
+        and (setting.batch_size > 1 or setting.max_batch_delay_ms == default.max_batch_delay_ms)  # else it never waits
+    )
+    return tuple(dict.fromkeys((default, *possible)))
 
 
-class Search:
-    """One search; `run` goes through it.
+def next_setting(settings: tuple[Setting, ...], results: Results, budget_s: float) -> Setting | None:
+    """Return what to measure next; None when everything is known, or the time is over.
+
+    As many settings as the time allows take turns, the default first. What failed is out, and so is what was worse than
+    the default in every one of its blocks.
 
     Args:
         settings: What may be tried, the default first.
-        limits: What it may take.
-        results: What is known already, and where trials are kept; those that failed before are forgotten, because their
-            cause may have been repaired.
-        measure: Starts a server, measures it for so many seconds and stops it; the third argument is the rung.
-        progress: Who is told how it goes.
-        clock: Seconds that pass.
+        results: What is known; its trials have taken their part of the time.
+        budget_s: Seconds of the whole search.
     """
-
-    def __init__(
-        self,
-        settings: Sequence[Setting],
-        limits: Limits,
-        results: Results,
-        measure: Callable[[Setting, float, int | None], Trial],
-        progress: Progress,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._settings = settings
-        self._limits = limits
-        self._results = results
-        self._measure = measure
-        self._progress = progress
-        self._clock = clock
-        self._default = settings[0]
-        results.trials = [trial for trial in results.trials if trial.measured is not None]
-        spent_s = sum(trial.total_s for trial in results.trials if trial.rung is not None)
-        self._deadline = clock() + limits.budget_s - spent_s
-
-    def run(self) -> Outcome:
-        """Search, compare, and keep the outcome.
-
-        Raises:
-            OperatorError: The time is too short, or nothing can be measured.
-        """
-        self._trial(self._default, 0, self._limits.trial_s)
-        plan = self._first_plan()
-        measured = self._first_rung(plan)
-        ranked = rank(measured.items(), self._results.objective)
-        for index, rung in enumerate(plan.rungs[1:], start=1):
-            fitted = self._fit(plan.after(index - 1), index)
-            if len(fitted.rungs) < len(plan.rungs) - index:
-                break
-            chosen = survivors(ranked, fitted.rungs[0].num_settings, self._default)
-            if index == 1:
-                chosen = tuple(dict.fromkeys((*chosen, cross(self._default, ranked))))
-            self._announce(plan.after(index), len(chosen), rung.seconds)
-            measured = self._rung(chosen, index, rung.seconds, plan.after(index))
-            # where all failed, the order of the round before
-            ranked = rank(measured.items(), self._results.objective) or ranked
-        outcome = self._decide(ranked, plan)
-        self._results.outcome = outcome
-        self._results.write()
-        return outcome
-
-    def _first_plan(self) -> TimePlan:
-        limits = self._limits
-        most = min(limits.max_settings, len(self._settings))
-        plan = fit_plan(most, limits.trial_s, self._overhead_s(), self._available_s(0))
-        if plan is None:
-            least_s = make_plan(2, limits.trial_s).cost_s(self._overhead_s())
-            raise OperatorError(
-                f"{limits.budget_s / 60:g} minutes are too short: a trial takes {self._overhead_s():.0f} s here beyond "
-                f"what is measured; give --minutes {math.ceil(least_s / 60)} or more"
-            )
-        return plan
-
-    def _first_rung(self, plan: TimePlan) -> dict[Setting, Measurement]:
-        settings = self._settings[: plan.rungs[0].num_settings]
-        self._announce(plan.after(0), len(settings) - 1, self._limits.trial_s)
-        measured = self._rung(settings, 0, self._limits.trial_s, plan.after(0))
-        if not measured:
-            reasons = [trial.reason for trial in self._results.trials if trial.setting == self._default]
-            raise OperatorError(f"no setting could be measured; with the default: {reasons[-1]}")
-        return measured
-
-    def _rung(
-        self, settings: Sequence[Setting], rung: int, seconds: float, later: TimePlan
-    ) -> dict[Setting, Measurement]:
-        """Measure the settings, as far as the time for what comes later allows; the default in any case."""
-        measured: dict[Setting, Measurement] = {}
-        for index, setting in enumerate(settings):
-            reserve_s = shrink(later, self._overhead_s(), 0, self._limits.trial_s).cost_s(self._overhead_s())
-            is_affordable = self._left_s() >= self._overhead_s() + seconds + reserve_s
-            if index > 1 and not is_affordable and self._known(setting, rung, seconds) is None:
-                continue
-            trial = self._trial(setting, rung, seconds)
-            if trial.measured is not None:
-                measured[setting] = trial.measured
-            if index + 1 == MAX_FIRST_FAILURES and rung == 0 and not measured:
-                break
-        return measured
-
-    def _decide(self, ranked: Sequence[Setting], plan: TimePlan) -> Outcome:
-        objective = self._results.objective
-        contender = next((setting for setting in ranked if setting != self._default), None)
-        if self._default not in ranked or contender is None:
-            return Outcome(ranked[0], contender, None, objective.is_met(self._latest(ranked[0])))
-        blocks = self._final(contender, plan)
-        ours, theirs = blocks[contender], blocks[self._default]
-        if min(len(ours), len(theirs)) < MIN_BLOCKS:  # a server that was measured before failed now
-            choice = contender if ours and not theirs else self._default
-            measured = mean(blocks[choice]) if blocks[choice] else self._latest(choice)
-            return Outcome(choice, contender, None, objective.is_met(measured))
-        verdict = judge(objective, ours, theirs)
-        return Outcome(contender if verdict.is_better else self._default, contender, verdict, verdict.is_met)
-
-    def _final(self, contender: Setting, plan: TimePlan) -> dict[Setting, list[Measurement]]:
-        """Measure the contender and the default in turn, twice; blocks of an interrupted comparison do not count."""
-        self._results.trials = [trial for trial in self._results.trials if trial.rung is not None]
-        fitted = self._fit(TimePlan((), plan.final_s), len(plan.rungs))
-        seconds = stretch(fitted, self._overhead_s(), self._left_s())
-        self._announce(TimePlan((), seconds), 0, 0)
-        blocks: dict[Setting, list[Measurement]] = {contender: [], self._default: []}
-        for setting in (contender, self._default) * 2:
-            trial = self._run_trial(setting, None, seconds)
-            if trial.measured is not None:
-                blocks[setting].append(trial.measured)
-        return blocks
-
-    def _latest(self, setting: Setting) -> Measurement:
-        return [trial.measured for trial in self._results.trials if trial.setting == setting and trial.measured][-1]
-
-    def _trial(self, setting: Setting, rung: int, seconds: float) -> Trial:
-        return self._known(setting, rung, seconds) or self._run_trial(setting, rung, seconds)
-
-    def _run_trial(self, setting: Setting, rung: int | None, seconds: float) -> Trial:
-        self._progress.begin("final" if rung is None else f"round {rung + 1}", setting)
-        trial = self._measure(setting, seconds, rung)
-        self._results.add(trial)
-        self._progress.end(trial)
-        return trial
-
-    def _known(self, setting: Setting, rung: int, seconds: float) -> Trial | None:
-        for trial in self._results.trials:
-            is_long = trial.measured is None or trial.seconds >= _SAME_LENGTH * seconds
-            if trial.setting == setting and trial.rung == rung and is_long:
-                return trial
+    if not results.trials:
+        return settings[0]
+    blocks, cost_s = results.blocks(), results.trials[0].total_s
+    num_affordable = max(2, int(budget_s / (NUM_ROUNDS * cost_s)))
+    failed = {trial.setting for trial in results.trials if trial.measured is None}
+    default = blocks.get(settings[0], [])
+    num_blocks = {
+        setting: len(blocks.get(setting, ()))
+        for setting in settings[:num_affordable]
+        if setting not in failed and not is_apart(results.objective, default, blocks.get(setting, []))
+    }
+    left_s = budget_s - sum(trial.total_s for trial in results.trials)
+    if settings[0] in failed or len(num_blocks) < 2 or min(num_blocks.values()) == NUM_ROUNDS or left_s < cost_s:
         return None
-
-    def _fit(self, plan: TimePlan, rung: int) -> TimePlan:
-        return shrink(plan, self._overhead_s(), self._available_s(rung), self._limits.trial_s)
-
-    def _announce(self, later: TimePlan, num_trials: int, seconds: float) -> None:
-        cost_s = num_trials * (self._overhead_s() + seconds) + later.cost_s(self._overhead_s())
-        self._progress.plan(num_trials + later.num_trials, cost_s)
-
-    def _available_s(self, rung: int) -> float:
-        """Return the seconds for a rung and what follows: those that are left, and those of its trials that are known."""
-        known = [trial.total_s for trial in self._results.trials if trial.rung is not None and trial.rung >= rung]
-        return self._left_s() + sum(known)
-
-    def _left_s(self) -> float:
-        return self._deadline - self._clock()
-
-    def _overhead_s(self) -> float:
-        """Return what a trial takes beyond what is measured: the median, because one slow start is no rule."""
-        overheads = [trial.total_s - trial.seconds for trial in self._results.trials if trial.measured is not None]
-        return statistics.median(overheads) if overheads else LEAST_OVERHEAD_S
+    return min(num_blocks, key=num_blocks.__getitem__)
 
 
-def failure(measured: Measurement) -> str | None:
-    """Say why a load makes a setting no choice; None where it is one."""
-    if measured.error_share <= MAX_ERROR_SHARE:
-        return None
-    errors = ", ".join(f"{count} x {what}" for what, count in sorted(measured.errors.items()))
-    return f"{measured.error_share:.0%} of the requests failed ({errors or 'none was answered'})"
+def decide(results: Results) -> Outcome:
+    """Compare the best setting with the default: the default is kept unless it is beaten beyond noise.
+
+    The best is better if each of its blocks is better than each of the default's, and the gain is MIN_GAIN or more or
+    it alone meets the objective. What stands for all blocks of a setting is their median.
+
+    Raises:
+        OperatorError: The default could not be measured, so that there is nothing to compare with.
+    """
+    objective, blocks = results.objective, results.blocks()
+    ours = blocks.pop(results.default, [])
+    if not ours:
+        reason = next(trial.reason for trial in results.trials if trial.setting == results.default and trial.reason)
+        raise OperatorError(f"configure's default, {results.default.describe()}, could not be measured: {reason}")
+    score = statistics.median_low(map(objective.score, ours))
+    scores = {
+        setting: statistics.median_low(map(objective.score, theirs))
+        for setting, theirs in blocks.items()
+        if min(len(theirs), len(ours)) >= MIN_ROUNDS
+    }
+    choice = results.default
+    sentences = [f"The default of configure, {choice.describe()}: {shown(*ours)}."]
+    if scores:
+        best = max(scores, key=lambda setting: (is_apart(objective, blocks[setting], ours), scores[setting]))
+        gain = scores[best][1] / score[1] if scores[best][0] == score[0] and score[1] else None
+        is_better = is_apart(objective, blocks[best], ours) and (gain is None or gain >= MIN_GAIN)
+        choice = best if is_better else choice
+        verdict = "in every block" if is_better else "so the default is kept"
+        if not is_better and scores[best] > score:
+            verdict = "within noise, " + verdict
+        sentences += [
+            f"The best other setting, {best.describe()}: {shown(*blocks[best])}.",
+            f"It {_against(objective, scores[best], score, gain)} the default, {verdict}.",
+        ]
+    else:
+        why = "the others failed, or --minutes is too short"
+        sentences.append(f"No other setting was measured {MIN_ROUNDS} times ({why}), so the default is kept.")
+    is_met = scores.get(choice, score)[0] == MET
+    if not is_met:
+        sentences.append(f"No setting meets the objective, {objective.describe()}; the nearest is chosen.")
+    return Outcome(choice, is_met, (f"Chosen: {choice.describe()}.", *sentences))
+
+
+def is_apart(objective: Objective, better: list[LoadResult], worse: list[LoadResult]) -> bool:
+    """Say whether every block of one setting is better than every block of another; one block of it says nothing."""
+    if min(len(better), len(worse)) < MIN_ROUNDS:
+        return False
+    return min(map(objective.score, better)) > max(map(objective.score, worse))
+
+
+def _against(objective: Objective, ours: tuple[int, float], theirs: tuple[int, float], gain: float | None) -> str:
+    if gain is None:
+        return "comes nearer to the objective than" if ours > theirs else "is farther from the objective than"
+    is_of_rate = ours[0] == 0 or (ours[0] == MET and objective.rate is None)
+    return f"has {gain:.2f} times {'the requests per second' if is_of_rate else 'as low a p99'} of"

@@ -22,13 +22,6 @@ def test_a_text_file_is_one_text_a_line(tmp_path: Path) -> None:
     assert {payload.content_type for payload in read_payloads(path)} == {TEXT}
 
 
-def test_the_content_type_can_be_told(tmp_path: Path) -> None:
-    path = tmp_path / "texts.txt"
-    path.write_text("a\n")
-
-    assert read_payloads(path, content_type="application/x-a") == (Payload(b"a", "application/x-a"),)
-
-
 def test_lines_of_json_are_sent_as_they_are(tmp_path: Path) -> None:
     path = tmp_path / "requests.jsonl"
     path.write_text('{"text":  "a\\tb"}\n\n["x"]\n')
@@ -39,13 +32,14 @@ def test_lines_of_json_are_sent_as_they_are(tmp_path: Path) -> None:
     )
 
 
-def test_json_and_images_are_one_body(tmp_path: Path) -> None:
-    request, image = tmp_path / "request.json", tmp_path / "cat.png"
-    request.write_text('{"instances":\n[]}')
-    image.write_bytes(PNG)
+@pytest.mark.parametrize(
+    ("name", "body", "content_type"),
+    [("request.json", b'{"instances":\n[]}', "application/json"), ("cat.png", PNG, "image/png")],
+)
+def test_json_and_images_are_one_body(tmp_path: Path, name: str, body: bytes, content_type: str) -> None:
+    (tmp_path / name).write_bytes(body)
 
-    assert read_payloads(request) == (Payload(b'{"instances":\n[]}', "application/json"),)
-    assert read_payloads(image) == (Payload(PNG, "image/png"),)
+    assert read_payloads(tmp_path / name) == (Payload(body, content_type),)
 
 
 def test_a_folder_is_one_body_a_file(tmp_path: Path) -> None:
@@ -62,11 +56,12 @@ def test_a_folder_is_one_body_a_file(tmp_path: Path) -> None:
     )
 
 
-def test_a_limit_reads_no_further(tmp_path: Path) -> None:
+def test_a_limit_reads_no_further_and_the_content_type_can_be_told(tmp_path: Path) -> None:
     path = tmp_path / "texts.txt"
     path.write_bytes(b"one\ntwo\n\xff\n")
 
-    assert [payload.body for payload in read_payloads(path, limit=2)] == [b"one", b"two"]
+    read = read_payloads(path, limit=2, content_type="application/x-a")
+    assert read == (Payload(b"one", "application/x-a"), Payload(b"two", "application/x-a"))
 
 
 @pytest.mark.parametrize(

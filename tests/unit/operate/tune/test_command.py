@@ -2,24 +2,45 @@
 
 from __future__ import annotations
 
+import json
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from ts_handlers.cli import main
 from ts_handlers.cpu import cpu_budget
+from ts_handlers.operate.load.generator import LoadSpec
 from ts_handlers.operate.load.payloads import Payload
 from ts_handlers.operate.memory import MIB, worker_mb
 from ts_handlers.operate.torchserve.archives import read_archive
-from ts_handlers.operate.tune.folders import read_prior, write_output
-from ts_handlers.operate.tune.objective import Objective
-from ts_handlers.operate.tune.results import Results
-from ts_handlers.operate.tune.space import Setting
-from ts_handlers.operate.tune.subject import make_subject
-from ts_handlers.operate.tune.trial import Load, read_decision, write_config
+from ts_handlers.operate.tune.archive import (
+    fixed_threads,
+    has_threads,
+    place_archive,
+    read_decision,
+    read_default,
+    write_config,
+    write_output,
+)
+from ts_handlers.operate.tune.conditions import read_conditions
+from ts_handlers.operate.tune.results import Objective, Results, Setting
 
 REPORT = '{"name": "echo", "version": "1.0", "rss_mb": 300}'
+SETTING = Setting(1, 64, 16, 5)
+FIXED = """
+minWorkers: 1
+maxWorkers: 1
+batchSize: 4
+maxBatchDelay: 50
+responseTimeout: 60
+handler:
+  task: text-classification
+  cpu: {threads: 3, placement: none}
+"""
 
 
 @pytest.fixture
@@ -59,7 +80,7 @@ def test_no_payloads(refused: Callable[..., str], write_mar: Callable[..., Path]
 
 
 def test_too_little_time(refused: Callable[..., str], write_mar: Callable[..., Path], texts: Path) -> None:
-    assert "--minutes 0.5 is too short for two settings and their comparison; give 1 or more" in refused(
+    assert "--minutes 0.5 is too short to measure two settings twice; give 1 or more" in refused(
         write_mar(), texts, "--minutes", "0.5"
     )
     assert "--max-settings is 1" in refused(write_mar(), texts, "--max-settings", "1")
@@ -72,7 +93,6 @@ def test_a_rate_at_which_one_request_would_decide(
     said = refused(archive, texts, "--rate", "6")
     assert "at --rate 6 a trial of 5 s has fewer than 50 requests" in said
     assert said.endswith("give --trial-s 9 or more")
-    assert refused(archive, texts, "--rate", "0.5", "--trial-s", "200").endswith("give a higher --rate, or none")
     too_short = refused(archive, texts, "--rate", "6", "--trial-s", "9", "--minutes", "0.5")
     assert "--minutes 0.5 is too short" in too_short  # the rate is high enough for trials of that length
 
@@ -110,12 +130,13 @@ def test_results_of_something_else(
     archive = read_archive(write_mar())
     output = tmp_path / "out"
     output.mkdir()
-    load = Load([Payload(b"other", "text/plain")], 16, None, 2.0)
-    subject = make_subject(archive, load, cpu_budget())
-    Results(output / "results.json", subject, Setting(99, 1, 8, 1), Objective()).write()
+    load = LoadSpec("http://127.0.0.1/x", [Payload(b"other", "text/plain")], duration_s=5.0, warmup_s=2.0)
+    conditions = {**read_conditions(archive, load, cpu_budget()), "configure's default": "none"}
+    Results(output / "results.json", conditions, SETTING, Objective()).write()
     (output / f".report.html.{'0' * 16}.part").touch()  # what a tune that was killed leaves is its own
     said = refused(archive.path, texts)
-    assert "is of something else (the payloads, payloads (1.0 there), configure's default)" in said
+    assert "is of something else: payloads (1, SHA-256 " in said
+    assert "configure's default (none there)" in said
     assert "--force" in said
 
 
@@ -142,22 +163,27 @@ def test_numbers_that_are_none(capsys: pytest.CaptureFixture[str], option: str, 
     assert said in capsys.readouterr().err
 
 
+def config_of(path: Path) -> Any:
+    with zipfile.ZipFile(path) as archive:
+        return yaml.safe_load(archive.read("model-config.yaml"))
+
+
 def test_the_default_is_what_configure_writes_and_the_threads_its_workers_take(write_mar: Callable[..., Path]) -> None:
     cpus = max(1, int(cpu_budget().cpus))
     archive = read_archive(write_mar())
-    assert read_prior(archive, cpu_budget()).default == Setting(cpus, 1, 8, 1)
+    assert read_default(archive, cpu_budget())[0] == Setting(cpus, 1, 8, 1)
     fixed = read_archive(write_mar("fixed", config="minWorkers: 1\nmaxWorkers: 1\nbatchSize: 3\nmaxBatchDelay: 7"))
     (archive.path).unlink()
-    assert read_prior(fixed, cpu_budget()).default == Setting(1, cpus, 3, 7)
+    assert read_default(fixed, cpu_budget())[0] == Setting(1, cpus, 3, 7)
     threads = read_archive(write_mar("threads", config="handler: {cpu: {threads: 5}}"))
-    assert read_prior(threads, cpu_budget()).default.threads == 5
+    assert read_default(threads, cpu_budget())[0].threads == 5
 
 
 def test_a_workers_memory_is_what_its_build_measured_or_a_guess(write_mar: Callable[..., Path]) -> None:
     archive = read_archive(write_mar())
-    assert read_prior(archive, cpu_budget()).worker_bytes > 400 * MIB
+    assert read_default(archive, cpu_budget())[1] > 400 * MIB
     archive.path.with_suffix(".build.json").write_text(REPORT, encoding="utf-8")
-    assert read_prior(archive, cpu_budget()).worker_bytes == worker_mb(300) * MIB
+    assert read_default(archive, cpu_budget())[1] == worker_mb(300) * MIB
 
 
 def test_what_overrides_a_setting_is_an_error(write_mar: Callable[..., Path], tmp_path: Path) -> None:
@@ -166,15 +192,71 @@ def test_what_overrides_a_setting_is_an_error(write_mar: Callable[..., Path], tm
         write_config(store, Setting(2, 1, 8, 1), tmp_path / "config.properties")
 
 
+def test_a_placed_archive_leaves_its_settings_to_config_properties_and_the_rest_stays(
+    write_mar: Callable[..., Path], tmp_path: Path
+) -> None:
+    archive = read_archive(write_mar(config=FIXED, **{"weights.bin": "0" * 5000, "echo_handler.py": "x = 1"}))
+    placed = place_archive(archive, tmp_path / "placed")
+    assert config_of(placed.path) == {
+        "responseTimeout": 60,
+        "handler": {"task": "text-classification", "cpu": {"placement": "none"}},
+    }
+    with zipfile.ZipFile(archive.path) as old, zipfile.ZipFile(placed.path) as new:
+        assert new.namelist() == old.namelist()
+        assert new.read("weights.bin") == old.read("weights.bin")
+        assert json.loads(new.read("MAR-INF/MANIFEST.json")) == json.loads(old.read("MAR-INF/MANIFEST.json"))
+    assert archive.setting("minWorkers") == 1  # the original is as it was
+
+
+@pytest.mark.parametrize("config", [None, "responseTimeout: 5", "handler: {task: fill}"])
+def test_an_archive_that_needs_no_change_is_the_same_file(
+    write_mar: Callable[..., Path], tmp_path: Path, config: str | None
+) -> None:
+    archive = read_archive(write_mar(config=config))
+    assert place_archive(archive, tmp_path / "placed").path.readlink() == archive.path
+    output = tmp_path / "out"
+    output.mkdir()
+    write_output(output, archive, Setting(1, max(1, int(cpu_budget().cpus)), 8, 1), cpu_budget())
+    assert (output / archive.path.name).read_bytes() == archive.path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("config", "is_ours", "threads"),
+    [
+        (None, False, None),
+        ("batchSize: 1", False, None),
+        ("handler: text", False, None),
+        ("handler: {cpu: {threads: 2}, model: another}", False, None),  # somebody else's, with a `cpu` of its own
+        ("handler: {}", True, None),
+        ("handler: {cpu: null}", True, None),
+        ("handler: {cpu: {threads: true}}", True, None),
+        ("handler: {cpu: {threads: 2}}", True, 2),
+    ],
+)
+def test_only_a_handler_of_ours_has_threads_to_set(
+    write_mar: Callable[..., Path], tmp_path: Path, config: str | None, is_ours: bool, threads: int | None
+) -> None:
+    archive = read_archive(write_mar(config=config))
+    assert has_threads(archive) is is_ours
+    assert fixed_threads(archive) == threads
+    write_output(tmp_path, archive, SETTING, cpu_budget())
+    handler = (read_archive(tmp_path / archive.path.name).settings or {}).get("handler")
+    assert handler == ({"cpu": {"threads": 64}} if is_ours else (archive.settings or {}).get("handler"))
+
+
 def test_the_tuned_folder_holds_what_was_chosen(write_mar: Callable[..., Path], tmp_path: Path) -> None:
     archive = read_archive(write_mar(config="batchSize: 3\nhandler: {task: fill}"))
     report = archive.path.with_suffix(".build.json")
     report.write_text(REPORT, encoding="utf-8")
     output = tmp_path / "out"
     output.mkdir()
-    write_output(output, archive, Setting(1, 64, 16, 5), cpu_budget())
+    write_output(output, archive, SETTING, cpu_budget())
     assert read_decision(output / "config.properties") == (1, 16, 5)
-    tuned = read_archive(output / archive.path.name)
-    assert tuned.settings == {"handler": {"task": "fill", "cpu": {"threads": 64}}}
+    assert read_archive(output / archive.path.name).settings == {"handler": {"task": "fill", "cpu": {"threads": 64}}}
     assert (output / report.name).read_text(encoding="utf-8") == REPORT
     assert (output / "metrics.yaml").is_file()
+
+
+def test_a_folder_that_cannot_be_written_is_said(write_mar: Callable[..., Path], tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="cannot write"):
+        write_output(tmp_path / "none", read_archive(write_mar()), SETTING, cpu_budget())

@@ -1,68 +1,99 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+import re
+import sys
 from pathlib import Path
 
 import pytest
 
-from ts_handlers.errors import OperatorError
-from ts_handlers.operate.tune.objective import Measurement, Objective, Verdict
-from ts_handlers.operate.tune.results import Outcome, Results, Subject, Trial, read_results
-from ts_handlers.operate.tune.space import Setting
+from tests.unit.operate.results_of import DEFAULT, LARGER, MORE, Blocks, measured, results_of
+from ts_handlers.errors import OperatorError, RuntimeUnavailableError
+from ts_handlers.operate.tune.report import report_page
+from ts_handlers.operate.tune.results import Objective, Results, Setting
+from ts_handlers.operate.tune.search import decide
 
-DEFAULT, OTHER = Setting(2, 1, 8, 1), Setting(4, 1, 8, 1)
-SUBJECT = Subject("echo 1.0", "aa", "bb", {"rate": None, "concurrency": 16.0}, {"CPU": "one", "memory": "1 GiB"})
-
-
-def some_results(folder: Path) -> Results:
-    results = Results(folder / "results.json", SUBJECT, DEFAULT, Objective(slo_p99_ms=100.0))
-    results.add(Trial(DEFAULT, 0, 5.0, 8.5, 15.0, Measurement(10.0, 1.0, 2.0, 3.0, 50, {"503": 1})))
-    results.add(Trial(OTHER, None, 5.0, 0.0, 3.0, None, "it did not start"))
-    return results
+HOSTILE = "</script><script>alert(1)</script>"
 
 
-def test_every_trial_is_in_the_file_at_once(tmp_path: Path) -> None:
-    results = some_results(tmp_path)
-    assert read_results(results.path) == results
-    assert results.num_settings == 2
-    assert [trial.setting for trial in results.final] == [OTHER]
-    assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
+def some_results(path: Path) -> Results:
+    blocks: Blocks = {
+        DEFAULT: [measured(100), measured(102)],
+        MORE: [measured(150, 60), measured(160, 40)],
+        LARGER: [HOSTILE],
+    }
+    return results_of(blocks, Objective(slo_p99_ms=55), path)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "results.json"
+
+
+def test_trials_are_read_back(path: Path) -> None:
+    known = some_results(path)
+    known.outcome = decide(known)
+    known.write()
+    again = results_of({}, path=path)
+    again.read_trials()
+    assert again.trials == known.trials
+    assert [each.name for each in path.parent.iterdir()] == ["results.json"]
+    assert json.loads(path.read_text(encoding="utf-8"))["outcome"]["choice"]["workers"] == 2
+
+
+def test_what_failed_in_a_search_that_did_not_end_is_forgotten(path: Path) -> None:
+    some_results(path).write()
+    again = results_of({}, path=path)
+    again.read_trials()
+    assert {trial.setting for trial in again.trials} == {DEFAULT, MORE}
+
+
+def test_what_differs_is_named(path: Path) -> None:
+    some_results(path).write()
+    other = Results(path, {"model": "<echo> 1.0", "archive": "bb", "load": "16", "memory": "1"}, DEFAULT, Objective())
+    with pytest.raises(
+        OperatorError, match=r"of something else: archive \(aa there\), memory \(None .*CPU \(A & B .*--force"
+    ):
+        other.read_trials()
 
 
 @pytest.mark.parametrize(
-    "outcome",
-    [Outcome(OTHER, OTHER, Verdict(True, True, 1.2, "why"), True), Outcome(DEFAULT, None, None, False)],
+    "text", ["", "no json", "[]", "{}", '{"format": "another"}', '{"format": "ts-handlers tune 2", "trials": []}']
 )
-def test_the_outcome_is_read_back(tmp_path: Path, outcome: Outcome) -> None:
-    results = some_results(tmp_path)
-    results.outcome = outcome
-    results.write()
-    assert read_results(results.path).outcome == outcome
-
-
-def test_what_differs_is_named() -> None:
-    assert SUBJECT.differences(SUBJECT) == []
-    other = replace(SUBJECT, archive_sha256="cc", payloads_sha256="dd", load={"rate": 5.0, "concurrency": 16.0})
-    assert SUBJECT.differences(other) == ["the archive", "the payloads", "rate (5.0 there)"]
-    assert SUBJECT.differences(replace(SUBJECT, machine={"CPU": "two"})) == ["CPU (two there)", "memory (None there)"]
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["", "no json", "[]", "{}", '{"format": "another"}', '{"format": "ts-handlers tune 1", "trials": []}'],
-)
-def test_a_file_of_something_else_is_an_error_that_says_what_to_do(tmp_path: Path, text: str) -> None:
-    path = tmp_path / "results.json"
+def test_a_file_of_something_else_is_an_error_that_says_what_to_do(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
     with pytest.raises(OperatorError, match=r"was not written by this version of tune .*--force"):
-        read_results(path)
+        results_of({}, path=path).read_trials()
 
 
-def test_a_field_nobody_knows_is_an_error(tmp_path: Path) -> None:
-    path = some_results(tmp_path).path
-    content = json.loads(path.read_text(encoding="utf-8"))
-    content["default"]["gpus"] = 1
-    path.write_text(json.dumps(content), encoding="utf-8")
+def test_a_field_nobody_knows_is_an_error(path: Path) -> None:
+    some_results(path).write()
+    path.write_text(path.read_text(encoding="utf-8").replace('"workers"', '"gpus"'), encoding="utf-8")
     with pytest.raises(OperatorError, match="gpus"):
-        read_results(path)
+        results_of({}, path=path).read_trials()
+
+
+def test_a_setting_is_said_in_words() -> None:
+    assert Setting(1, 2, 8, 5).describe() == "1 worker x 2 threads, batch 8, delay 5 ms"
+    assert Setting(2, 1, 1, 5).describe() == "2 workers x 1 thread, batch 1"
+
+
+def test_the_page_has_every_trial_and_nothing_of_it_is_markup(path: Path) -> None:
+    known = some_results(path)
+    assert "<p>The search was not finished: 3 settings were tried so far.</p>" in report_page(known)
+    known.outcome = decide(known)
+    page = report_page(known)
+    assert "<h1>&lt;echo&gt; 1.0, tuned</h1>" in page
+    assert "<td>A &amp; B</td>" in page
+    assert "failed: &lt;/script&gt;&lt;script&gt;alert(1)" in page
+    assert HOSTILE not in page
+    assert len(re.findall("<tr><td>[12]</td>", page)) == len(known.trials)
+    assert page.count(", misses the objective</td>") + page.count("<td>misses the objective</td>") == 1
+    assert "p99 bound 55 ms" in page
+    assert page.count("<p>") == len(known.outcome.sentences) + 1
+
+
+def test_without_plotly_the_extra_is_named(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "plotly.graph_objects", None)
+    with pytest.raises(RuntimeUnavailableError, match=r"ts_handlers\[operate\]"):
+        report_page(some_results(path))

@@ -1,279 +1,221 @@
-"""The search on a machine that is a formula: a real one cannot be made slow, broken or interrupted on request."""
-
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Sequence
 
 import pytest
 
+from tests.unit.operate.results_of import DEFAULT, LARGER, MORE, TRIAL_S, measured, results_of
 from ts_handlers.errors import OperatorError
-from ts_handlers.operate.tune.objective import Measurement, Objective
-from ts_handlers.operate.tune.results import Results, Subject, Trial, read_results
-from ts_handlers.operate.tune.search import Limits, Search, failure
-from ts_handlers.operate.tune.space import Bounds, Setting, candidates
+from ts_handlers.operate.load.result import LoadResult
+from ts_handlers.operate.tune.results import Objective, Results, Setting, Trial
+from ts_handlers.operate.tune.search import NUM_ROUNDS, decide, next_setting, settings_to_try
+from ts_handlers.operate.tune.session import FIRST_START_LIMIT_S, search
 
-DEFAULT = Setting(4, 1, 8, 1)
-SETTINGS = candidates(DEFAULT, Bounds(cpus=4.0, max_workers=100, max_batch_size=32))
-SUBJECT = Subject("echo 1.0", "a", "b", {"rate": None}, {"CPU": "a formula"})
-
-
-def best_at(best: Setting) -> Callable[[Setting], float]:
-    """Requests per second that fall with the distance from a setting."""
-
-    def rate(setting: Setting) -> float:
-        distance = abs(setting.workers - best.workers) + abs(setting.threads - best.threads)
-        return (
-            1000 - 40 * distance - 5 * abs(setting.batch_size - best.batch_size) - abs(setting.max_batch_delay_ms - 1)
-        )
-
-    return rate
+SETTINGS = (DEFAULT, MORE, LARGER)
+PLENTY_S = 1000.0
 
 
-@dataclass
-class FormulaMachine:
-    """Measures by a formula, on a clock of its own."""
-
-    rate: Callable[[Setting], float]
-    overhead_s: float = 15.0
-    broken: Callable[[Setting], bool] = lambda _: False
-    interrupt_after: int | None = None
-    now_s: float = 0.0
-    ran: list[Trial] = field(default_factory=list)
-
-    def clock(self) -> float:
-        return self.now_s
-
-    def measure(self, setting: Setting, seconds: float, rung: int | None) -> Trial:
-        if self.interrupt_after == len(self.ran):
-            raise KeyboardInterrupt
-        total_s = self.overhead_s + seconds
-        self.now_s += total_s
-        rate = self.rate(setting)
-        measured = Measurement(rate, 10, 20, 10_000 / rate, num_ok=int(rate * seconds))
-        if self.broken(setting):
-            trial = Trial(setting, rung, seconds, 0, total_s, None, "the server ended")
-        else:
-            trial = Trial(setting, rung, seconds, self.overhead_s, total_s, measured)
-        self.ran.append(trial)
-        return trial
+def tried(default: Setting, cpus: float = 4.0, memory: int = 1000, is_threads_free: bool = True) -> tuple[Setting, ...]:
+    return settings_to_try(default, cpus, max_workers=memory, max_batch_size=16, is_threads_free=is_threads_free)
 
 
-class Heard:
-    """Progress that remembers what it was told."""
-
-    def __init__(self) -> None:
-        self.begun: list[str] = []
-        self.plans: list[tuple[int, float]] = []
-
-    def plan(self, num_trials: int, seconds_left: float) -> None:
-        self.plans.append((num_trials, seconds_left))
-
-    def begin(self, what: str, setting: Setting) -> None:
-        self.begun.append(what)
-
-    def end(self, trial: Trial) -> None:
-        assert self.begun
+def blocks(*rates: float) -> list[LoadResult | str]:
+    return [measured(rate) for rate in rates]
 
 
-def results_in(folder: Path, objective: Objective | None = None) -> Results:
-    return Results(folder / "results.json", SUBJECT, DEFAULT, objective or Objective())
+def test_the_default_is_first_and_the_list_is_short() -> None:
+    settings = tried(Setting(4, 1, 8, 1))
+    assert settings[:4] == (Setting(4, 1, 8, 1), Setting(8, 1, 8, 1), Setting(4, 1, 4, 1), Setting(4, 1, 8, 5))
+    assert len(set(settings)) == len(settings) <= 12
+    assert {Setting(2, 2, 8, 1), Setting(3, 1, 8, 1), Setting(4, 1, 1, 1), Setting(8, 1, 16, 5)} < set(settings)
 
 
-def search(
-    machine: FormulaMachine,
-    results: Results,
-    *,
-    minutes: float = 10,
-    max_settings: int = 81,
-    heard: Heard | None = None,
-) -> Search:
-    limits = Limits(60 * minutes, 5.0, max_settings)
-    return Search(SETTINGS, limits, results, machine.measure, heard or Heard(), machine.clock)
+@pytest.mark.parametrize("cpus", [0.5, 1.0, 2.0, 3.9, 8.0, 64.0])
+def test_more_threads_than_cpus_come_from_workers_with_one_thread_only(cpus: float) -> None:
+    whole = max(1, int(cpus))
+    settings = tried(Setting(whole, 1, 8, 1), cpus)
+    assert max(setting.workers for setting in settings) == 2 * whole
+    assert all(setting.workers * setting.threads <= whole or setting.threads == 1 for setting in settings)
 
 
-def test_it_finds_what_no_single_axis_shows(tmp_path: Path) -> None:
-    best = Setting(8, 1, 16, 1)  # two steps from the default
-    results = results_in(tmp_path)
-    machine = FormulaMachine(best_at(best))
-    heard = Heard()
-    outcome = search(machine, results, heard=heard).run()
-    assert outcome.choice == outcome.contender == best
-    assert outcome.verdict is not None
-    assert outcome.verdict.is_better
-    assert [trial.setting for trial in results.final] == [best, DEFAULT, best, DEFAULT]
-    assert heard.begun[0] == "round 1"
-    assert heard.begun[-1] == "final"
-    assert [num_trials for num_trials, _ in heard.plans][-1] == 4
-    assert read_results(results.path) == results
+def test_memory_bounds_the_workers_and_concurrency_the_batch() -> None:
+    assert {setting.workers for setting in tried(Setting(2, 2, 16, 1), memory=3)} == {1, 2, 3}
+    assert max(setting.batch_size for setting in tried(Setting(2, 2, 16, 1))) == 16
 
 
-def test_the_default_is_chosen_where_it_is_the_best_and_is_in_every_round(tmp_path: Path) -> None:
-    results = results_in(tmp_path)
-    outcome = search(FormulaMachine(best_at(DEFAULT)), results).run()
-    assert outcome.choice == DEFAULT != outcome.contender
-    rounds = {trial.rung for trial in results.trials}
-    assert len(rounds) > 2
-    assert {trial.rung for trial in results.trials if trial.setting == DEFAULT} == rounds
+def test_only_a_handler_of_ours_is_given_fewer_threads_than_its_share() -> None:
+    assert Setting(2, 1, 8, 1) in tried(Setting(2, 2, 8, 1))
+    assert Setting(2, 1, 8, 1) not in tried(Setting(2, 2, 8, 1), is_threads_free=False)
 
 
-@pytest.mark.parametrize("minutes", [3, 5, 10, 30])
-@pytest.mark.parametrize("overhead_s", [6.0, 15.0, 25.0])
-def test_it_keeps_to_its_minutes(tmp_path: Path, minutes: float, overhead_s: float) -> None:
-    machine = FormulaMachine(best_at(Setting(8, 1, 16, 1)), overhead_s=overhead_s)
-    if minutes * 60 < 2 * (overhead_s + 5) + 4 * (overhead_s + 5):
-        with pytest.raises(OperatorError, match=r"minutes are too short: a trial takes 25 s .* give --minutes"):
-            search(machine, results_in(tmp_path), minutes=minutes).run()
-    else:
-        search(machine, results_in(tmp_path), minutes=minutes).run()
-        assert machine.now_s <= 60 * minutes
-        assert machine.now_s > 0.7 * 60 * minutes or len({trial.setting for trial in machine.ran}) >= 81
+def test_a_batch_of_one_never_waits_so_its_delay_is_one_setting() -> None:
+    assert {each.max_batch_delay_ms for each in tried(Setting(4, 1, 1, 1)) if each.batch_size == 1} == {1}
 
 
-def test_servers_that_become_slower_make_it_shorter_not_longer(tmp_path: Path) -> None:
-    machine = FormulaMachine(best_at(DEFAULT))
-
-    def slower(setting: Setting, seconds: float, rung: int | None) -> Trial:
-        machine.overhead_s *= 1.15
-        return FormulaMachine.measure(machine, setting, seconds, rung)
-
-    limits = Limits(600, 5.0, 81)
-    results = results_in(tmp_path)
-    outcome = Search(SETTINGS, limits, results, slower, Heard(), machine.clock).run()
-    assert outcome.verdict is not None
-    assert machine.now_s < 1.5 * 600  # four last servers, each slower than any before
+def test_settings_take_turns_until_each_was_measured_four_times() -> None:
+    known = results_of({})
+    order = []
+    while (setting := next_setting(SETTINGS, known, PLENTY_S)) is not None:
+        order.append(setting)
+        known.trials.append(Trial(setting, 6.0, TRIAL_S, measured(100)))
+    assert order == [*SETTINGS] * NUM_ROUNDS
 
 
-def test_an_interrupted_search_goes_on_and_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
-    best = Setting(2, 2, 4, 1)
-    whole = FormulaMachine(best_at(best))
-    (tmp_path / "whole").mkdir()
-    expected = search(whole, results_in(tmp_path / "whole")).run()
-    for stop_after in range(1, len(whole.ran)):
-        folder = tmp_path / str(stop_after)
-        folder.mkdir()
-        first, second = (
-            FormulaMachine(best_at(best), interrupt_after=stop_after),
-            FormulaMachine(best_at(best)),
-        )
-        with pytest.raises(KeyboardInterrupt):
-            search(first, results_in(folder)).run()
-        known = read_results(folder / "results.json")
-        assert known.trials == first.ran
-        assert search(second, known).run() == expected
-        num_searched = sum(trial.rung is not None for trial in first.ran + second.ran)
-        assert num_searched == sum(trial.rung is not None for trial in whole.ran)  # nothing was measured twice
-        assert len(known.final) == 4
+def test_time_bounds_the_settings_and_their_turns() -> None:
+    known = results_of({DEFAULT: blocks(100)})
+    assert next_setting(SETTINGS, known, 12 * TRIAL_S) == MORE
+    known = results_of({DEFAULT: blocks(100), MORE: blocks(100)})
+    assert next_setting(SETTINGS, known, 12 * TRIAL_S) == LARGER
+    assert next_setting(SETTINGS, known, 11 * TRIAL_S) == DEFAULT  # no time for a third setting
+    assert next_setting(SETTINGS, known, 3 * TRIAL_S) == DEFAULT
+    assert next_setting(SETTINGS, known, 2.9 * TRIAL_S) is None
 
 
-def test_a_setting_that_fails_is_recorded_and_ends_nothing(tmp_path: Path) -> None:
-    results = results_in(tmp_path)
-    machine = FormulaMachine(best_at(Setting(8, 1, 8, 1)), broken=lambda setting: setting.workers == 8)
-    outcome = search(machine, results).run()
-    failed = [trial for trial in results.trials if trial.reason is not None]
-    assert failed
-    assert {trial.setting.workers for trial in failed} == {8}
-    assert outcome.choice.workers != 8
-
-
-def test_a_default_that_fails_is_not_compared(tmp_path: Path) -> None:
-    results = results_in(tmp_path)
-    outcome = search(FormulaMachine(best_at(DEFAULT), broken=lambda setting: setting == DEFAULT), results).run()
-    assert outcome.verdict is None
-    assert outcome.choice != DEFAULT
-    assert outcome.is_met
-    assert results.final == []
-
-
-def test_where_everything_fails_it_gives_up_early_and_says_why(tmp_path: Path) -> None:
-    machine = FormulaMachine(best_at(DEFAULT), broken=lambda _: True)
-    with pytest.raises(OperatorError, match="no setting could be measured; with the default: the server ended"):
-        search(machine, results_in(tmp_path)).run()
-    assert len(machine.ran) == 3
-
-
-def test_what_failed_is_tried_again_once_its_cause_may_be_repaired(tmp_path: Path) -> None:
-    machine = FormulaMachine(best_at(Setting(8, 1, 8, 1)), broken=lambda setting: setting.workers == 8)
-    machine.interrupt_after = len(SETTINGS[:20])
-    results = results_in(tmp_path)
-    with pytest.raises(KeyboardInterrupt):
-        search(machine, results).run()
-    assert any(trial.measured is None for trial in results.trials)
-    repaired = FormulaMachine(best_at(Setting(8, 1, 8, 1)))
-    known = read_results(results.path)
-    assert search(repaired, known).run().choice.workers == 8
-    assert all(trial.measured is not None for trial in known.trials)
-
-
-def test_a_later_round_in_which_everything_fails_leaves_the_order_of_the_one_before(tmp_path: Path) -> None:
-    best = Setting(8, 1, 16, 1)
-    machine = FormulaMachine(best_at(best))
-
-    def measure(setting: Setting, seconds: float, rung: int | None) -> Trial:
-        machine.broken = lambda _: rung == 1
-        return FormulaMachine.measure(machine, setting, seconds, rung)
-
-    results = results_in(tmp_path)
-    outcome = Search(SETTINGS, Limits(600, 5.0, 81), results, measure, Heard(), machine.clock).run()
-    assert {trial.rung for trial in results.trials if trial.measured is None} == {1}
-    assert outcome.verdict is not None
-    assert len(results.final) == 4
+def test_what_is_worse_in_every_block_or_failed_is_left_out() -> None:
+    known = results_of({DEFAULT: blocks(100, 101), MORE: blocks(99, 98), LARGER: blocks(90, 102)})
+    assert next_setting(SETTINGS, known, PLENTY_S) == DEFAULT
+    known.trials.append(Trial(DEFAULT, 6, TRIAL_S, measured(100)))
+    assert next_setting(SETTINGS, known, PLENTY_S) == LARGER
+    known.trials.append(Trial(LARGER, 0, TRIAL_S, None, "it did not start"))
+    assert next_setting(SETTINGS, known, PLENTY_S) is None
+    assert next_setting(SETTINGS, results_of({DEFAULT: blocks(100), MORE: blocks(1)}), PLENTY_S) == LARGER
+    assert next_setting(SETTINGS, results_of({DEFAULT: ["broken"]}), PLENTY_S) is None
 
 
 @pytest.mark.parametrize(
-    ("fails", "is_default_kept"),
+    ("objective", "best_first"),
     [
-        ((False, True, False, True), False),  # the default, twice
-        ((False, True, False, False), True),  # the default, once: nothing is told from noise
-        ((True, False, False, False), True),
-        ((True, True, True, True), True),
+        (Objective(), [(20, 900), (10, 1)]),
+        (Objective(slo_p99_ms=100), [(10, 100), (9, 20), (50, 101), (90, 300)]),
+        (Objective(rate=100), [(99, 10), (100, 20), (90, 5), (50, 1)]),
+        (Objective(slo_p99_ms=15, rate=100), [(99, 10), (100, 20), (100, 30), (90, 5)]),
     ],
 )
-def test_a_verdict_needs_two_blocks_of_each_and_without_a_bound_whatever_is_chosen_meets_it(
-    tmp_path: Path, fails: tuple[bool, ...], is_default_kept: bool
+def test_the_objective_orders_measurements(objective: Objective, best_first: list[tuple[float, float]]) -> None:
+    ordered = [measured(*each) for each in best_first]
+    assert sorted(ordered, key=objective.score) == ordered[::-1]
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "choice", "said"),
+    [
+        ([110, 112], [100, 102], MORE, "It has 1.10 times the requests per second of the default, in every block."),
+        ([110, 101], [100, 102], DEFAULT, "of the default, within noise, so the default is kept."),  # blocks overlap
+        ([102, 102], [100, 100], DEFAULT, "within noise"),  # apart, but by less than what is worth it
+        ([90, 91], [100, 102], DEFAULT, "It has 0.90 times the requests per second of the default, so the default is"),
+        ([110], [100, 102], DEFAULT, "No other setting was measured 2 times (the others failed, or"),
+        ([110, 110], [100], DEFAULT, "No other setting was measured 2 times (the others failed, or"),
+    ],
+)
+def test_the_default_is_kept_unless_it_is_beaten(
+    ours: Sequence[float], theirs: Sequence[float], choice: Setting, said: str
 ) -> None:
-    machine = FormulaMachine(best_at(Setting(8, 1, 16, 1)))
-    results = results_in(tmp_path)
-
-    def measure(setting: Setting, seconds: float, rung: int | None) -> Trial:
-        machine.broken = lambda _: rung is None and fails[len(results.final)]
-        return FormulaMachine.measure(machine, setting, seconds, rung)
-
-    outcome = Search(SETTINGS, Limits(600, 5.0, 81), results, measure, Heard(), machine.clock).run()
-    assert outcome.verdict is None
-    assert outcome.is_met
-    assert (outcome.choice == DEFAULT) is is_default_kept
+    outcome = decide(results_of({DEFAULT: blocks(*theirs), MORE: blocks(*ours)}))
+    assert (outcome.choice, outcome.is_met) == (choice, True)
+    assert said in outcome.sentences[-1]
 
 
-def test_a_contender_that_fails_in_the_end_is_not_chosen(tmp_path: Path) -> None:
-    machine = FormulaMachine(best_at(Setting(8, 1, 8, 1)))
-    machine.broken = lambda setting: setting != DEFAULT and any(trial.rung is None for trial in results.trials)
-    results = results_in(tmp_path)
-
-    def measure(setting: Setting, seconds: float, rung: int | None) -> Trial:
-        machine.broken = lambda other: rung is None and other != DEFAULT
-        return FormulaMachine.measure(machine, setting, seconds, rung)
-
-    outcome = Search(SETTINGS, Limits(600, 5.0, 81), results, measure, Heard(), machine.clock).run()
-    assert outcome.choice == DEFAULT
-    assert outcome.verdict is None
+def test_a_steady_gain_is_preferred_to_a_larger_one_within_noise() -> None:
+    outcome = decide(results_of({DEFAULT: blocks(100, 102), MORE: blocks(99, 200, 200), LARGER: blocks(110, 112, 111)}))
+    assert outcome.choice == LARGER
 
 
-def test_a_bound_that_nobody_meets_gives_the_lowest_p99_and_says_so(tmp_path: Path) -> None:
-    results = results_in(tmp_path, Objective(slo_p99_ms=1))
-    outcome = search(FormulaMachine(best_at(Setting(8, 1, 16, 1))), results).run()
-    assert not outcome.is_met
-    assert outcome.choice == Setting(8, 1, 16, 1)
+def test_the_outcome_says_the_figures_of_both() -> None:
+    outcome = decide(results_of({DEFAULT: blocks(100, 102), MORE: blocks(110, 112), LARGER: ["broken"]}))
+    assert outcome.sentences == (
+        "Chosen: 4 workers x 1 thread, batch 8, delay 1 ms.",
+        "The default of configure, 2 workers x 1 thread, batch 8, delay 1 ms: 100.0, 102.0 requests/s, p99 50.0, 50.0 ms.",
+        "The best other setting, 4 workers x 1 thread, batch 8, delay 1 ms: 110.0, 112.0 requests/s, p99 50.0, 50.0 ms.",
+        "It has 1.10 times the requests per second of the default, in every block.",
+    )
 
 
-def test_the_number_of_settings_is_bounded(tmp_path: Path) -> None:
-    results = results_in(tmp_path)
-    search(FormulaMachine(best_at(DEFAULT)), results, max_settings=2).run()
-    assert results.num_settings == 2
+def compared(objective: Objective, ours: Sequence[tuple[float, float]], theirs: Sequence[tuple[float, float]]) -> str:
+    """Compare blocks of rate and p99, and return the last sentences."""
+    outcome = decide(
+        results_of({DEFAULT: [measured(*each) for each in theirs], MORE: [measured(*each) for each in ours]}, objective)
+    )
+    assert outcome.is_met == (len(outcome.sentences) == 4)
+    return " ".join(outcome.sentences[3:])
 
 
-def test_more_errors_than_one_in_a_hundred_are_a_failure() -> None:
-    assert failure(Measurement(1, 1, 1, 1, num_ok=99, errors={"503": 1})) is None
-    assert failure(Measurement(1, 1, 1, 1, num_ok=98, errors={"503": 2})) == "2% of the requests failed (2 x 503)"
-    assert failure(Measurement(0, 0, 0, 0, num_ok=0)) == "100% of the requests failed (none was answered)"
+@pytest.mark.parametrize(
+    ("objective", "ours", "theirs", "said"),
+    [
+        (
+            Objective(slo_p99_ms=100),
+            [(100, 80)] * 2,
+            [(200, 150)] * 2,
+            "It comes nearer to the objective than the default",
+        ),
+        (
+            Objective(slo_p99_ms=100),
+            [(200, 150)] * 2,
+            [(100, 80)] * 2,
+            "It is farther from the objective than the default",
+        ),
+        (Objective(slo_p99_ms=100), [(100, 80)] * 2, [(100, 70), (100, 120)], "within noise"),
+        (Objective(slo_p99_ms=10), [(50, 40)] * 2, [(90, 80)] * 2, "It has 2.00 times as low a p99 of the default, in"),
+        (Objective(slo_p99_ms=10), [(50, 40)] * 2, [(90, 80)] * 2, "No setting meets the objective, the most requests"),
+        (Objective(rate=100), [(100, 20)] * 2, [(100, 50)] * 2, "It has 2.50 times as low a p99 of the default, in"),
+        (
+            Objective(rate=100),
+            [(80, 20)] * 2,
+            [(40, 50)] * 2,
+            "It has 2.00 times the requests per second of the default",
+        ),
+    ],
+)
+def test_the_gain_is_of_what_counts(
+    objective: Objective, ours: list[tuple[float, float]], theirs: list[tuple[float, float]], said: str
+) -> None:
+    assert said in compared(objective, ours, theirs)
+
+
+class Server:
+    """Answers settings at the rates it is given, each trial once."""
+
+    def __init__(self, rates: dict[Setting, float]) -> None:
+        self.rates, self.limits_s = rates, list[float]()
+
+    def measure(self, setting: Setting, start_limit_s: float) -> Trial:
+        self.limits_s.append(start_limit_s)
+        if setting not in self.rates:
+            return Trial(setting, 0.0, TRIAL_S, None, "it did not start")
+        return Trial(setting, 6.0, TRIAL_S, measured(self.rates[setting]))
+
+
+@pytest.fixture
+def known(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    return results_of({}, path=tmp_path_factory.mktemp("out") / "results.json")
+
+
+def test_a_search_keeps_every_trial_and_says_each(known: Results, capsys: pytest.CaptureFixture[str]) -> None:
+    server = Server({DEFAULT: 100.0, MORE: 120.0})
+    assert search(SETTINGS, known, PLENTY_S, server.measure).choice == MORE
+    assert known.outcome is not None
+    assert [trial.setting for trial in known.trials] == [DEFAULT, MORE, LARGER, *[DEFAULT, MORE] * 3]
+    assert server.limits_s[:2] == [FIRST_START_LIMIT_S + 30, 48.0]
+    first, _, third, *_ = capsys.readouterr().err.splitlines()
+    assert first.startswith(
+        "trial 1: 2 workers x 1 thread, batch 8, delay 1 ms: 100.0 requests/s, p99 50.0 ms (at most 16 "
+    )
+    assert "failed: it did not start" in third
+    again = Server({})
+    search(SETTINGS, known, PLENTY_S, again.measure)
+    assert again.limits_s == []  # all is known
+
+
+def test_more_time_goes_on_from_what_is_known(known: Results) -> None:
+    server = Server(dict.fromkeys(SETTINGS, 100.0))
+    search(SETTINGS, known, 4 * TRIAL_S, server.measure)
+    assert len(known.trials) == 4
+    search(SETTINGS, known, PLENTY_S, server.measure)
+    assert len(known.trials) == NUM_ROUNDS * len(SETTINGS)
+
+
+def test_a_default_that_cannot_be_measured_ends_the_search(known: Results) -> None:
+    with pytest.raises(
+        OperatorError, match="configure's default, 2 workers .* could not be measured: it did not start"
+    ):
+        search(SETTINGS, known, PLENTY_S, Server({}).measure)
