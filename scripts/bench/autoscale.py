@@ -8,40 +8,22 @@ from __future__ import annotations
 
 import argparse
 import re
-import shutil
-import signal
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import yaml
 
-from bench.process import run
-from bench.server import TS_HANDLERS, clean_env, fresh_folder
-from bench.shared import WORK_DIR, run_benchmark, write_json
-from ts_handlers.cpu import THREADS_ENV
-from ts_handlers.errors import ConfigError
-from ts_handlers.operate.autoscale.settings import TorchServeSettings
-from ts_handlers.operate.autoscale.torchserve import TorchServe
-from ts_handlers.operate.background import BackgroundServer
-from ts_handlers.operate.load.generator import LoadSpec, run_load
-from ts_handlers.operate.load.payloads import Payload, read_payloads
-from ts_handlers.operate.load.result import LoadResult
-from ts_handlers.operate.ports import free_port_options
+from bench.process import TS_HANDLERS, Child, clean_env
+from bench.runner import Run, bench
+from bench.side import Served, describe, num_ready
+from bench.sides import Archive, Ours
 
 PHASES = ("60:30", "90:250", "600:250", "120:30")
-EXIT_FAILS = 1
 REFUSED = "503"
-_CONFIGURE_SECONDS = 60.0
 _POLL_S = 0.5
-_STOP_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +45,7 @@ class PhaseResult:
 
     Attributes:
         phase: The phase.
-        sent: Requests.
-        answered: Those answered with 2xx.
+        answered: Requests answered with 2xx.
         refused: Those refused with 503.
         lost: Every other outcome by status or exception.
         p50_ms: Median latency.
@@ -73,7 +54,6 @@ class PhaseResult:
     """
 
     phase: Phase
-    sent: int
     answered: int
     refused: int
     lost: dict[str, int]
@@ -90,138 +70,90 @@ class PhaseResult:
     def describe(self) -> str:
         """Say it in a line."""
         workers = " -> ".join(str(count) for _, count in self.workers)
-        latencies = f"p50 {self.p50_ms or 0:.0f} ms, p99 {self.p99_ms or 0:.0f} ms"
-        lost = f"lost {self.lost}" if self.lost else "lost 0"
+        sent = self.answered + self.refused + sum(self.lost.values())
         return (
-            f"{self.phase.seconds:g} s at {self.phase.rate:g}/s: sent {self.sent}, answered {self.answered}, refused (503) "
-            f"{self.refused}, {lost}; {latencies}; workers {workers}{' FLAPPING' if self.is_flapping else ''}"
+            f"{self.phase.seconds:g} s at {self.phase.rate:g}/s: sent {sent}, answered {self.answered}, refused (503) "
+            f"{self.refused}, lost {self.lost or 0}; p50 {self.p50_ms or 0:.0f} ms, p99 {self.p99_ms or 0:.0f} ms; "
+            f"workers {workers}{' FLAPPING' if self.is_flapping else ''}"
         )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the benchmark; 1 if a request was lost or workers flapped, 2 for what the caller must put right."""
-    parser = _parser()
-    args = parser.parse_args(argv)
-    return run_benchmark("autoscale", lambda: _run(args))
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="scripts/bench/autoscale", description=__doc__)
+def declare(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
     parser.add_argument("archive", type=Path, metavar="MAR", help="an archive that `ts-handlers build` made")
     parser.add_argument("--payloads", type=Path, required=True, help="as `ts-handlers bench --payloads`")
-    parser.add_argument("--phases", nargs="+", type=_phase, default=[_phase(text) for text in PHASES], metavar="S:RATE",
-                        help=f"seconds and requests per second (default: {' '.join(PHASES)})")  # fmt: skip
+    parser.add_argument("--phases", nargs="+", type=parse_phase, default=[parse_phase(text) for text in PHASES],
+                        metavar="S:RATE", help=f"seconds and requests per second (default: {' '.join(PHASES)})")  # fmt: skip
     parser.add_argument("--max-workers", type=int, default=4)
     parser.add_argument("--max-cpus", type=float, help="budget of the workers (default: this machine's)")
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="settings of the model's policy")
-    parser.add_argument("--work-dir", type=Path, metavar="DIR", default=WORK_DIR, help="default: %(default)s")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything here too")
-    return parser
 
 
-def _phase(text: str) -> Phase:
+def parse_phase(text: str) -> Phase:
+    """Read SECONDS:RATE."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?):(\d+(?:\.\d+)?)", text)
     if match is None:
         raise argparse.ArgumentTypeError(f"{text!r} is no phase; write SECONDS:RATE")
     return Phase(float(match.group(1)), float(match.group(2)))
 
 
-def _run(args: argparse.Namespace) -> int:
-    folder = fresh_folder(args.work_dir.resolve() / "autoscale")
-    store = folder / "store"
-    store.mkdir()
-    shutil.copy(args.archive, store)
-    model = args.archive.stem
-    payloads = read_payloads(args.payloads)
-    run(
-        [*TS_HANDLERS, "configure", store, "--workers", "1", "--batch-size", str(args.batch_size), *free_port_options(),
-         "--disable-token-authorization"],
-        log=folder / "configure.log", env=clean_env(), cwd=folder, timeout_seconds=_CONFIGURE_SECONDS,
-    )  # fmt: skip
-    results = []
+def run(run: Run) -> int:
+    """Run the benchmark."""
+    args, folder = run.args, run.work_dir / "autoscale"
+    archive = Archive.of(args.archive, folder)
     # one thread a worker: alone on this machine it would take all CPUs, and a second one would add nothing
-    with BackgroundServer(store, environ=clean_env(folder, **{THREADS_ENV: "1"})) as server:
-        where = TorchServeSettings(server.config.management.url, _metrics_url(server))
-        with _autoscaler(_settings(args, model, where), folder) as log:
+    ours = Ours("ours", archive, workers=1, batch_size=args.batch_size, threads=1)
+    results = []
+    log = folder / "autoscale.log"
+    with ours.serve() as served:
+        config = folder / "autoscale.yaml"
+        config.write_text(_settings(args, archive.model, served), encoding="utf-8")
+        command: list[str | Path] = [*TS_HANDLERS, "autoscale", "--config", config]
+        with Child(command, log=log, env=clean_env(), cwd=folder):
             for phase in args.phases:
-                result = _load(server, where, model, phase, payloads)
-                print(result.describe(), flush=True)
-                results.append(result)
-        print(log.read_text(encoding="utf-8"), end="")
-    total = {name: sum(getattr(result, name) for result in results) for name in ("sent", "answered", "refused")}
+                results.append(_load(served, archive.model, phase, args.payloads.resolve(), folder))
+                print(results[-1].describe(), flush=True)
+    print(log.read_text(encoding="utf-8"), end="")
     lost = sum(sum(result.lost.values()) for result in results)
-    print(f"in all: sent {total['sent']}, answered {total['answered']}, refused (503) {total['refused']}, lost {lost}")
-    write_json(args, {"phases": [asdict(result) for result in results], "total": total | {"lost": lost}})
-    return EXIT_FAILS if lost or any(result.is_flapping for result in results) else 0
+    answered, refused = (sum(getattr(result, name) for result in results) for name in ("answered", "refused"))
+    print(f"in all: answered {answered}, refused (503) {refused}, lost {lost}")
+    run.write_json(phases=[asdict(result) for result in results])
+    return int(lost > 0 or any(result.is_flapping for result in results))
 
 
-def _metrics_url(server: BackgroundServer) -> str:
-    if server.config.metrics is None:
-        raise ConfigError("the server has no metrics")
-    return f"{server.config.metrics.url}/metrics"
-
-
-def _settings(args: argparse.Namespace, model: str, where: TorchServeSettings) -> dict[str, Any]:
-    policy: dict[str, Any] = {"max_workers": args.max_workers, "target_in_flight": float(args.batch_size)}
+def _settings(args: argparse.Namespace, model: str, served: Served) -> str:
+    policy = {"max_workers": args.max_workers, "target_in_flight": float(args.batch_size)}
     policy |= {key: yaml.safe_load(value) for key, _, value in (text.partition("=") for text in args.set)}
+    server = {"management_url": served.management_url, "metrics_url": served.metrics_url}
     budget = {} if args.max_cpus is None else {"max_cpus": args.max_cpus}
-    server = {"management_url": where.management_url, "metrics_url": where.metrics_url}
-    return {"torchserve": server, "models": {model: policy}, "budget": budget, "metrics": {"port": None}}
+    return yaml.safe_dump(
+        {"torchserve": server, "models": {model: policy}, "budget": budget, "metrics": {"port": None}}
+    )
 
 
-@contextmanager
-def _autoscaler(settings: dict[str, Any], folder: Path) -> Iterator[Path]:
-    """Run `ts-handlers autoscale`; yield its log."""
-    config, log = folder / "autoscale.yaml", folder / "autoscale.log"
-    config.write_text(yaml.safe_dump(settings), encoding="utf-8")
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [*TS_HANDLERS, "autoscale", "--config", str(config)], env=clean_env(), stdout=output, stderr=output
-        )
-    try:
-        yield log
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(_STOP_SECONDS)
-
-
-def _load(
-    server: BackgroundServer, where: TorchServeSettings, model: str, phase: Phase, payloads: Sequence[Payload]
-) -> PhaseResult:
+def _load(served: Served, model: str, phase: Phase, payloads: Path, folder: Path) -> PhaseResult:
     """Send one phase, and watch the workers meanwhile."""
     seen: list[tuple[float, int]] = []
     is_over = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(TorchServe(where), model, seen, is_over))
+    watcher = threading.Thread(target=_watch, args=(str(served.management_url), model, seen, is_over))
     watcher.start()
     try:
-        spec = LoadSpec(
-            f"{server.inference_url}/predictions/{model}",
-            payloads,
-            concurrency=512,
-            rate=phase.rate,
-            duration_s=phase.seconds,
-            warmup_s=0.0,
-        )
-        result: LoadResult = run_load(spec)
+        options = ("--rate", str(phase.rate), "--concurrency", "512")
+        result = bench(served.url, payloads, folder, *options, seconds=phase.seconds)
     finally:
         is_over.set()
         watcher.join()
-    lost = {kind: count for kind, count in result.errors.items() if kind != REFUSED}
-    refused = result.errors.get(REFUSED, 0)
-    sent = result.num_ok + result.num_errors
-    return PhaseResult(phase, sent, result.num_ok, refused, lost, result.p50_ms, result.p99_ms, seen)
+    lost = {kind: count for kind, count in result["errors"].items() if kind != REFUSED}
+    refused = result["errors"].get(REFUSED, 0)
+    return PhaseResult(phase, result["num_ok"], refused, lost, result["p50_ms"], result["p99_ms"], seen)
 
 
-def _watch(server: TorchServe, model: str, seen: list[tuple[float, int]], is_over: threading.Event) -> None:
+def _watch(management_url: str, model: str, seen: list[tuple[float, int]], is_over: threading.Event) -> None:
     """Note the ready workers whenever their number changes."""
     started = time.monotonic()
     while not is_over.is_set():
-        ready = server.status(model).num_ready
+        ready = num_ready(describe(management_url, model))
         if not seen or seen[-1][1] != ready:
             seen.append((round(time.monotonic() - started, 1), ready))
         is_over.wait(_POLL_S)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

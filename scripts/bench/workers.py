@@ -1,102 +1,74 @@
-"""Throughput over the number of workers, through TorchServe: ours and stock in turns, MiniLM (text) and ResNet-50."""
+"""Throughput over the number of workers through TorchServe: ours and stock in turns, MiniLM (text) and ResNet-50."""
 
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from bench.contender import BATCH_SIZE, Contender
-from bench.load import Load
-from bench.models import MODELS, Model, StockOptions, make
-from bench.report import machine
-from bench.scaling import ScalingBlock, cells, holds, scaling_json, scaling_table, verdict
-from bench.shared import add_load_options, add_place_options, make_work_dir, run_benchmark, write_json
+from bench.process import BenchError
+from bench.runner import Block, Ratio, Run, add_options, by_side, rate
+from bench.side import Side
+from bench.sides import BATCH_SIZE, Ours, Settings, Stock, stock_python
+from bench.subjects import SUBJECTS, Subject, make_subject
 
-WORKERS = (1, 2, 4, 8)
-EXIT_FAILS = 1
+FLOOR = 0.85
+"""Throughput must not fall below this share of a side's best, however many workers there are."""
 
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the benchmark; 1 if ours falls too low, 2 for what the caller must put right."""
-    parser = _parser()
-    args = parser.parse_args(argv)
-    if "stock" in args.sides and "minilm" in args.models and args.pytorch_serve is None:
-        parser.error(
-            "stock minilm is pytorch/serve's example; name a checkout with --pytorch-serve DIR, or --sides ours"
-        )
-    return run_benchmark("workers", lambda: _run(args))
+SIDES = ("ours", "stock")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="scripts/bench/workers",
-        description=__doc__,
-        epilog=f"Batches of up to {BATCH_SIZE} on both sides; a fresh server for every block. Blocks are run in the order "
-        "ours and stock of the first number of workers, then of the next, and so on, as often as there are rounds.",
-    )
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
-    parser.add_argument("--workers", nargs="+", type=int, default=list(WORKERS), metavar="N")
-    parser.add_argument("--sides", nargs="+", choices=("ours", "stock"), default=["ours", "stock"])
-    parser.add_argument(
-        "--pytorch-serve", type=Path, metavar="DIR", help="a checkout of pytorch/serve, for stock minilm"
-    )
+def declare(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("--models", nargs="+", choices=SUBJECTS, default=list(SUBJECTS))
+    parser.add_argument("--workers", nargs="+", type=int, default=[1, 2, 4, 8], metavar="N")
+    parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
+    parser.add_argument("--pytorch-serve", type=Path, metavar="DIR", help="a checkout, for stock minilm")
     parser.add_argument(
         "--stock-omp", type=int, metavar="N", help="OMP_NUM_THREADS of stock (default: unset, as shipped)"
     )
     parser.add_argument("--precision", default="int8", help="of our minilm (default: %(default)s)")
-    add_load_options(parser, warmup_seconds=5.0, rounds=2)
-    add_place_options(parser)
-    return parser
+    add_options(parser)
 
 
-def _run(args: argparse.Namespace) -> int:
-    facts = machine()
-    blocks: list[ScalingBlock] = []
-    for block in _blocks(args):
-        blocks.append(block)
-        p99 = "-" if block.p99_ms is None else f"{block.p99_ms:.0f} ms"
-        print(f"  {block.requests_per_second:.1f} req/s, p99 {p99}, errors {block.num_errors}", flush=True)
-    found = cells(blocks)
+def run(run: Run) -> int:
+    """Run the benchmark."""
+    args = run.args
+    if "stock" in args.sides and "minilm" in args.models and args.pytorch_serve is None:
+        raise BenchError(
+            "stock minilm is pytorch/serve's example: give --pytorch-serve DIR, a checkout, or --sides ours"
+        )
+    blocks: list[Block] = []
     for model in args.models:
-        print(f"\n{scaling_table(found, model)}")
-    print(f"\n{verdict(found)}".rstrip())
-    write_json(args, {"machine": facts, **scaling_json(blocks)})
-    return EXIT_FAILS if any(holds(found, model) is False for model in args.models) else 0
+        subject = make_subject(model, run.work_dir, args.precision)
+        blocks += run.measure(_sides(run, model, subject), run.load(subject.payloads))
+    return run.report(blocks, best_ratios(blocks))
 
 
-def _blocks(args: argparse.Namespace) -> Iterator[ScalingBlock]:
-    work_dir = make_work_dir(args)
-    stock = None
-    if "stock" in args.sides:
-        stock = StockOptions(args.pytorch_serve and args.pytorch_serve.resolve(), args.stock_omp)
-    models = [make(name, work_dir, stock, args.precision) for name in args.models]
-    contenders = [(model, side) for model in models for side in model.sides() if side.side in args.sides]
-    for _, side in contenders:
-        side.prepare()
-    for number in range(1, args.rounds + 1):
-        for model in models:
-            load = Load(model.payloads, args.clients, args.warmup_seconds, work_dir)
-            for workers in args.workers:
-                for side in (side for owner, side in contenders if owner is model):
-                    yield _block(model, side, workers, number, load, args.seconds)
+def _sides(run: Run, model: str, subject: Subject) -> list[Side]:
+    args = run.args
+    sides: list[Side] = []
+    for workers in args.workers:
+        for side in args.sides:
+            name = f"{model} {side} w{workers}"
+            if side == "ours":
+                sides.append(Ours(name, subject.archive, workers))
+                continue
+            settings = Settings(workers, BATCH_SIZE, args.stock_omp)
+            folder = run.work_dir / f"stock-{model}-{settings}"
+            checkout = args.pytorch_serve and args.pytorch_serve.resolve()
+            python = stock_python(run.work_dir, "text" if model == "minilm" else "image")
+            sides.append(Stock(name, settings, python, folder, subject.files, checkout))
+    return sides
 
 
-def _block(model: Model, side: Contender, workers: int, number: int, load: Load, seconds: float) -> ScalingBlock:
-    print(f"round {number}, {model.name}, {side.side}, {workers} workers: starting", flush=True)
-    with side.serve(workers) as served:
-        result = load.run(served.url, seconds)
-    return ScalingBlock(
-        model=model.name,
-        side=side.side,
-        workers=workers,
-        round=number,
-        requests_per_second=result.requests_per_second,
-        p99_ms=result.p99_ms,
-        num_errors=result.num_errors,
-    )
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def best_ratios(blocks: Sequence[Block]) -> list[Ratio]:
+    """Compare each number of workers with that side's best one; ours has an aim."""
+    rates = {name: rate(mine) for name, mine in by_side(blocks).items()}
+    ratios = []
+    for name in rates:
+        family = name.rsplit(" ", 1)[0]
+        best = max((other for other in rates if other.rsplit(" ", 1)[0] == family), key=rates.__getitem__)
+        if name != best:
+            ratios.append(Ratio(name, best, FLOOR if " ours " in name else None))
+    return ratios
