@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
-from pathlib import Path
 
-from bench.plot import bars
 from bench.process import BenchError
-from bench.resnet import LAYERS
+from bench.resnet import LAYERS, ResNet, make_resnet
 from bench.runner import Block, Ratio, Run, add_options, by_side, rate
 from bench.side import Side
 from bench.sides import Ours, ProcessAnImage, Settings, Stock, stock_python
-from bench.subjects import PRECISIONS, Images, make_images
+from bench.subjects import PRECISIONS, Subject, make_images
 
 AIMS = {"process": 12.0, "stock": 3.5}
 """What ours in INT8 should be over the best of each."""
@@ -29,7 +27,6 @@ def declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--settings", nargs="+", metavar="NAME", help="what to run (default: all)")
     parser.add_argument("--layers", type=int, choices=LAYERS, default=152, help="of the ResNet (default: %(default)s)")
     parser.add_argument("--large", action="store_true", help="pictures of 12 megapixels, as phones make them")
-    parser.add_argument("--plot", type=Path, metavar="FILE.svg", help="draw the result")
     add_options(parser, rounds=1, seconds=60.0)
 
 
@@ -37,30 +34,25 @@ def run(run: Run) -> int:
     """Run the experiment."""
     args = run.args
     images = make_images(run.work_dir, args.layers, is_large=args.large)
-    settings = _settings(images, int(run.machine["cpus_usable"]))
+    files = make_resnet(run.work_dir, run.work_dir / "pictures", args.layers)
+    settings = _settings(images, files, int(run.machine["cpus_usable"]))
     names = args.settings or (_LARGE_SETTINGS if args.large else list(settings))
     if unknown := [name for name in names if name not in settings]:
         raise BenchError(f"there is no setting {', '.join(unknown)}; choose of {', '.join(settings)}")
     blocks = run.measure([settings[name] for name in names], run.load(images.payloads, images.probes))
-    if args.plot is not None:
-        bars(by_side(blocks), args.plot)
-        print(f"written: {args.plot}")
     return run.report(blocks, _ratios(blocks, is_large=args.large))
 
 
-def _settings(images: Images, num_cpus: int) -> Mapping[str, Side]:
+def _settings(images: Subject, files: ResNet, num_cpus: int) -> Mapping[str, Side]:
     folder, python = images.work_dir, stock_python(images.work_dir, "image")
-    probe = min(images.pictures.iterdir())
-    sides: list[Side] = [
-        ProcessAnImage(number, python, images.files, probe, folder / f"process-{number}") for number in (1, 2, 4)
-    ]
+    sides: list[Side] = [ProcessAnImage(number, python, files, images.probes[0], folder) for number in (1, 2, 4)]
     # first as TorchServe does unless told otherwise: a worker a CPU and no batches
     shapes = ((num_cpus, 1, None), (1, 8, None), (num_cpus, 8, None), (num_cpus, 8, 1), (4, 8, None))
     sides += [
-        Stock(f"stock-{chosen}", chosen, python, folder / f"stock-image-{chosen}", images.files)
+        Stock(f"stock-{chosen}", chosen, python, folder / f"stock-image-{chosen}", files)
         for chosen in (Settings(*shape) for shape in shapes)
     ]
-    sides += [Ours(f"ours-{precision}", images.archive(precision)) for precision in PRECISIONS]
+    sides += [Ours(f"ours-{precision}", images.archive(*options)) for precision, options in PRECISIONS.items()]
     return {side.name: side for side in sides}
 
 

@@ -35,7 +35,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
 def run(run: Run) -> int:
     """Run the benchmark; 1 if a model is idle for longer than the aim."""
     images = make_images(run.work_dir, run.args.layers)
-    sides = [Ours(precision, images.archive(precision), workers=1) for precision in run.args.precisions]
+    sides = [Ours(precision, images.archive(*PRECISIONS[precision]), workers=1) for precision in run.args.precisions]
     blocks = run.measure(sides, run.load(images.payloads))
     shares = {name: [stage_shares(block) for block in mine] for name, mine in by_side(blocks).items()}
     failed = run.report(blocks, text=_table(shares), shares=shares)

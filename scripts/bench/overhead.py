@@ -44,13 +44,12 @@ def run(run: Run) -> int:
     ratios: list[Ratio] = []
     parts: dict[str, Mapping[str, float]] = {}
     for model in run.args.models:
-        subject = make_subject(model, run.work_dir, run.args.precision)
+        subject, archive = make_subject(model, run.work_dir, run.args.precision)
         load = run.load(subject.payloads)
         sides: list[Side] = [
-            Limit(f"{model} in process, {size} a call", subject.archive, subject.payloads, size, num_cpus)
-            for size in SIZES
+            Limit(f"{model} in process, {size} a call", archive, subject.payloads, size, num_cpus) for size in SIZES
         ]
-        sides.append(Ours(f"{model} served", subject.archive))
+        sides.append(Ours(f"{model} served", archive))
         blocks += (mine := run.measure(sides, load))
         of_side = by_side(mine)
         limit = max((side.name for side in sides[: len(SIZES)]), key=lambda name: rate(of_side[name]))

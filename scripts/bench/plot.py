@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from bench.process import BenchError
-from bench.runner import Block, median, rate
 
 Point = tuple[float, float, str, str]
 """x, y, text and colour."""
 
 _LABEL_HEIGHT = 0.035
 """Of a label, as part of the axis."""
-
-_KINDS = {"process": "#999999", "stock": "#d95f02", "ours": "#1f77b4"}
 
 
 @contextmanager
@@ -33,27 +30,6 @@ def figure(path: Path, width: float, height: float) -> Iterator[Any]:
     yield made
     made.savefig(path, format="svg", metadata={"Date": None})
     plt.close(made)
-
-
-def bars(sides: Mapping[str, Sequence[Block]], path: Path) -> None:
-    """Draw the rate of each side, the CPU seconds of a request and its peak memory."""
-    panels = (
-        ("images a second", [rate(mine) for mine in sides.values()], "{:.1f}"),
-        ("CPU seconds an image", [_cpu_s(mine) for mine in sides.values()], "{:.2f}"),
-        ("peak memory, MiB", [max(block.peak_mib for block in mine) for mine in sides.values()], "{:.0f}"),
-    )
-    with figure(path, 11, 0.9 + 0.3 * len(sides)) as made:
-        all_axes = made.subplots(1, len(panels), sharey=True)
-        for axes, (title, values, form) in zip(all_axes, panels, strict=True):
-            drawn = axes.barh(
-                range(len(sides)), values, color=[_KINDS[name.partition("-")[0]] for name in sides], zorder=3
-            )
-            axes.bar_label(drawn, [form.format(value) for value in values], padding=3, fontsize=8)
-            axes.set_yticks(range(len(sides)), list(sides))
-            axes.set_xlabel(title)
-            axes.margins(x=0.18)
-            axes.grid(axis="x", alpha=0.3)
-        all_axes[0].invert_yaxis()
 
 
 def label(
@@ -101,7 +77,3 @@ def write_between(path: Path, begin: str, end: str, text: str) -> None:
         raise BenchError(f"{path} needs one line {begin} and, after it, one line {end}; put them back")
     before, rest = page.split(begin)
     path.write_text(f"{before}{begin}\n\n{text.strip()}\n\n{end}{rest.split(end)[1]}", encoding="utf-8")
-
-
-def _cpu_s(blocks: Sequence[Block]) -> float:
-    return median([block.cpu.all_s / max(1, block.num_answered) for block in blocks]) or 0.0

@@ -41,6 +41,11 @@ class ResNet:
     labels: Path
     preprocessor: Path
 
+    def build_options(self) -> tuple[str | Path, ...]:
+        """Return the source and its options, as `ts-handlers build` takes them."""
+        words = (self.weights, "--model-file", self.model_file, "--labels", self.labels)
+        return (*words, "--preprocessor", self.preprocessor, "--task", "image-classification")
+
 
 def make_resnet(work_dir: Path, pictures: Path, num_layers: int) -> ResNet:
     """Write the files of a ResNet of so many layers into `work_dir`, unless they are there.

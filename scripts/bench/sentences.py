@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import math
 import random
 import shutil
@@ -12,7 +11,7 @@ import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from bench.process import BenchError, run
 
@@ -145,10 +144,11 @@ def fine_tune(sentences: Sequence[Labelled], folder: Path) -> None:
     transformers.utils.logging.set_verbosity_error()  # it would warn that the head is new
     torch.manual_seed(SEED)
     tokenizer = transformers.AutoTokenizer.from_pretrained(base)
-    model = transformers.BertForSequenceClassification.from_pretrained(base, num_labels=len(LABELS)).train()
+    names = {"id2label": dict(enumerate(LABELS)), "label2id": {label: index for index, label in enumerate(LABELS)}}
+    model = transformers.BertForSequenceClassification.from_pretrained(base, **names).train()
     starts = range(0, len(sentences), BATCH_SIZE)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _slope(step, len(starts)))
+    schedule = transformers.get_linear_schedule_with_warmup(optimizer, int(WARMUP * len(starts)), len(starts))
     for start in tqdm(starts, desc=f"fine-tuning on {len(sentences)} sentences", mininterval=2.0):
         texts, labels = zip(*sentences[start : start + BATCH_SIZE], strict=True)
         fed = tokenizer(list(texts), padding=True, truncation=True, max_length=MAX_LENGTH, return_tensors="pt")
@@ -157,7 +157,9 @@ def fine_tune(sentences: Sequence[Labelled], folder: Path) -> None:
         loss.backward()
         optimizer.step()
         schedule.step()
-    _save(model, base, folder)
+    model.save_pretrained(folder)
+    for name in _TOKENIZER_FILES:  # as they are: old and new releases of transformers read them
+        shutil.copyfile(base / name, folder / name)
 
 
 def _download(folder: Path) -> Path:
@@ -176,26 +178,3 @@ def _rating(text: str) -> float:
         return float(text)
     except ValueError:
         return math.nan
-
-
-def _slope(step: int, num_steps: int) -> float:
-    rising = WARMUP * num_steps
-    return (step + 1) / rising if step < rising else (num_steps - step) / (num_steps - rising)
-
-
-def _save(model: Any, base: Path, folder: Path) -> None:
-    """Write a folder that old and new releases of transformers read: the base model's own files, and new weights."""
-    from safetensors.torch import save_file
-
-    folder.mkdir(parents=True)
-    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
-    config |= {
-        "architectures": [type(model).__name__],
-        "id2label": {str(index): label for index, label in enumerate(LABELS)},
-        "label2id": {label: index for index, label in enumerate(LABELS)},
-    }
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    for name in _TOKENIZER_FILES:
-        shutil.copyfile(base / name, folder / name)
-    weights = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})

@@ -47,14 +47,18 @@ class Served:
     send: Send | None = None
 
     def predict(self, body: bytes, content_type: str) -> Any:
-        """Return the answer to one body.
+        """Return the answer to one body: the JSON value, or the text where it is none, as the stock example's label.
 
         Raises:
             OSError: Nobody answers, or not with 2xx.
         """
         request = urllib.request.Request(self.url, data=body, headers={"Content-Type": content_type})  # noqa: S310  # loopback
         with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:  # noqa: S310
-            return json.loads(response.read())
+            text = response.read().decode()
+        try:
+            return json.loads(text)
+        except ValueError:
+            return text
 
     def counted(self) -> Counter[str]:
         """Return what its metrics have counted, each summed over its time series; nothing without metrics."""

@@ -287,15 +287,15 @@ class ProcessAnImage:
         concurrency: How many.
         python: Of their environment.
         files: The model.
-        probe: A picture.
-        folder: Where the log goes.
+        probe: A picture, as a body with its type.
+        work_dir: Where the log goes.
     """
 
     concurrency: int
     python: Path
     files: ResNet
-    probe: Path
-    folder: Path
+    probe: tuple[bytes, str]
+    work_dir: Path
 
     @property
     def name(self) -> str:
@@ -310,8 +310,8 @@ class ProcessAnImage:
         port = free_ports(("http",))["http"]
         files = (self.files.model_file, self.files.weights, self.files.labels)
         command = (self.python, PROGRAMS / "process_server.py", str(port), str(self.concurrency), *files)
-        probe = (self.probe.read_bytes(), JPEG)
-        return _answering(command, fresh_folder(self.folder), clean_env(), f"http://127.0.0.1:{port}/", probe)
+        folder = fresh_folder(self.work_dir / self.name)
+        return _answering(command, folder, clean_env(), f"http://127.0.0.1:{port}/", self.probe)
 
 
 def fresh_folder(folder: Path) -> Path:

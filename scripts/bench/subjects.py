@@ -1,4 +1,4 @@
-"""The models of these benchmarks: MiniLM for sentiment, and ResNet, as our archive, and with what it is sent."""
+"""The models of these benchmarks, MiniLM for sentiment and ResNet: our archives of them, and what they are sent."""
 
 from __future__ import annotations
 
@@ -8,14 +8,11 @@ from pathlib import Path
 
 from bench.pictures import LARGE, make_pictures
 from bench.resnet import ResNet, make_resnet
-from bench.sentences import Sentiment, make_sentiment
+from bench.sentences import make_sentiment
 from bench.sides import JPEG, TEXT, Archive
 
-NUM_PICTURES = 64
-NUM_LARGE = 8
-
-_NUM_CALIBRATION = 20
-"""Pictures that INT8 is calibrated on: four of five of them, and compared on the others."""
+SUBJECTS = ("minilm", "resnet")
+NUM_PROBES = {TEXT: 60, JPEG: 10}
 
 # Weights are random: INT8 changes answers more than it would a trained model's.
 _UNJUDGED = ("--tolerance", "0.5", "--min-mean-cosine", "0", "--min-cosine", "0")
@@ -28,98 +25,54 @@ PRECISIONS: Mapping[str, Sequence[str]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Texts:
-    """MiniLM for sentiment.
-
-    Attributes:
-        work_dir: Where its files go.
-        model: The model and its data.
-    """
-
-    work_dir: Path
-    model: Sentiment
-
-    @property
-    def payloads(self) -> Path:
-        """What it is sent."""
-        return self.model.payloads
-
-    @property
-    def probes(self) -> list[tuple[bytes, str]]:
-        """Some of them, as bodies."""
-        return [(line.encode(), TEXT) for line in self.payloads.read_text(encoding="utf-8").split("\n")[:60]]
-
-    def archive(self, name: str, *options: str | Path) -> Archive:
-        """Return our archive of it, by these options of `ts-handlers build`."""
-        words = (self.model.model, "--task", "text-classification", *options)
-        return Archive(self.work_dir / f"ours-{name}", name, words)
-
-
-@dataclass(frozen=True, slots=True)
-class Images:
-    """A ResNet.
-
-    Attributes:
-        work_dir: Where its files go.
-        files: The model.
-        pictures: Of usual size: INT8 is calibrated on them.
-        payloads: What it is sent.
-    """
-
-    work_dir: Path
-    files: ResNet
-    pictures: Path
-    payloads: Path
-
-    @property
-    def probes(self) -> list[tuple[bytes, str]]:
-        """Some pictures, as bodies."""
-        return [(file.read_bytes(), JPEG) for file in sorted(self.pictures.iterdir())[:10]]
-
-    def archive(self, precision: str) -> Archive:
-        """Return our archive of it."""
-        files, name = self.files, f"{self.files.weights.parent.name}-{precision}"
-        words: list[str | Path] = [files.weights, "--model-file", files.model_file, "--labels", files.labels]
-        words += ["--preprocessor", files.preprocessor, "--task", "image-classification", *PRECISIONS[precision]]
-        if precision == "int8":
-            words += ["--calibration", make_pictures(self.work_dir / "pictures-calibration", _NUM_CALIBRATION)]
-        return Archive(self.work_dir / f"ours-{name}", "resnet", words)
-
-
-def make_texts(work_dir: Path) -> Texts:
-    """Make what the text model needs."""
-    return Texts(work_dir, make_sentiment(work_dir))
-
-
-def make_images(work_dir: Path, num_layers: int, *, is_large: bool = False) -> Images:
-    """Make what a ResNet needs; large: it is sent pictures of 12 megapixels."""
-    pictures = make_pictures(work_dir / "pictures", NUM_PICTURES)
-    large = make_pictures(work_dir / "pictures-large", NUM_LARGE, sizes=LARGE) if is_large else pictures
-    return Images(work_dir, make_resnet(work_dir, pictures, num_layers), pictures, large)
-
-
-@dataclass(frozen=True, slots=True)
 class Subject:
-    """A model of the benchmarks that take both: MiniLM, or ResNet-50 in fp32.
+    """A model.
 
     Attributes:
-        archive: Ours.
-        payloads: What it is sent.
+        work_dir: Where its archives go.
+        name: What it is served by.
         files: What a stock handler serves.
+        source: The source and its options, as `ts-handlers build` takes them.
+        payloads: What it is sent: a file of texts, or a folder of pictures.
     """
 
-    archive: Archive
-    payloads: Path
+    work_dir: Path
+    name: str
     files: Path | ResNet
+    source: Sequence[str | Path]
+    payloads: Path
+
+    @property
+    def probes(self) -> list[tuple[bytes, str]]:
+        """Some payloads, as bodies with their type."""
+        if self.payloads.is_dir():
+            return [(file.read_bytes(), JPEG) for file in sorted(self.payloads.iterdir())[: NUM_PROBES[JPEG]]]
+        lines = self.payloads.read_text(encoding="utf-8").split("\n")
+        return [(line.encode(), TEXT) for line in lines[: NUM_PROBES[TEXT]]]
+
+    def archive(self, *options: str | Path) -> Archive:
+        """Return our archive by these options of `ts-handlers build`; of pictures, an INT8 one is calibrated on some."""
+        if self.payloads.is_dir() and "int8" in options:
+            options += ("--calibration", make_pictures(self.work_dir / "pictures-calibration", 20))
+        words = "-".join(option for option in options[:4] if isinstance(option, str) and option[:2] != "--")
+        return Archive(self.work_dir / f"ours-{self.name}-{words}", self.name, (*self.source, *options))
 
 
-SUBJECTS = ("minilm", "resnet")
+def make_texts(work_dir: Path) -> Subject:
+    """Make what the text model needs."""
+    data = make_sentiment(work_dir)
+    return Subject(work_dir, "minilm", data.model, (data.model, "--task", "text-classification"), data.payloads)
 
 
-def make_subject(name: str, work_dir: Path, precision: str) -> Subject:
-    """Make one of SUBJECTS; the precision is MiniLM's."""
-    if name == "minilm":
-        texts = make_texts(work_dir)
-        return Subject(texts.archive("minilm", "--precision", precision), texts.payloads, texts.model.model)
-    images = make_images(work_dir, 50)
-    return Subject(images.archive("fp32"), images.payloads, images.files)
+def make_images(work_dir: Path, num_layers: int = 50, *, is_large: bool = False) -> Subject:
+    """Make what a ResNet needs; large: it is sent pictures of 12 megapixels."""
+    pictures = make_pictures(work_dir / "pictures", 64)
+    files = make_resnet(work_dir, pictures, num_layers)
+    payloads = make_pictures(work_dir / "pictures-large", 8, sizes=LARGE) if is_large else pictures
+    return Subject(work_dir, f"resnet{num_layers}", files, files.build_options(), payloads)
+
+
+def make_subject(name: str, work_dir: Path, precision: str) -> tuple[Subject, Archive]:
+    """Make one of SUBJECTS and our archive of it: MiniLM in a precision, or ResNet-50 in fp32."""
+    subject = make_texts(work_dir) if name == "minilm" else make_images(work_dir)
+    return subject, subject.archive("--precision", precision if name == "minilm" else "fp32")

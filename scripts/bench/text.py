@@ -9,9 +9,10 @@ from pathlib import Path
 
 from bench.process import BenchError
 from bench.runner import Load, Ratio, Run, add_options, by_side, rate
+from bench.sentences import make_sentiment
 from bench.side import Side
 from bench.sides import ALL_SETTINGS, FastApi, Ours, Stock, parse_settings, stock_python
-from bench.subjects import Texts, make_texts
+from bench.subjects import Subject, make_texts
 
 SIDES = ("stock", "fastapi", "ours")
 AIMS = {"stock": 14.0, "fastapi": 1.2}
@@ -42,29 +43,30 @@ def run(run: Run) -> int:
     load = run.load(args.payloads.resolve() if args.payloads else texts.payloads, texts.probes)
     sides: list[Side] = [_stock(run, texts, load)] if "stock" in args.sides else []
     if "fastapi" in args.sides:
-        sides.append(FastApi(texts.archive("fastapi", "--precision", "int8"), run.work_dir))
+        sides.append(FastApi(texts.archive("--precision", "int8"), run.work_dir))
     if "ours" in args.sides:
-        sides.append(Ours("ours", texts.archive("ours", *_build_options(args, texts)), batch_size=None))
+        sides.append(Ours("ours", texts.archive(*_build_options(args, run.work_dir)), batch_size=None))
     ratios = [Ratio("ours", side.name, AIMS[side.name.split()[0]]) for side in sides if side.name != "ours"]
     return run.report(run.measure(sides, load), ratios if "ours" in args.sides else [])
 
 
-def _build_options(args: argparse.Namespace, texts: Texts) -> list[str | Path]:
+def _build_options(args: argparse.Namespace, work_dir: Path) -> list[str | Path]:
     options: list[str | Path] = ["--precision", args.precision, *args.build_options.split()]
     if args.precision == AUTO:
         options += [] if "--backend" in options else ["--backend", AUTO]
-        options += ["--calibration", texts.model.calibration, "--evaluation", texts.model.evaluation]
+        data = make_sentiment(work_dir)
+        options += ["--calibration", data.calibration, "--evaluation", data.evaluation]
     return options
 
 
-def _stock(run: Run, texts: Texts, load: Load) -> Side:
+def _stock(run: Run, texts: Subject, load: Load) -> Side:
     """Return the stock side; of several settings the one with the highest rate in a short block each."""
     if run.args.pytorch_serve is None:
         raise BenchError("the stock side is read from a checkout of pytorch/serve; name it with --pytorch-serve DIR")
     python, checkout = stock_python(run.work_dir, "text"), run.args.pytorch_serve.resolve()
     settings = [parse_settings(text) for text in run.args.stock or ()] or ALL_SETTINGS
     sides: Sequence[Side] = [
-        Stock(f"stock {each}", each, python, run.work_dir / f"stock-text-{each}", texts.model.model, checkout)
+        Stock(f"stock {each}", each, python, run.work_dir / f"stock-text-{each}", texts.files, checkout)
         for each in settings
     ]
     if len(sides) == 1:

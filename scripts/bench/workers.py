@@ -9,7 +9,7 @@ from pathlib import Path
 from bench.process import BenchError
 from bench.runner import Block, Ratio, Run, add_options, by_side, rate
 from bench.side import Side
-from bench.sides import BATCH_SIZE, Ours, Settings, Stock, stock_python
+from bench.sides import BATCH_SIZE, Archive, Ours, Settings, Stock, stock_python
 from bench.subjects import SUBJECTS, Subject, make_subject
 
 FLOOR = 0.85
@@ -40,19 +40,19 @@ def run(run: Run) -> int:
         )
     blocks: list[Block] = []
     for model in args.models:
-        subject = make_subject(model, run.work_dir, args.precision)
-        blocks += run.measure(_sides(run, model, subject), run.load(subject.payloads))
+        subject, archive = make_subject(model, run.work_dir, args.precision)
+        blocks += run.measure(_sides(run, model, subject, archive), run.load(subject.payloads))
     return run.report(blocks, best_ratios(blocks))
 
 
-def _sides(run: Run, model: str, subject: Subject) -> list[Side]:
+def _sides(run: Run, model: str, subject: Subject, archive: Archive) -> list[Side]:
     args = run.args
     sides: list[Side] = []
     for workers in args.workers:
         for side in args.sides:
             name = f"{model} {side} w{workers}"
             if side == "ours":
-                sides.append(Ours(name, subject.archive, workers))
+                sides.append(Ours(name, archive, workers))
                 continue
             settings = Settings(workers, BATCH_SIZE, args.stock_omp)
             folder = run.work_dir / f"stock-{model}-{settings}"

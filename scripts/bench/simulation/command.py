@@ -20,7 +20,7 @@ from bench.simulation.cluster import MEASURED, Platform, Service, read_measured
 from bench.simulation.day import Outcome, simulate
 from bench.simulation.measure import measure
 from bench.simulation.scenarios import HPA, KEDA, KPA, WORKERS, Scenarios
-from bench.simulation.traffic import HOUR_SECONDS, Traffic
+from bench.simulation.traffic import HOUR_SECONDS, SEED, day
 
 DAY_HOURS = 24
 PAGE = Path(__file__).parents[3] / "docs" / "kubernetes.md"
@@ -41,7 +41,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--hours", type=int, default=DAY_HOURS, help="of the day, from midnight on (default: %(default)s)"
     )
-    parser.add_argument("--seed", type=int, default=Traffic().seed, help="of the traffic (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=SEED, help="of the traffic (default: %(default)s)")
     parser.add_argument("--slo-ms", type=float, default=1000.0, help="latency of the SLO (default: %(default)s)")
     parser.add_argument("--schedule-seconds", type=float, default=platform.schedule_seconds,
                         help="until a new pod's container starts; more where images are pulled or nodes added "
@@ -66,7 +66,7 @@ def run(run: Run) -> int:
     platform = replace(Platform(), schedule_seconds=args.schedule_seconds, resize_seconds=args.resize_seconds)
     service, measured = read_measured()
     seconds = args.hours * HOUR_SECONDS
-    arrivals = Traffic(seed=args.seed).arrivals(seconds)
+    arrivals = day(seconds, args.seed)
     scenarios = Scenarios(service, platform)
     shipped = [simulate(scenario, arrivals, seconds, args.slo_ms / 1e3) for scenario in scenarios.shipped()]
     print(outcome_table(shipped), flush=True)

@@ -48,52 +48,55 @@ class Policy:
     value: int
     period_seconds: int
 
-    def reach(self, before: int, sign: int) -> int:
-        """Return how many pods there may be from so many, up (1) or down (-1)."""
-        if self.kind == "Pods":
-            return before + sign * self.value
-        return (math.ceil if sign > 0 else math.floor)(before * (1 + sign * self.value / 100))
 
-
-@dataclass(frozen=True, slots=True)
-class Behavior:
-    """spec.behavior; the defaults are Kubernetes' own. Of several policies the one that changes most applies."""
-
-    down_stabilization_seconds: int = 300
-    up: tuple[Policy, ...] = (Policy("Percent", 100, 15), Policy("Pods", 4, 15))
-    down: tuple[Policy, ...] = (Policy("Percent", 100, 15),)
-
-
-SHIPPED = Behavior(up=(Policy("Percent", 100, 30), Policy("Pods", 2, 30)), down=(Policy("Pods", 1, 60),))
+UP, DOWN = (Policy("Percent", 100, 30), Policy("Pods", 2, 30)), (Policy("Pods", 1, 60),)
 """spec.behavior of the hpa and keda components of configs/kubernetes."""
 
 
 class Limiter:
-    """spec.behavior at work: it remembers what was recommended and what was done."""
+    """spec.behavior at work: it remembers what was recommended and what was done.
 
-    def __init__(self, behavior: Behavior, minimum: int, maximum: int) -> None:
-        self._behavior, self._minimum, self._maximum = behavior, minimum, maximum
+    Args:
+        minimum: Fewest pods.
+        maximum: Most.
+        up: How fast there may be more; of several policies the one that changes most applies.
+        down: How fast there may be fewer.
+        stabilization_seconds: Fewer only if that was recommended for so long.
+    """
+
+    def __init__(
+        self,
+        minimum: int,
+        maximum: int,
+        up: Sequence[Policy] = UP,
+        down: Sequence[Policy] = DOWN,
+        stabilization_seconds: int = 300,
+    ) -> None:
+        self._minimum, self._maximum, self._up, self._down = minimum, maximum, up, down
+        self._stabilization_seconds = stabilization_seconds
         self._recommended: deque[tuple[float, int]] = deque(maxlen=_REMEMBERED)
         self._changes: deque[tuple[float, int]] = deque(maxlen=_REMEMBERED)
 
     def limit(self, now: float, replicas: int, wanted: int) -> int:
         """Return what becomes of a recommendation, and remember both."""
-        behavior = self._behavior
         self._recommended.append((now, wanted))
-        recent = [one for time, one in self._recommended if time > now - behavior.down_stabilization_seconds]
+        recent = [one for time, one in self._recommended if time > now - self._stabilization_seconds]
         stable = min(max(replicas, wanted), max((wanted, *recent)))
         stable = min(max(stable, self._minimum), self._maximum)
         if stable > replicas:
-            stable = min(stable, max(self._reach(policy, now, replicas, 1) for policy in behavior.up))
+            stable = min(stable, max(self._reach(policy, now, replicas, 1) for policy in self._up))
         elif stable < replicas:
-            stable = max(stable, min(self._reach(policy, now, replicas, -1) for policy in behavior.down))
+            stable = max(stable, min(self._reach(policy, now, replicas, -1) for policy in self._down))
         if stable != replicas:
             self._changes.append((now, stable - replicas))
         return stable
 
     def _reach(self, policy: Policy, now: float, replicas: int, sign: int) -> int:
-        recent = sum(change for time, change in self._changes if time > now - policy.period_seconds)
-        return policy.reach(replicas - recent, sign)
+        """Return how many pods a policy allows, up (1) or down (-1), from those at the beginning of its period."""
+        before = replicas - sum(change for time, change in self._changes if time > now - policy.period_seconds)
+        if policy.kind == "Pods":
+            return before + sign * policy.value
+        return (math.ceil if sign > 0 else math.floor)(before * (1 + sign * policy.value / 100))
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from bench.runner import Load, Run
 from bench.side import TIMEOUT_SECONDS, Served
 from bench.sides import Ours
 from bench.simulation.cluster import Service
-from bench.subjects import make_images
+from bench.subjects import make_subject
 
 WORKERS = 2
 ROUNDS = 3
@@ -30,10 +30,9 @@ def measure(run: Run, seconds: float) -> dict[str, Any]:
     would have in batches of 8, over the rate that 16 clients see through TorchServe with two workers, the load generator on
     the same CPUs included.
     """
-    images = make_images(run.work_dir, 50)
-    archive = images.archive("fp32")
+    images, archive = make_subject("resnet", run.work_dir, "fp32")
     archive.make()
-    with running(archive.mar, images.payloads, 1, run.work_dir / "limit.log") as process:
+    with running(archive.mar, images.payloads, 1) as process:
         blocks = {size: block(process, size, seconds / len(BATCH_SIZES)) for size in BATCH_SIZES}
     batch_s = {size: size / found["requests_per_second"] for size, found in blocks.items()}
     request, call = np.polyfit(list(batch_s), list(batch_s.values()), 1)

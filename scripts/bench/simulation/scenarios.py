@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from bench.simulation.cluster import Cluster, Platform, Service, ServiceRouter
 from bench.simulation.day import Controller, Router, Scenario
-from bench.simulation.hpa import SHIPPED, CpuHpa, Keda, Limiter
+from bench.simulation.hpa import CpuHpa, Keda, Limiter
 from bench.simulation.kpa import Activator, Kpa, KpaDecision
 from bench.simulation.workers import WorkerAutoscaler
 from ts_handlers.operate.autoscale.decide import Policy
@@ -83,7 +83,7 @@ class Scenarios:
 
         def make() -> Parts:
             cluster = self._cluster(pod_workers)
-            scaler = CpuHpa(cluster, target, Limiter(SHIPPED, 1, MAX_CPUS // pod_workers))
+            scaler = CpuHpa(cluster, target, Limiter(1, MAX_CPUS // pod_workers))
             return cluster, ServiceRouter(cluster, ROUTING_SEED), [scaler]
 
         size = "" if pod_workers == POD_WORKERS else f", pods of {pod_workers}"
@@ -94,7 +94,7 @@ class Scenarios:
 
         def make() -> Parts:
             cluster = self._cluster()
-            keda = Keda(cluster, triggers, Limiter(SHIPPED, 1, MAX_CPUS // POD_WORKERS))
+            keda = Keda(cluster, triggers, Limiter(1, MAX_CPUS // POD_WORKERS))
             return cluster, ServiceRouter(cluster, ROUTING_SEED), [keda]
 
         return Scenario(KEDA, _shown(triggers), make)
@@ -105,7 +105,7 @@ class Scenarios:
 
         def make() -> Parts:
             cluster = self._cluster(sidecar_cpus=SIDECAR_CPUS)
-            keda = Keda(cluster, triggers, Limiter(SHIPPED, 1, MAX_CPUS // MAX_POD_WORKERS))
+            keda = Keda(cluster, triggers, Limiter(1, MAX_CPUS // MAX_POD_WORKERS))
             workers = WorkerAutoscaler(cluster, policy, refused_share=refused)
             return cluster, ServiceRouter(cluster, ROUTING_SEED), [keda, workers]
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import sys
-import tarfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import transformers
@@ -19,12 +16,11 @@ sys.path.insert(0, str(Path(__file__).parents[3] / "scripts"))
 from bench import precision, sentences
 from bench.idle import stage_ms, stage_shares
 from bench.overhead import HOOKS, IDLE, MODEL_RUN, limit_parts, median_parts, served_parts
-from bench.pictures import SIZES, make_pictures, vary
-from bench.plot import spread_labels, write_between
+from bench.pictures import SIZES, make_pictures
+from bench.plot import write_between
 from bench.process import BenchError, CpuTime
-from bench.resnet import PROGRAMS
 from bench.runner import Block
-from bench.sentences import LABELS, Labelled, Rated, fine_tune, make_sentiment, parse_rated, read_rated, split_rated
+from bench.sentences import LABELS, Labelled, Rated, fine_tune, parse_rated, split_rated
 
 RATED = [Rated(f"{'good' if number % 2 else 'bad'} number {number}", number % 2 - 0.5) for number in range(40)]
 
@@ -32,24 +28,6 @@ RATED = [Rated(f"{'good' if number % 2 else 'bad'} number {number}", number % 2 
 def test_rated_sentences_have_a_rating_and_the_whole_third_column() -> None:
     lines = "1\t-0.5\tNot good.\r\n2_1\t1.0\tGood\x85 really\tgood\r\n\r\nbroken\n3\tno rating\ttext\n4\tnan\ttext\n"
     assert parse_rated(lines) == [Rated("Not good.", -0.5), Rated("Good\x85 really\tgood", 1.0)]
-
-
-def test_sentences_are_read_from_the_archive_in_the_archive(tmp_path: Path) -> None:
-    def add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
-        entry = tarfile.TarInfo(name)
-        entry.size = len(content)
-        archive.addfile(entry, io.BytesIO(content))
-
-    inner, sdist = io.BytesIO(), tmp_path / "sdist.tar.gz"
-    with tarfile.open(fileobj=inner, mode="w:gz") as archive:
-        for name in ("tweets", "movieReviewSnippets", "amazonReviewSnippets", "nytEditorialSnippets"):
-            add(archive, f"hutto_ICWSM_2014/{name}_GroundTruth.txt", f"1\t0.5\tof {name}\r\n".encode())
-    with tarfile.open(sdist, "w:gz") as archive:
-        add(archive, "v-1/additional_resources/hutto_ICWSM_2014.tar.gz", inner.getvalue())
-    assert read_rated(sdist) == [
-        Rated(f"of {name}", 0.5)
-        for name in ("tweets", "movieReviewSnippets", "amazonReviewSnippets", "nytEditorialSnippets")
-    ]
 
 
 def test_no_sentence_is_for_two_purposes_and_what_is_hardly_either_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,25 +64,6 @@ def test_training_is_reproducible_and_what_it_writes_is_a_checkpoint(tmp_path: P
         assert torch.isfinite(first.eval()(**fed).logits).all()
 
 
-def test_the_model_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    trained: list[int] = []
-
-    def train(data: list[Any], folder: Path) -> None:
-        trained.append(len(data))
-        folder.mkdir()
-
-    monkeypatch.setattr(sentences, "_download", lambda folder: folder)
-    monkeypatch.setattr(sentences, "read_rated", lambda _: RATED)
-    monkeypatch.setattr(sentences, "fine_tune", train)
-    monkeypatch.setattr(sentences, "NUM_EVALUATION", 10)
-    found = make_sentiment(tmp_path)
-    assert make_sentiment(tmp_path) == found
-    assert trained == [30]
-    files = (found.evaluation, found.calibration, found.payloads)
-    assert [len(file.read_text().splitlines()) for file in files] == [10, 30, 40]
-    assert found.evaluation.read_text().partition("\t")[0] in LABELS
-
-
 def test_pictures_come_from_their_seed_in_changing_sizes_and_from_the_half_that_is_asked_for(tmp_path: Path) -> None:
     files = sorted(make_pictures(tmp_path / "a", 5).iterdir())
     for file, size in zip(files, [*SIZES, SIZES[0]], strict=True):
@@ -116,28 +75,6 @@ def test_pictures_come_from_their_seed_in_changing_sizes_and_from_the_half_that_
         make_pictures(tmp_path / str(side), 1, half=half) for side, half in enumerate((slice(50), slice(50, 100)))
     ]
     assert len({(folder / "000.jpg").read_bytes() for folder in (*halves, tmp_path / "a")}) == 3
-
-
-def test_a_variant_is_darker_or_brighter_within_limits() -> None:
-    flat = np.full((80, 80, 3), 100, dtype=np.uint8)
-    means = [vary(flat, (40, 40), np.random.default_rng(seed)).mean() for seed in range(20)]
-    assert 74 <= min(means) < 90
-    assert 110 < max(means) <= 126
-
-
-def test_the_model_is_a_resnet_50() -> None:
-    """25,557,032 parameters, as torchvision counts its own."""
-    code: dict[str, Any] = {}
-    exec((PROGRAMS / "resnet_model.py").read_text(), code)  # noqa: S102  # our own file, as an archive loads it
-    with torch.device("meta"):
-        model = code["ResNetClassifier"]()
-        assert model(torch.empty(2, 3, 224, 224)).shape == (2, 1000)
-    assert sum(parameter.numel() for parameter in model.parameters()) == 25_557_032
-
-
-def test_the_fastapi_server_is_as_short_as_promised() -> None:
-    lines = (PROGRAMS / "fastapi_server.py").read_text().splitlines()
-    assert sum(bool(line.strip()) and not line.startswith(("#", '"""')) for line in lines) <= 30
 
 
 STAGES = {"decode": 0.05, "transform": 0.15, "run": 4.0, "format": 0.1}
@@ -227,10 +164,6 @@ def test_the_frontier_is_what_nothing_beats_in_both() -> None:
     alone = precision.measured([trial("torch fp32", 5.0)])
     assert alone[0]["speed"] is None
     assert "no engine counts" in precision.verdict(precision.SUBJECTS["resnet"], alone)
-
-
-def test_labels_of_points_that_meet_are_moved_apart_in_their_order() -> None:
-    assert spread_labels([1.0, 5.0, 1.05, 1.01], 0.5) == [1.0, 5.0, 2.0, 1.5]
 
 
 def test_what_people_write_around_the_figures_stays(tmp_path: Path) -> None:

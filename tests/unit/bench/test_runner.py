@@ -14,10 +14,10 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "scripts"))
 
-from bench import autoscale, text
+from bench import autoscale
 from bench.__main__ import main
 from bench.process import BenchError, CpuTime
-from bench.runner import Block, Ratio, Run, add_options, agreement, sides_table
+from bench.runner import Block, Ratio, Run, add_options, sides_table
 from bench.side import Served
 from bench.sides import ALL_SETTINGS, parse_settings
 from bench.workers import best_ratios
@@ -107,11 +107,6 @@ def test_the_table_has_medians_every_error_and_cpu_time_by_answers() -> None:
     assert cells[3][6] == "-"
 
 
-def test_agreement_is_with_the_first_side_that_was_asked() -> None:
-    blocks = [block("a", 1.0, labels=["x", "y"]), block("b", 1.0, labels=["x", "z"]), block("a", 1.0, 2)]
-    assert agreement(blocks) == ["b: the label of a for 1 of 2"]
-
-
 def test_workers_are_compared_with_the_best_of_their_own_side_and_ours_has_a_floor() -> None:
     rates = {"minilm ours w1": 100.0, "minilm ours w8": 84.0, "minilm stock w1": 40.0, "minilm stock w8": 9.0}
     blocks = [block(name, rate) for name, rate in rates.items()]
@@ -142,10 +137,6 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     monkeypatch.setattr("bench.sides.make_environment", lambda folder, *_: folder / "python")
     assert main([*words, "--work-dir", str(tmp_path)]) == 2
     assert said in capsys.readouterr().err
-
-
-def test_the_text_benchmarks_aims_are_those_of_the_design() -> None:
-    assert text.AIMS == {"stock": 14.0, "fastapi": 1.2}
 
 
 def phase(*workers: int, **lost: int) -> autoscale.PhaseResult:

@@ -53,7 +53,7 @@ class TorchServe(BaseHTTPRequestHandler):
         sum(range(300_000))  # the kernel counts CPU time in hundredths of a second
         TorchServe.num_answered += 1
         text = self.rfile.read(int(self.headers["Content-Length"])).decode()
-        self.answer(json.dumps({"worse": 0.1, text: 0.9}).encode())
+        self.answer(text.encode() if text == "two" else json.dumps({"worse": 0.1, text: 0.9}).encode())
 
     def answer(self, body):
         self.send_response(200)
@@ -72,7 +72,14 @@ ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), TorchServe).serve_forever()
 def load(tmp_path: Path) -> Load:
     payloads = tmp_path / "payloads.txt"
     payloads.write_text("one\ntwo\n")
-    return Load(payloads, tmp_path, clients=2, seconds=0.5, warmup_s=0.2, probes=[(b"one", "text/plain")])
+    return Load(
+        payloads,
+        tmp_path,
+        clients=2,
+        seconds=0.5,
+        warmup_s=0.2,
+        probes=[(b"one", "text/plain"), (b"two", "text/plain")],
+    )
 
 
 def test_a_server_is_loaded_by_the_command_once_its_workers_are_ready_and_charged(tmp_path: Path, load: Load) -> None:
@@ -81,7 +88,7 @@ def test_a_server_is_loaded_by_the_command_once_its_workers_are_ready_and_charge
     command = [sys.executable, "-c", TORCHSERVE, str(port)]
     with started(command, tmp_path, clean_env(), lambda: num_ready(describe(base, "m")) == 2, urls) as served:
         block = measure("stand-in", served, load, 1)
-    assert (block.errors, block.labels) == ({}, ["one"])
+    assert (block.errors, block.labels) == ({}, ["one", "two"])
     assert 0 < block.num_answered <= block.gained["ts_inference_requests_total"] <= block.num_answered + 2
     assert block.cpu.all_s > 0
     assert block.peak_mib > 5
@@ -95,11 +102,6 @@ def test_a_server_that_ends_while_starting_is_an_error_with_its_last_words(tmp_p
         started(command, tmp_path, clean_env(), lambda: False, {"url": ""}),
     ):
         pass
-
-
-def test_a_server_that_is_not_there_is_an_error(load: Load) -> None:
-    with pytest.raises(BenchError, match="nothing answers at"):
-        load.send(f"http://127.0.0.1:{free_ports(['http'])['http']}/", 0.2)
 
 
 def test_metrics_are_summed_over_their_time_series() -> None:
@@ -133,13 +135,6 @@ def test_usage_counts_processes_that_came_and_went() -> None:
         subprocess.run([sys.executable, "-c", burn], check=True)
     assert 0.5 <= usage.spent.all_s < 60  # the kernel counts in steps of 10 ms
     assert usage.peak_mib > 57
-
-
-def test_every_side_gets_an_environment_without_thread_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "7")
-    env = clean_env(JAVA_HOME="java")
-    assert "OMP_NUM_THREADS" not in env
-    assert env["JAVA_HOME"] == "java"
 
 
 HANDLER = """
@@ -179,11 +174,12 @@ def test_the_limit_in_process_is_of_all_processes_together(limit: Limit, load: L
     assert block.requests_per_second * 0.5 == pytest.approx(block.num_answered, rel=0.5)
     assert block.more["hooks_s"] + block.more["run_s"] > 0.0
     assert block.more["cpu_s"] > 0
-    assert not [child for child in psutil.Process().children() if "bench.limit" in " ".join(child.cmdline())]
 
 
-def test_a_process_of_the_limit_that_fails_names_its_log(limit: Limit, tmp_path: Path) -> None:
+def test_a_process_of_the_limit_that_fails_is_an_error_with_its_reason(
+    limit: Limit, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "model" / "counting_handler.py").write_text("raise RuntimeError('the reason')")
-    with pytest.raises(BenchError, match="see .*limit.log"), limit.serve():
+    with pytest.raises(BenchError, match="ended, for the reason above"), limit.serve():
         pass
-    assert "the reason" in (tmp_path / "limit.log").read_text()
+    assert "the reason" in capfd.readouterr().err

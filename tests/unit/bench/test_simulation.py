@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import math
 import sys
@@ -17,24 +16,19 @@ from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "scripts"))
 
-from bench.simulation.cluster import Cluster, Platform, Service, ServiceRouter, read_measured
-from bench.simulation.command import section
+from bench.simulation.cluster import Cluster, Platform, Service, ServiceRouter
 from bench.simulation.day import Scenario, simulate
 from bench.simulation.hpa import (
-    COUNTERS,
-    Behavior,
     Limiter,
     PodCpu,
     Policy,
-    QueueRule,
     rate,
     replicas_by_cpu,
-    replicas_by_external,
 )
 from bench.simulation.kpa import Activator, Kpa, KpaDecision
 from bench.simulation.pod import Answers, Pod
 from bench.simulation.scenarios import Scenarios
-from bench.simulation.traffic import Traffic, arrivals
+from bench.simulation.traffic import arrivals
 from bench.simulation.workers import WorkerAutoscaler
 
 from ts_handlers.operate.autoscale.decide import Policy as WorkerPolicy
@@ -149,19 +143,6 @@ def test_the_rate_is_prometheus_own() -> None:
     assert late == pytest.approx(10.0 / 60)
 
 
-def test_queue_depth_by_completed_requests_is_blind_to_a_queue_that_has_just_filled() -> None:
-    cluster = Cluster(replace(SERVICE, request_seconds=30.0, noise=0.0), PLATFORM, pod_workers=1, num_pods=1)
-    rule = QueueRule(cluster, COUNTERS["queue"])
-    for now in range(1, 62):
-        if now == 20:
-            for _ in range(80):
-                cluster.pods[0].admit(19.5, 19.5)
-        cluster.settle(float(now))
-        rule.step(float(now))
-    assert cluster.pods[0].num_waiting > 70
-    assert rule.value == 0.0
-
-
 @pytest.mark.parametrize(("utilization", "expected"), [(1.0, 4), (0.54, 2), (0.45, 2), (0.4, 2), (0.2, 1)])
 def test_the_hpa_takes_the_ratio_of_utilization_and_target_beyond_its_tolerance(
     utilization: float, expected: int
@@ -186,20 +167,15 @@ def test_pods_that_start_are_idle_to_the_hpa_and_those_without_a_sample_busy_whe
     assert replicas_by_cpu([unsampled], 1, 0.5, now=1000.0) == 1
 
 
-def test_an_average_value_is_the_total_over_it_beyond_the_tolerance() -> None:
-    assert replicas_by_external(21.0, replicas=10, average=2.0) == 10
-    assert replicas_by_external(23.0, replicas=10, average=2.0) == 12
-    assert replicas_by_external(0.0, replicas=3, average=2.0) == 0
-
-
 def test_down_waits_for_the_highest_wish_of_five_minutes_and_up_is_limited_by_the_larger_policy() -> None:
-    limiter = Limiter(Behavior(), minimum=1, maximum=100)
+    up = (Policy("Percent", 100, 15), Policy("Pods", 4, 15))  # Kubernetes' own
+    limiter = Limiter(1, 100, up, (Policy("Percent", 100, 15),))
     assert limiter.limit(0.0, 1, 50) == 5  # 4 pods are more than 100 % of one
     assert limiter.limit(15.0, 5, 50) == 10
     assert limiter.limit(30.0, 10, 8) == 10
     assert [limiter.limit(30.0 + 15.0 * step, 10, 2) for step in (1, 18, 19)] == [10, 10, 8]
     assert limiter.limit(400.0, 8, 0) == 2
-    slow = Limiter(Behavior(down_stabilization_seconds=0, down=(Policy("Pods", 1, 60),)), minimum=1, maximum=10)
+    slow = Limiter(1, 10, stabilization_seconds=0)
     assert [slow.limit(now, pods, 1) for now, pods in ((0.0, 6), (15.0, 5), (61.0, 5))] == [5, 5, 4]
 
 
@@ -242,12 +218,6 @@ def test_the_activator_holds_what_no_pod_has_room_for_and_releases_it_as_batches
     # one request each until 0.142 and 0.143, then two until 0.224 and 0.225: so many places are free there
     released = (0.142, 0.143, 0.224, 0.224, 0.225)
     assert activator.held_seconds == pytest.approx(sum(released) - sum(0.104 + index / 1000 for index in range(5)))
-
-
-def test_a_service_without_a_pod_answers_503() -> None:
-    cluster = Cluster(SERVICE, PLATFORM, pod_workers=1, num_pods=0)
-    ServiceRouter(cluster, seed=1).route([0.1, 0.2], until=1.0)
-    assert len(cluster.answers.rejected) == 2
 
 
 def test_pods_that_are_not_ready_end_first_then_those_that_came_last() -> None:
@@ -299,24 +269,3 @@ def test_workers_come_into_a_pod_sooner_than_a_pod_and_not_where_a_resize_is_ref
     assert (most, most_refused) == (4, 2)
     assert cpus[4] > 3.5  # within the first minute of the burst
     assert cpus[-1] < 2
-
-
-def test_traffic_comes_from_its_seed_and_has_the_rate_it_is_drawn_from() -> None:
-    traffic = Traffic()
-    rates, times = traffic.rates(12 * 3600), traffic.arrivals(12 * 3600)
-    assert len(times) == pytest.approx(rates.sum(), rel=0.01)
-    assert np.array_equal(times, traffic.arrivals(12 * 3600))
-    assert not np.array_equal(rates, replace(traffic, seed=8).rates(12 * 3600))
-    assert all(before <= after for before, after in itertools.pairwise(times[:1000].tolist()))
-    night = rates[: 6 * 3600]
-    assert set(np.unique(night)) == {0.0, traffic.night_rate}
-    assert rates.max() > 1.5 * traffic.peak_rate
-
-
-def test_the_section_has_the_figures_and_what_the_server_is_made_of(burst: np.ndarray) -> None:
-    service, measured = read_measured()
-    outcome = simulate(Scenarios(service, PLATFORM).shipped()[1], burst, 900, SLO_SECONDS)
-    text = section([outcome], [], argparse.Namespace(sweep=False, slo_ms=500.0, seed=7), measured)
-    assert f"| HPA on CPU | 70%     | {100 * outcome.miss_share:.2f}" in text
-    assert "takes more than 500 ms" in text
-    assert "So a batch of n takes 0.0 + 94.3 n ms" in text
