@@ -14,13 +14,13 @@ from bench.runner import Run
 from ts_handlers.errors import OperatorError
 
 NAMES = {
-    "text": "bench.text",
-    "workers": "bench.workers",
-    "overhead": "bench.overhead",
-    "centralized": "bench.centralized",
-    "idle": "bench.idle",
-    "autoscale": "bench.autoscale",
-    "precision": "bench.precision",
+    "text": "bench.experiments.text",
+    "workers": "bench.experiments.workers",
+    "overhead": "bench.experiments.overhead",
+    "centralized": "bench.experiments.centralized",
+    "idle": "bench.experiments.idle",
+    "autoscale": "bench.experiments.autoscale",
+    "precision": "bench.experiments.precision",
     "autoscaling": "bench.simulation.command",
 }
 """Name -> module with `declare(parser)` and `run(run)`."""

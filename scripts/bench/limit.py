@@ -20,9 +20,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from bench.ours import Archive
 from bench.process import BenchError, clean_env
 from bench.side import Served
-from bench.sides import Archive
 
 _WARMUP_SECONDS = 0.5
 

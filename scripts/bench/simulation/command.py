@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from bench.plot import figure, label, write_between
 from bench.process import BenchError
-from bench.runner import Run, table
+from bench.report import table
+from bench.runner import Run
 from bench.simulation.cluster import MEASURED, Platform, Service, read_measured
 from bench.simulation.day import Outcome, simulate
 from bench.simulation.measure import measure

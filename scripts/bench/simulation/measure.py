@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from bench.limit import block, running
+from bench.models.subjects import make_subject
+from bench.ours import Ours
 from bench.runner import Load, Run
 from bench.side import TIMEOUT_SECONDS, Served
-from bench.sides import Ours
 from bench.simulation.cluster import Service
-from bench.subjects import make_subject
 
 WORKERS = 2
 ROUNDS = 3

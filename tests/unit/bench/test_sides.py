@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -16,10 +15,10 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[3] / "scripts"))
 
 from bench.limit import Limit
-from bench.process import BenchError, Child, Usage, clean_env, free_ports, run
+from bench.ours import Archive
+from bench.process import BenchError, Child, clean_env, free_ports
 from bench.runner import Load, measure
-from bench.side import counters, describe, num_ready, started
-from bench.sides import Archive
+from bench.side import describe, num_ready, started
 
 STUBBORN = """
 import signal, subprocess, sys, time
@@ -104,11 +103,6 @@ def test_a_server_that_ends_while_starting_is_an_error_with_its_last_words(tmp_p
         pass
 
 
-def test_metrics_are_summed_over_their_time_series() -> None:
-    text = 'a_sum{m="x",} 1.5\na_sum{m="y",} 0.25 1700000000000\nup 1\n'
-    assert counters(text) == {"a_sum": 1.75, "up": 1.0}
-
-
 def test_a_child_that_ignores_sigterm_is_ended_with_its_children_of_other_sessions(tmp_path: Path) -> None:
     log = tmp_path / "log"
     with Child([sys.executable, "-c", STUBBORN], log=log, env=os.environ, cwd=tmp_path, stop_seconds=0.3) as child:
@@ -118,23 +112,6 @@ def test_a_child_that_ignores_sigterm_is_ended_with_its_children_of_other_sessio
         grandchild = psutil.Process(int(log.read_text()))
     assert child.exit_code == -signal.SIGKILL
     assert psutil.wait_procs([grandchild], timeout=10.0)[1] == []
-
-
-def test_run_says_what_failed_with_its_last_lines_takes_good_codes_and_is_bounded(tmp_path: Path) -> None:
-    command, log = (sys.executable, "-c", "import sys; print('the reason'); sys.exit(3)"), tmp_path / "log"
-    assert run(*command, log=log, good_codes=(3,)) == "the reason\n"
-    with pytest.raises(BenchError, match=r"exit code 3 (.|\n)*the reason"):
-        run(*command, log=log)
-    with pytest.raises(BenchError, match="still runs"):
-        run(sys.executable, "-c", "import time; time.sleep(60)", log=log, timeout_seconds=0.3)
-
-
-def test_usage_counts_processes_that_came_and_went() -> None:
-    burn = "import time; held = bytearray(60_000_000)\nwhile time.process_time() < 0.6: pass"
-    with Usage(os.getpid()) as usage:
-        subprocess.run([sys.executable, "-c", burn], check=True)
-    assert 0.5 <= usage.spent.all_s < 60  # the kernel counts in steps of 10 ms
-    assert usage.peak_mib > 57
 
 
 HANDLER = """
@@ -174,12 +151,3 @@ def test_the_limit_in_process_is_of_all_processes_together(limit: Limit, load: L
     assert block.requests_per_second * 0.5 == pytest.approx(block.num_answered, rel=0.5)
     assert block.more["hooks_s"] + block.more["run_s"] > 0.0
     assert block.more["cpu_s"] > 0
-
-
-def test_a_process_of_the_limit_that_fails_is_an_error_with_its_reason(
-    limit: Limit, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "model" / "counting_handler.py").write_text("raise RuntimeError('the reason')")
-    with pytest.raises(BenchError, match="ended, for the reason above"), limit.serve():
-        pass
-    assert "the reason" in capfd.readouterr().err

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,22 +17,13 @@ from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "scripts"))
 
-from bench.simulation.cluster import Cluster, Platform, Service, ServiceRouter
+from bench.simulation.cluster import Cluster, Platform, Service
 from bench.simulation.day import Scenario, simulate
-from bench.simulation.hpa import (
-    Limiter,
-    PodCpu,
-    Policy,
-    rate,
-    replicas_by_cpu,
-)
+from bench.simulation.hpa import Limiter, PodCpu, Policy, rate, replicas_by_cpu
 from bench.simulation.kpa import Activator, Kpa, KpaDecision
 from bench.simulation.pod import Answers, Pod
 from bench.simulation.scenarios import Scenarios
 from bench.simulation.traffic import arrivals
-from bench.simulation.workers import WorkerAutoscaler
-
-from ts_handlers.operate.autoscale.decide import Policy as WorkerPolicy
 
 SERVICE = Service(
     call_seconds=0.002, request_seconds=0.04, noise=0.1, worker_load_seconds=4.0, server_start_seconds=12.0
@@ -40,19 +32,9 @@ PLATFORM = Platform()
 SLO_SECONDS = 0.5
 
 
-def pod_of(
-    workers: int, batch_seconds: tuple[float, ...], noise: Iterator[float] | None = None, queue: int = 10**9
-) -> Pod:
-    return Pod(
-        1,
-        0.0,
-        0.0,
-        workers,
-        batch_seconds=batch_seconds,
-        noise=noise or itertools.cycle([1.0]),
-        job_queue_size=queue,
-        answers=Answers(),
-    )
+def pod_of(workers: int, batch_seconds: tuple[float, ...], noise: Iterator[float] | None = None, **changes: Any) -> Pod:
+    facts: dict[str, Any] = {"job_queue_size": 10**9, "answers": Answers(), "noise": noise or itertools.cycle([1.0])}
+    return Pod(1, 0.0, 0.0, workers, batch_seconds=batch_seconds, **facts | changes)
 
 
 def mean_wait(pod: Pod, times: np.ndarray) -> float:
@@ -104,16 +86,7 @@ def test_no_request_is_lost_while_workers_come_and_go(
     gaps: list[float], workers: int, queue: int, moves: list[tuple[int, int]]
 ) -> None:
     answers = Answers()
-    pod = Pod(
-        1,
-        0.0,
-        0.0,
-        workers,
-        batch_seconds=(0.0, 0.3, 0.5),
-        noise=itertools.cycle([1.0]),
-        job_queue_size=queue,
-        answers=answers,
-    )
+    pod = pod_of(workers, (0.0, 0.3, 0.5), job_queue_size=queue, answers=answers)
     now, most = 0.0, workers
     for index, gap in enumerate(gaps):
         now += gap
@@ -220,21 +193,6 @@ def test_the_activator_holds_what_no_pod_has_room_for_and_releases_it_as_batches
     assert activator.held_seconds == pytest.approx(sum(released) - sum(0.104 + index / 1000 for index in range(5)))
 
 
-def test_pods_that_are_not_ready_end_first_then_those_that_came_last() -> None:
-    cluster = Cluster(SERVICE, PLATFORM, pod_workers=2, num_pods=2)
-    cluster.scale(3, now=100.0)
-    cluster.scale(4, now=110.0)
-    cluster.settle(125.0)
-    cluster.scale(3, now=125.0)
-    assert [pod.number for pod in cluster.live_pods()] == [1, 2, 3]
-    cluster.scale(1, now=126.0)
-    assert [pod.number for pod in cluster.live_pods()] == [1]
-    cluster.settle(127.0)
-    assert cluster.reserved_cpus() == 6  # two drain for ten seconds
-    cluster.settle(137.0)
-    assert cluster.reserved_cpus() == 2
-
-
 @pytest.fixture(scope="module")
 def burst() -> np.ndarray:
     """A quarter of an hour: little, then thrice what a pod can do, then nothing."""
@@ -254,18 +212,3 @@ def test_every_autoscaler_loses_nothing_and_reserves_no_less_than_the_least_pods
     assert outcome.miss_share < 0.6
     again = simulate(scenario, burst, 900, SLO_SECONDS)
     assert again.to_json() == outcome.to_json()
-
-
-def test_workers_come_into_a_pod_sooner_than_a_pod_and_not_where_a_resize_is_refused(burst: np.ndarray) -> None:
-    found = []
-    for refused in (0.0, 1.0):
-        cluster = Cluster(SERVICE, PLATFORM, pod_workers=2, num_pods=1)
-        policy = WorkerPolicy(max_workers=4, target_in_flight=1.0)
-        scaler = WorkerAutoscaler(cluster, policy, refused_share=refused)
-        parts = (cluster, ServiceRouter(cluster, 3), [scaler])
-        outcome = simulate(Scenario("workers", "", itertools.repeat(parts).__next__), burst, 900, SLO_SECONDS)
-        found.append((outcome.most_cpus, outcome.minutes["cpus"]))
-    (most, cpus), (most_refused, _) = found
-    assert (most, most_refused) == (4, 2)
-    assert cpus[4] > 3.5  # within the first minute of the burst
-    assert cpus[-1] < 2

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import yaml
 
+from bench.ours import Archive, Ours
 from bench.process import TS_HANDLERS, Child, clean_env
 from bench.runner import Run, bench
 from bench.side import Served, describe, num_ready
-from bench.sides import Archive, Ours
 
 PHASES = ("60:30", "90:250", "600:250", "120:30")
 REFUSED = "503"

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.pictures import LARGE, make_pictures
-from bench.resnet import ResNet, make_resnet
-from bench.sentences import make_sentiment
-from bench.sides import JPEG, TEXT, Archive
+from bench.models.pictures import LARGE, make_pictures
+from bench.models.resnet import ResNet, make_resnet
+from bench.models.sentences import make_sentiment
+from bench.ours import JPEG, TEXT, Archive
 
 SUBJECTS = ("minilm", "resnet")
 NUM_PROBES = {TEXT: 60, JPEG: 10}

@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 
+from bench.models.resnet import LAYERS
+from bench.models.subjects import PRECISIONS, make_images
+from bench.ours import BATCH_SIZE, Ours
 from bench.process import BenchError
-from bench.resnet import LAYERS
-from bench.runner import Block, Run, add_options, by_side, median, table
-from bench.sides import BATCH_SIZE, Ours
-from bench.subjects import PRECISIONS, make_images
+from bench.report import Block, by_side, median, table
+from bench.runner import Run, add_options
 
 MAX_IDLE = 0.10
 """Aim: on a single worker the model is idle for less than this part of the time."""

@@ -6,11 +6,13 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from bench.models.subjects import SUBJECTS, Subject, make_subject
+from bench.others import Settings, Stock, stock_python
+from bench.ours import BATCH_SIZE, Archive, Ours
 from bench.process import BenchError
-from bench.runner import Block, Ratio, Run, add_options, by_side, rate
+from bench.report import Block, Ratio, by_side, rate
+from bench.runner import Run, add_options
 from bench.side import Side
-from bench.sides import BATCH_SIZE, Archive, Ours, Settings, Stock, stock_python
-from bench.subjects import SUBJECTS, Subject, make_subject
 
 FLOOR = 0.85
 """Throughput must not fall below this share of a side's best, however many workers there are."""

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from bench.models.sentences import make_sentiment
+from bench.models.subjects import Subject, make_texts
+from bench.others import ALL_SETTINGS, FastApi, Stock, parse_settings, stock_python
+from bench.ours import Ours
 from bench.process import BenchError
-from bench.runner import Load, Ratio, Run, add_options, by_side, rate
-from bench.sentences import make_sentiment
+from bench.report import Ratio, by_side, rate
+from bench.runner import Load, Run, add_options
 from bench.side import Side
-from bench.sides import ALL_SETTINGS, FastApi, Ours, Stock, parse_settings, stock_python
-from bench.subjects import Subject, make_texts
 
 SIDES = ("stock", "fastapi", "ours")
 AIMS = {"stock": 14.0, "fastapi": 1.2}

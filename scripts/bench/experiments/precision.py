@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.pictures import make_pictures
+from bench.models.pictures import make_pictures
+from bench.models.resnet import make_resnet
+from bench.models.sentences import make_sentiment
+from bench.ours import Archive
 from bench.plot import figure, label, write_between
-from bench.resnet import make_resnet
-from bench.runner import Run, number, table
-from bench.sentences import make_sentiment
-from bench.sides import Archive
+from bench.report import number, table
+from bench.runner import Run
 from tests.efficientnet import write_efficientnet
 
 BASELINE = "onnx fp32"
@@ -27,7 +28,7 @@ MAX_ACCURACY_DROP, MIN_MEAN_COSINE, MIN_COSINE = 0.5, 0.998, 0.99
 LEAST_LOSS = 1e-7
 """Where 1 - cosine is smaller, it is drawn here: an engine in fp32 differs by rounding only."""
 
-PAGE = Path(__file__).parents[2] / "docs" / "precision.md"
+PAGE = Path(__file__).parents[3] / "docs" / "precision.md"
 BEGIN = "<!-- scripts/precision writes from here -->"
 END = "<!-- scripts/precision writes to here -->"
 

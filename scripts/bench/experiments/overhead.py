@@ -6,12 +6,13 @@ import argparse
 from collections.abc import Mapping, Sequence
 from statistics import median
 
-from bench.idle import stage_ms
+from bench.experiments.idle import stage_ms
 from bench.limit import Limit
-from bench.runner import Block, Ratio, Run, add_options, by_side, number, rate, table
+from bench.models.subjects import SUBJECTS, make_subject
+from bench.ours import Ours
+from bench.report import Block, Ratio, by_side, number, rate, table
+from bench.runner import Run, add_options
 from bench.side import Side
-from bench.sides import Ours
-from bench.subjects import SUBJECTS, make_subject
 
 AIM = 0.9
 

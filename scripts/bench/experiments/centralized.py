@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping
 
+from bench.models.resnet import LAYERS, ResNet, make_resnet
+from bench.models.subjects import PRECISIONS, Subject, make_images
+from bench.others import ProcessAnImage, Settings, Stock, stock_python
+from bench.ours import Ours
 from bench.process import BenchError
-from bench.resnet import LAYERS, ResNet, make_resnet
-from bench.runner import Block, Ratio, Run, add_options, by_side, rate
+from bench.report import Block, Ratio, by_side, rate
+from bench.runner import Run, add_options
 from bench.side import Side
-from bench.sides import Ours, ProcessAnImage, Settings, Stock, stock_python
-from bench.subjects import PRECISIONS, Subject, make_images
 
 AIMS = {"process": 12.0, "stock": 3.5}
 """What ours in INT8 should be over the best of each."""
