@@ -29,42 +29,6 @@ CONTAINER_CONCURRENCY = 32
 ACTIVATOR_CAPACITY = 10_000
 
 
-class KpaDecision:
-    """The decision from averages to pods, with its memory of panic.
-
-    Args:
-        target: Requests in flight for a pod, autoscaling.knative.dev/target at a target utilization of 100 %.
-        max_scale: Pods there are at most.
-    """
-
-    def __init__(self, target: float, max_scale: int) -> None:
-        self._target, self._max_scale = target, max_scale
-        self.panic_since: float | None = None
-        self._max_panic_pods = 0
-
-    def decide(self, now: float, stable: float, panic: float, num_ready: int) -> int:
-        """Return the pods wanted.
-
-        Args:
-            now: In seconds.
-            stable: Mean requests in flight over the stable window.
-            panic: The same over the panic window.
-            num_ready: Pods that get requests.
-        """
-        ready = max(1, num_ready)
-        most, fewest = math.ceil(MAX_SCALE_UP_RATE * ready), math.floor(ready / MAX_SCALE_DOWN_RATE)
-        by_stable, by_panic = math.ceil(stable / self._target), math.ceil(panic / self._target)
-        wanted = min(max(by_stable, fewest), most)
-        if by_panic / ready >= PANIC_THRESHOLD:
-            self.panic_since = now
-        elif self.panic_since is not None and now - self.panic_since > STABLE_WINDOW_SECONDS:
-            self.panic_since, self._max_panic_pods = None, 0
-        if self.panic_since is not None:
-            self._max_panic_pods = max(self._max_panic_pods, wanted, min(max(by_panic, fewest), most))
-            wanted = self._max_panic_pods
-        return min(wanted, self._max_scale)
-
-
 class Activator:
     """Pods take turns, one that has as many requests as containerConcurrency is passed over.
 
@@ -142,24 +106,32 @@ class Activator:
 
 
 class Kpa:
-    """The autoscaler at work: once a second it is told what is in flight, every second time it decides.
+    """The autoscaler: once a second it is told what is in flight, every second time it decides.
 
     Args:
         cluster: What it scales.
         activator: What requests come through.
-        decision: What it decides by.
+        target: Requests in flight for a pod, autoscaling.knative.dev/target at a target utilization of 100 %.
+        max_scale: Pods there are at most.
         retention_seconds: How long the last pod stays.
     """
 
     def __init__(
-        self, cluster: Cluster, activator: Activator, decision: KpaDecision, retention_seconds: int = RETENTION_SECONDS
+        self,
+        cluster: Cluster,
+        activator: Activator,
+        target: float,
+        max_scale: int,
+        retention_seconds: int = RETENTION_SECONDS,
     ) -> None:
-        self._cluster, self._activator, self._decision = cluster, activator, decision
+        self._cluster, self._activator, self._target, self._max_scale = cluster, activator, target, max_scale
         self._retention_seconds = retention_seconds
         self._concurrency: deque[float] = deque(maxlen=STABLE_WINDOW_SECONDS)
         self._seen_seconds: dict[int, float] = {}
         self._seen_held = 0.0
         self._idle_since: float | None = None
+        self.panic_since: float | None = None
+        self._max_panic_pods = 0
 
     def step(self, now: float) -> None:
         """Look, and decide if it is time; a request that finds no pod makes it decide at once."""
@@ -170,7 +142,7 @@ class Kpa:
         recent = list(self._concurrency)
         panic = recent[-PANIC_WINDOW_SECONDS:]
         num_ready = len(self._cluster.ready_pods(now))
-        wanted = self._decision.decide(now, sum(recent) / len(recent), sum(panic) / len(panic), num_ready)
+        wanted = self.decide(now, sum(recent) / len(recent), sum(panic) / len(panic), num_ready)
         self._cluster.scale(self._hold_last(wanted, now), now)
 
     def _mean_in_flight(self, now: float) -> float:
@@ -190,3 +162,25 @@ class Kpa:
             return wanted
         self._idle_since = now if self._idle_since is None else self._idle_since
         return 0 if now - self._idle_since >= self._retention_seconds else 1
+
+    def decide(self, now: float, stable: float, panic: float, num_ready: int) -> int:
+        """Return the pods wanted.
+
+        Args:
+            now: In seconds.
+            stable: Mean requests in flight over the stable window.
+            panic: The same over the panic window.
+            num_ready: Pods that get requests.
+        """
+        ready = max(1, num_ready)
+        most, fewest = math.ceil(MAX_SCALE_UP_RATE * ready), math.floor(ready / MAX_SCALE_DOWN_RATE)
+        by_stable, by_panic = math.ceil(stable / self._target), math.ceil(panic / self._target)
+        wanted = min(max(by_stable, fewest), most)
+        if by_panic / ready >= PANIC_THRESHOLD:
+            self.panic_since = now
+        elif self.panic_since is not None and now - self.panic_since > STABLE_WINDOW_SECONDS:
+            self.panic_since, self._max_panic_pods = None, 0
+        if self.panic_since is not None:
+            self._max_panic_pods = max(self._max_panic_pods, wanted, min(max(by_panic, fewest), most))
+            wanted = self._max_panic_pods
+        return min(wanted, self._max_scale)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from bench.simulation.cluster import Cluster, Platform, Service, ServiceRouter
 from bench.simulation.day import Controller, Router, Scenario
 from bench.simulation.hpa import CpuHpa, Keda, Limiter
-from bench.simulation.kpa import Activator, Kpa, KpaDecision
+from bench.simulation.kpa import Activator, Kpa
 from bench.simulation.workers import WorkerAutoscaler
 from ts_handlers.operate.autoscale.decide import Policy
 
@@ -74,7 +74,7 @@ class Scenarios:
         def make() -> Parts:
             cluster = self._cluster(sidecar_cpus=QUEUE_PROXY_CPUS)
             activator = Activator(cluster)
-            return cluster, activator, [Kpa(cluster, activator, KpaDecision(target, MAX_CPUS // POD_WORKERS))]
+            return cluster, activator, [Kpa(cluster, activator, target, MAX_CPUS // POD_WORKERS)]
 
         return Scenario(KPA, f"target {target:g} in flight", make)
 

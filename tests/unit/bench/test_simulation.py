@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[3] / "scripts"))
 from bench.simulation.cluster import Cluster, Platform, Service
 from bench.simulation.day import Scenario, simulate
 from bench.simulation.hpa import Limiter, PodCpu, Policy, rate, replicas_by_cpu
-from bench.simulation.kpa import Activator, Kpa, KpaDecision
+from bench.simulation.kpa import Activator, Kpa
 from bench.simulation.pod import Answers, Pod
 from bench.simulation.scenarios import Scenarios
 from bench.simulation.traffic import arrivals
@@ -153,7 +153,8 @@ def test_down_waits_for_the_highest_wish_of_five_minutes_and_up_is_limited_by_th
 
 
 def test_kpa_panics_at_twice_the_pods_and_only_grows_until_a_stable_window_has_passed() -> None:
-    decision = KpaDecision(1.0, max_scale=50)
+    cluster = Cluster(SERVICE, PLATFORM, pod_workers=2)
+    decision, limited = (Kpa(cluster, Activator(cluster), 1.0, max_scale=most) for most in (50, 6))
     assert decision.decide(0.0, stable=4.0, panic=4.0, num_ready=4) == 4
     assert decision.decide(2.0, stable=4.6, panic=8.0, num_ready=4) == 8
     assert decision.panic_since == 2.0
@@ -161,13 +162,13 @@ def test_kpa_panics_at_twice_the_pods_and_only_grows_until_a_stable_window_has_p
     assert decision.decide(62.0, stable=2.0, panic=2.0, num_ready=8) == 8
     assert decision.decide(64.0, stable=2.0, panic=2.0, num_ready=8) == 4  # by no more than max-scale-down-rate
     assert decision.decide(66.0, stable=0.0, panic=0.0, num_ready=1) == 0
-    assert KpaDecision(1.0, max_scale=6).decide(0.0, 9.0, 9.0, num_ready=2) == 6
+    assert limited.decide(0.0, 9.0, 9.0, num_ready=2) == 6
 
 
 def test_kpa_goes_to_zero_after_the_retention_period_and_the_next_request_waits_for_a_pod() -> None:
     cluster = Cluster(SERVICE, PLATFORM, pod_workers=2)
     activator = Activator(cluster)
-    kpa = Kpa(cluster, activator, KpaDecision(3.0, max_scale=12), retention_seconds=100)
+    kpa = Kpa(cluster, activator, 3.0, max_scale=12, retention_seconds=100)
     scenario = Scenario("KPA", "", lambda: (cluster, activator, [kpa]))
     outcome = simulate(scenario, np.array([0.5, 400.2]), 600, SLO_SECONDS)
     starts = PLATFORM.pod_start_seconds(SERVICE)
