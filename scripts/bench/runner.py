@@ -135,7 +135,10 @@ class Run:
 def measure(name: str, served: Served, load: Load, number: int) -> Block:
     """Warm a side up, load it, and say what it did and used meanwhile."""
     send = served.send or partial(load.send, served.url)
-    labels = [best_label(served.predict(*probe)) for probe in load.probes if served.send is None]
+    try:
+        labels = [best_label(served.predict(*probe)) for probe in load.probes if served.send is None]
+    except OSError as error:
+        raise BenchError(f"{name} answers no probe: {error}; its server.log is below {load.folder}") from error
     if load.warmup_s:
         send(load.warmup_s)
     before = served.counted()

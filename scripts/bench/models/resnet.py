@@ -101,7 +101,7 @@ def _write_weights(folder: Path, pictures: Sequence[Path]) -> None:
             block["main"][-1].weight.fill_(0.2)
         model.train()(batch)
         logits = model.eval()(batch)
-        scale, head = 1.0 / logits.std(0), model.head[-1]
+        scale, head = 0.1 / logits.std(0), model.head[-1]
         head.weight.data *= scale[:, None]
         head.bias.data = (head.bias.data - logits.mean(0)) * scale
     torch.save(model.state_dict(), folder / "resnet.pth")

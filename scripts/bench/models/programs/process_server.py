@@ -20,7 +20,8 @@ class Classifier(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         picture = self.rfile.read(int(self.headers["Content-Length"]))
         with places:
-            done = subprocess.run([sys.executable, program, *files], input=picture, capture_output=True, check=False)
+            # errors go to the log
+            done = subprocess.run([sys.executable, program, *files], input=picture, stdout=subprocess.PIPE, check=False)
         answer = json.dumps({done.stdout.decode().strip(): 1.0}).encode()
         self.send_response(500 if done.returncode else 200)
         self.send_header("Content-Length", str(len(answer)))
