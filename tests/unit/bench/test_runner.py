@@ -115,7 +115,6 @@ def test_workers_are_compared_with_the_best_of_their_own_side_and_ours_has_a_flo
     ("words", "said"),
     [
         (["workers", "--models", "minilm"], "--pytorch-serve"),
-        (["centralized", "--settings", "ours-int4", "--layers", "26"], "there is no setting ours-int4"),
         (["autoscaling", "--hours", "25"], "--hours is 25"),
     ],
 )
@@ -123,7 +122,6 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     words: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("bench.__main__.end_on_signals", lambda: None)
-    monkeypatch.setattr("bench.others.make_environment", lambda folder, *_: folder / "python")
     assert main([*words, "--work-dir", str(tmp_path)]) == 2
     assert said in capsys.readouterr().err
 
