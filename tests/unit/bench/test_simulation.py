@@ -189,8 +189,7 @@ def test_the_activator_holds_what_no_pod_has_room_for_and_releases_it_as_batches
     assert activator.num_held == 3
     activator.route([], until=9.0)
     assert (activator.num_held, len(cluster.answers.finished)) == (0, 9)
-    # one request each until 0.142 and 0.143, then two until 0.224 and 0.225: so many places are free there
-    released = (0.142, 0.143, 0.224, 0.224, 0.225)
+    released = (0.142, 0.143, 0.224, 0.224, 0.225)  # as batches end: one request each, then two
     assert activator.held_seconds == pytest.approx(sum(released) - sum(0.104 + index / 1000 for index in range(5)))
 
 
