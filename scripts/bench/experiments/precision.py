@@ -105,7 +105,7 @@ def run(run: Run) -> int:
             run.work_dir / "precision" / name, name, (*_source(name, run.work_dir, args.samples), *options)
         )
         archive.make()
-        reports[name] = json.loads((archive.store / f"{name}.build.json").read_text(encoding="utf-8"))
+        reports[name] = json.loads((archive.store / f"{name}.build.json").read_text(encoding="utf-8"))["gate"]
         print(f"\n{subject_text(SUBJECTS[name], reports[name])}\n", flush=True)
     parts = [_intro(f"scripts/precision --samples {args.samples}", run.machine)]
     for name, report in reports.items():
