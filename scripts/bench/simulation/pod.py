@@ -11,17 +11,11 @@ from heapq import heappop, heappush, heapreplace
 
 @dataclass(slots=True)
 class Answers:
-    """Every answer of a run: when its request arrived and when it was done, in the order in which batches started."""
+    """Every answer of a run, in the order in which batches started, and when requests arrived that got 503."""
 
     arrived: array[float] = field(default_factory=lambda: array("d"))
     finished: array[float] = field(default_factory=lambda: array("d"))
-    num_rejected: int = 0
     rejected: array[float] = field(default_factory=lambda: array("d"))
-
-    def reject(self, arrived: float) -> None:
-        """Count a request that got 503."""
-        self.num_rejected += 1
-        self.rejected.append(arrived)
 
 
 class Pod:
@@ -66,7 +60,7 @@ class Pod:
         self._waiting: deque[tuple[float, float]] = deque()
         self._running: list[tuple[float, int, float, float]] = []
         self._started_seconds = 0.0
-        self._num_admitted = 0
+        self.num_admitted = 0
         self._sum_entered = 0.0
         self._sum_finished = 0.0
 
@@ -74,11 +68,6 @@ class Pod:
     def num_workers(self) -> int:
         """Workers that take work, also those whose loading has not ended."""
         return len(self._free)
-
-    @property
-    def num_admitted(self) -> int:
-        """Requests it has taken so far."""
-        return self._num_admitted
 
     @property
     def num_waiting(self) -> int:
@@ -93,10 +82,10 @@ class Pod:
         """Take a request that arrived somewhere at `arrived` and here at `entered`, or answer it with 503."""
         self.advance(entered)
         if len(self._waiting) >= self._job_queue_size:
-            self._answers.reject(arrived)
+            self._answers.rejected.append(arrived)
             self.num_rejected += 1
             return
-        self._num_admitted += 1
+        self.num_admitted += 1
         self._sum_entered += entered
         self._waiting.append((entered, arrived))
 
@@ -128,11 +117,11 @@ class Pod:
     def num_in_flight(self, now: float) -> int:
         """Return the requests that are here at `now`: waiting or in a batch. Settles."""
         self.settle(now)
-        return self._num_admitted - self.completed
+        return self.num_admitted - self.completed
 
     def in_flight_seconds(self, now: float) -> float:
         """Return the integral of the requests in flight from the start to `now`, after `settle(now)`."""
-        return self._sum_finished + (self._num_admitted - self.completed) * now - self._sum_entered
+        return self._sum_finished + (self.num_admitted - self.completed) * now - self._sum_entered
 
     def busy_seconds(self, now: float) -> float:
         """Return the CPU time that batches used up to `now`, after `settle(now)`."""
@@ -152,15 +141,8 @@ class Pod:
         return max(now, heappop(self._free))
 
     def _take(self, size: int, start: float, finish: float) -> None:
-        waiting, answers = self._waiting, self._answers
-        if size == 1:  # most batches by far
-            entered, arrived = waiting.popleft()
-            answers.arrived.append(arrived)
-            answers.finished.append(finish)
-            heappush(self._running, (finish, 1, start - entered, finish - entered))
-            return
-        jobs = [waiting.popleft() for _ in range(size)]
-        answers.arrived.extend([arrived for _, arrived in jobs])
-        answers.finished.extend([finish] * size)
+        jobs = [self._waiting.popleft() for _ in range(size)]
+        self._answers.arrived.extend([arrived for _, arrived in jobs])
+        self._answers.finished.extend([finish] * size)
         entered = sum(entered for entered, _ in jobs)
         heappush(self._running, (finish, size, size * start - entered, size * finish - entered))

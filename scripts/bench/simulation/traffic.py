@@ -1,59 +1,45 @@
-"""A day of requests: a curve over the hours, bursts on top of it, and a night of short batches with nothing in between."""
+"""A day of requests: a curve over the hours, bursts on top of it, and a night of short batches with nothing in between.
+
+They are a Poisson process whose rate a hidden Markov chain changes (MMPP), second by second.
+"""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-DAY_SECONDS = 86_400
 HOUR_SECONDS = 3_600
+SEED = 7
+
+PEAK_RATE = 45.0
+"""Requests a second at the top of the daily curve, without a burst."""
+
+OPEN_HOUR, CLOSE_HOUR = 6.0, 22.0
+"""When the curve leaves zero, and when it is back there."""
+
+CALM_SECONDS, BURST_SECONDS = 1200.0, 90.0
+"""Mean time between bursts, and mean length of a burst."""
+
+BURST_FACTORS = (2.0, 4.0)
+"""Least and greatest factor of the rate in a burst; each has its own, uniformly drawn."""
+
+NIGHT_GAP_SECONDS, NIGHT_BATCH_SECONDS, NIGHT_RATE = 1500.0, 60.0, 4.0
+"""Mean time without any request between the night's batches, mean length of such a batch, requests a second in it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Traffic:
-    """What arrives: a Poisson process whose rate a hidden Markov chain changes (MMPP), second by second.
-
-    Attributes:
-        peak_rate: Requests a second at the top of the daily curve, without a burst.
-        open_hour: When the curve leaves zero.
-        close_hour: When it is back there.
-        calm_seconds: Mean time between bursts.
-        burst_seconds: Mean length of a burst.
-        burst_factors: Least and greatest factor of the rate in a burst; each has its own, uniformly drawn.
-        night_gap_seconds: Mean time without any request between the night's batches.
-        night_batch_seconds: Mean length of such a batch.
-        night_rate: Requests a second in it.
-        seed: The same seed gives the same requests.
-    """
-
-    peak_rate: float = 45.0
-    open_hour: float = 6.0
-    close_hour: float = 22.0
-    calm_seconds: float = 1200.0
-    burst_seconds: float = 90.0
-    burst_factors: tuple[float, float] = (2.0, 4.0)
-    night_gap_seconds: float = 1500.0
-    night_batch_seconds: float = 60.0
-    night_rate: float = 4.0
-    seed: int = 7
-
-    def rates(self, seconds: int = DAY_SECONDS) -> NDArray[np.float64]:
-        """Return the rate of each second from midnight on, (seconds,), in requests a second."""
-        rng = np.random.default_rng(self.seed)
-        hours = (np.arange(seconds) + 0.5) / HOUR_SECONDS % 24
-        phase = np.clip((hours - self.open_hour) / (self.close_hour - self.open_hour), 0.0, 1.0)
-        curve = self.peak_rate * np.sin(np.pi * phase) ** 1.5
-        burst = _on_off(rng, seconds, self.calm_seconds, self.burst_seconds)
-        low, high = self.burst_factors
-        factors = 1.0 + burst * (rng.uniform(low, high, seconds)[_starts(burst)] - 1.0)
-        night = _on_off(rng, seconds, self.night_gap_seconds, self.night_batch_seconds) > 0
-        return np.where(curve > 0, curve * factors, np.where(night, self.night_rate, 0.0))
-
-    def arrivals(self, seconds: int = DAY_SECONDS) -> NDArray[np.float64]:
-        """Return when each request arrives, ascending, in seconds from midnight."""
-        return arrivals(self.rates(seconds), self.seed + 1)
+def day(seconds: int, seed: int = SEED) -> NDArray[np.float64]:
+    """Return when each request of so many seconds from midnight on arrives, ascending."""
+    rng = np.random.default_rng(seed)
+    hours = (np.arange(seconds) + 0.5) / HOUR_SECONDS % 24
+    phase = np.clip((hours - OPEN_HOUR) / (CLOSE_HOUR - OPEN_HOUR), 0.0, 1.0)
+    curve = PEAK_RATE * np.sin(np.pi * phase) ** 1.5
+    burst = _on_off(rng, seconds, CALM_SECONDS, BURST_SECONDS)
+    changes = np.flatnonzero(np.diff(burst, prepend=burst[0]))
+    starts = np.zeros(seconds, dtype=np.int64)
+    starts[changes] = changes
+    drawn = rng.uniform(*BURST_FACTORS, seconds)[np.maximum.accumulate(starts)]  # one factor for each burst
+    night = _on_off(rng, seconds, NIGHT_GAP_SECONDS, NIGHT_BATCH_SECONDS) * NIGHT_RATE
+    return arrivals(np.where(curve > 0, curve * (1.0 + burst * (drawn - 1.0)), night), seed + 1)
 
 
 def arrivals(rates: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
@@ -78,11 +64,3 @@ def _on_off(rng: np.random.Generator, seconds: int, off_mean: float, on_mean: fl
         pieces.append(np.full(stay, float(state)))
         length, state = length + stay, 1 - state
     return np.concatenate(pieces)[:seconds]
-
-
-def _starts(states: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Return for each second where its stay in a state began: what is drawn there holds for the stay."""
-    changes = np.flatnonzero(np.diff(states)) + 1
-    starts = np.zeros(len(states), dtype=np.int64)
-    starts[changes] = changes
-    return np.maximum.accumulate(starts)

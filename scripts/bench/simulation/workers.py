@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -53,8 +52,6 @@ class WorkerAutoscaler:
         self._cluster, self._policy, self._refused_share = cluster, policy, refused_share
         self._watched: dict[int, _Watched] = {}
         self._rng = np.random.default_rng(REFUSAL_SEED)
-        self.num_resizes = 0
-        self.num_refused = 0
 
     def step(self, now: float) -> None:
         """Give back what was freed, and look at every pod if it is time."""
@@ -63,9 +60,9 @@ class WorkerAutoscaler:
         for pod in live:
             watched = self._watched[pod.number]
             held = len(watched.releases)
-            watched.releases = _later(watched.releases, now)
+            watched.releases = [time for time in watched.releases if time > now]
             pod.cpus -= held - len(watched.releases)
-            watched.loading = _later(watched.loading, now)
+            watched.loading = [time for time in watched.loading if time > now]
             if now % INTERVAL_SECONDS == 0:
                 self._look(pod, watched, now)
 
@@ -73,20 +70,27 @@ class WorkerAutoscaler:
         return _Watched(Window(_MODEL, WINDOW_SECONDS, self._cluster.service.worker_load_seconds))
 
     def _look(self, pod: Pod, watched: _Watched, now: float) -> None:
-        status = _status(pod, len(watched.loading), self._cluster.service.job_queue_size)
-        seen = watched.window.add(Sample(now, status, self._counters(pod)))
+        seen = watched.window.add(Sample(now, self._status(pod, watched), self._counters(pod)))
         if seen is None:  # the first look after something changed
             return
+        resize, load = self._cluster.platform.resize_seconds, self._cluster.service.worker_load_seconds
         decision, state = decide(self._policy, watched.state, seen)
-        if decision.change > 0 and not self._is_refused():
-            self._add(pod, watched, decision.change, now)
+        if decision.change > 0 and self._rng.random() >= self._refused_share:
+            for _ in range(decision.change):  # CPUs are reserved from the first moment
+                pod.add_worker(now + resize + load)
+                watched.loading.append(now + resize + load)
+            pod.cpus += decision.change
             state = changed(state, now)
         elif decision.change < 0:
             for _ in range(-decision.change):
-                watched.releases.append(pod.remove_worker(now) + self._cluster.platform.resize_seconds)
+                watched.releases.append(pod.remove_worker(now) + resize)
             state = changed(state, now)
-            self.num_resizes += 1
         watched.state = state
+
+    def _status(self, pod: Pod, watched: _Watched) -> ModelStatus:
+        num_ready = pod.num_workers - len(watched.loading)
+        workers = tuple(Worker(str(index), index, index < num_ready, 0) for index in range(pod.num_workers))
+        return ModelStatus(workers, pod.num_waiting, self._cluster.service.job_queue_size - pod.num_waiting, 120.0)
 
     def _counters(self, pod: Pod) -> Counters:
         """Return what TorchServe's metrics would say: requests count on arrival, seconds when an answer is complete."""
@@ -97,27 +101,3 @@ class WorkerAutoscaler:
             failures=float(pod.num_rejected),
             load_time_s={_MODEL: self._cluster.service.worker_load_seconds},
         )
-
-    def _add(self, pod: Pod, watched: _Watched, count: int, now: float) -> None:
-        """Resize, wait for the cgroup, load: the CPUs are reserved from the first moment."""
-        ready = now + self._cluster.platform.resize_seconds + self._cluster.service.worker_load_seconds
-        for _ in range(count):
-            pod.add_worker(ready)
-            watched.loading.append(ready)
-        pod.cpus += count
-        self.num_resizes += 1
-
-    def _is_refused(self) -> bool:
-        is_refused = bool(self._rng.random() < self._refused_share)
-        self.num_refused += is_refused
-        return is_refused
-
-
-def _status(pod: Pod, num_loading: int, queue_size: int) -> ModelStatus:
-    num_ready = pod.num_workers - num_loading
-    workers = tuple(Worker(str(index), index, index < num_ready, 0) for index in range(pod.num_workers))
-    return ModelStatus(workers, pod.num_waiting, queue_size - pod.num_waiting, 120.0)
-
-
-def _later(times: Iterable[float], now: float) -> list[float]:
-    return [time for time in times if time > now]

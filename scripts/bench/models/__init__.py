@@ -1,0 +1,1 @@
+"""What the sides serve and are sent: MiniLM for sentiment with rated sentences, ResNet with photographs."""
