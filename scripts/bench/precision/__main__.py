@@ -17,7 +17,7 @@ from bench.precision.texts import EMBEDDINGS, SENTIMENT, measure_embeddings, mea
 from bench.precision.trying import Plan
 from bench.sentiment import make_sentiment
 from bench.shared import add_place_options, make_work_dir, run_benchmark, write_json
-from ts_handlers.build.trial_table import trial_table
+from ts_handlers.build.trial import trial_table
 from ts_handlers.cpu.features import read_cpuinfo
 
 MODELS = (SENTIMENT, EMBEDDINGS, EFFICIENTNET, RESNET)

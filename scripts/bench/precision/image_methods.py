@@ -8,15 +8,16 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 
+import onnx
 import torch
 
 from bench.efficientnet import example, model_input
 from bench.photographs import Picture
 from ts_handlers.build import export
 from ts_handlers.build.engine import Engine, Material, Method
-from ts_handlers.build.methods import onnx_fp32
-from ts_handlers.build.quantize.calibration import Calibration, CalibrationMethod, Feed
-from ts_handlers.build.quantize.static import StaticSettings, quantize_static
+from ts_handlers.build.methods.catalogue import find_method
+from ts_handlers.build.quantize.graph import Feed
+from ts_handlers.build.quantize.int8 import CalibrationMethod, quantize_static
 from ts_handlers.build.steps import step
 from ts_handlers.errors import OperatorError
 
@@ -27,7 +28,7 @@ def image_methods(pictures: Sequence[Picture]) -> tuple[Method, ...]:
     """Return the methods, calibrated on these pictures."""
     quantize_openvino = partial(_make_nncf, pictures=pictures)
     return (
-        *onnx_fp32.METHODS,
+        find_method("onnx", "fp32", None),
         *(
             Method("onnx", "int8", f"static-{method}", partial(_make_static, pictures=pictures, method=method))
             for method in STATIC
@@ -78,15 +79,17 @@ def feeds(pictures: Sequence[Picture]) -> Iterator[Feed]:
 
 
 def _make_static(material: Material, folder: Path, *, pictures: Sequence[Picture], method: CalibrationMethod) -> Engine:
-    settings = StaticSettings(
-        calibration=Calibration(method),
-        reduce_range=not material.target.has_vnni,
-        activations="int8" if material.target.is_arm else "uint8",
-    )
-    model = folder / "model.onnx"
+    target, model = material.target, folder / "model.onnx"
     with step(material.progress, f"calibrate on {len(pictures)} pictures ({method}) and quantize to INT8"):
-        done = quantize_static(material.exported, model, partial(feeds, pictures), settings)
-    return Engine(model, {"backend": "onnx", "precision": "int8"}, details={"quantization": settings.as_dict() | done})
+        done = quantize_static(
+            onnx.load(str(material.exported)),
+            model,
+            feeds(pictures),
+            method=method,
+            reduce_range=not target.has_vnni,
+            is_signed=target.is_arm,
+        )
+    return Engine(model, {"backend": "onnx", "precision": "int8"}, details={"quantization": done})
 
 
 def _make_openvino(material: Material, folder: Path, *, precision: str) -> Engine:
