@@ -87,6 +87,16 @@ def test_the_threads_of_the_build_are_not_the_workers(package: Path) -> None:
     assert not re.search(r"num_threads\(\d", code)
 
 
+@slow
+@needs_compiler
+@pytest.mark.skipif("avx2" not in torch_package.read_flags(), reason="this CPU has no AVX2")
+@pytest.mark.parametrize(("target", "isa"), [("avx2", "AVX2"), ("sse4", "INVALID_VEC_ISA")])
+def test_code_for_an_older_cpu_has_its_vectors(target: str, isa: str, model_dirs: ModelDirs, tmp_path: Path) -> None:
+    engine = torch_compiled.make(material(model_dirs, KIND, tmp_path, TARGETS[target]), tmp_path, precision="fp32")
+    assert torch_package.read_metadata(engine.serialized_file)["AOTI_CPU_ISA"] == isa
+    assert set(engine.details["compiled"]["cpu_flags"]).isdisjoint({"avx512f", "avx512_vnni", "amx_tile"})
+
+
 def test_without_a_compiler_nothing_is_begun(
     model_dirs: ModelDirs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
