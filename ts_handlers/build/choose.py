@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-from ts_handlers.build.candidates import Candidates, candidates
 from ts_handlers.build.engine import Engine, Material, Method
 from ts_handlers.build.gate import Reference
 from ts_handlers.build.inputs import open_dataset
-from ts_handlers.build.methods.catalogue import find_method
+from ts_handlers.build.methods.catalogue import candidates, find_method
 from ts_handlers.build.model_source import ModelSource
 from ts_handlers.build.reference import SourceSession, make_reference
 from ts_handlers.build.request import AUTO, BuildRequest
@@ -21,8 +20,7 @@ from ts_handlers.build.samples import Dataset
 from ts_handlers.build.sections import handler_section
 from ts_handlers.build.steps import step
 from ts_handlers.build.target import is_here
-from ts_handlers.build.trial import Trial, Trials, fastest
-from ts_handlers.build.trial_table import trial_table
+from ts_handlers.build.trial import Trial, Trials, fastest, trial_table
 from ts_handlers.calls import ModelCalls
 from ts_handlers.config import BucketingConfig, load_config
 from ts_handlers.cpu import CpuBudget, cpu_budget, cpu_share
@@ -48,13 +46,13 @@ class Chosen:
     method: Method
     engine: Engine
     trials: tuple[Trial, ...] = ()
-    left_out: Mapping[str, str] | None = None
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     def details(self) -> dict[str, Any]:
         """Return what the build report says of the choice."""
         if not self.trials:
             return {}
-        return {"trials": [trial.as_dict() for trial in self.trials], "left_out": dict(self.left_out or {})}
+        return {"trials": [trial.as_dict() for trial in self.trials], "left_out": dict(self.left_out)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,16 +123,34 @@ def choose(request: BuildRequest, material: Material, data: Data, section: Mappi
         return Chosen(method, method.make(material, engines))
     opener = Opener(request, material.model_source, section)
     reference = _reference(material, data, section, opener)
-    trials = Trials(material, reference, request.limits, opener, engines).run(_with_baseline(open_to))
-    wanted = [trial for trial in trials if trial.method in open_to.methods]
+    baseline = find_method("onnx", "fp32", None)  # what was asked for is seen beside it
+    methods = open_to.methods if baseline in open_to.methods else (*open_to.methods, baseline)
+    trials = Trials(material, reference, request.limits, opener, engines).run(methods)
     try:
-        best = _worth_its_loss(fastest(wanted), trials, request, material)
+        best = fastest([trial for trial in trials if trial.method in open_to.methods])
     except OperatorError:
         material.progress(trial_table(trials))
         raise
+    faster = [trial for trial in trials if trial is not best and not trial.failures and _ms(trial) <= _ms(best)]
+    fp32 = next((trial for trial in faster if trial.method == baseline), None)
+    may_give_way = best.method.quantizer is not None and request.quantizer in (None, AUTO)
+    if fp32 is not None and may_give_way and is_here(request.target_cpu):
+        # INT8 would cost accuracy and gain nothing; who names the quantizer gets it all the same
+        material.progress(
+            f"{best.method.name} passes and is not faster than {baseline.name} on this machine: fp32 is built. Name "
+            f"--quantizer {best.method.quantizer} to have it for its size"
+        )
+        best, faster = fp32, []
     material.progress(trial_table(trials, best))
-    _say_if_slower(best, trials, material)
-    return _chosen(best, trials, open_to)
+    for trial in faster:
+        material.progress(f"note: {best.method.name} is not faster than {trial.method.name} on this machine")
+    if best.engine is None:
+        raise OperatorError(f"{best.method.name} was not made")
+    return Chosen(best.method, best.engine, tuple(trials), open_to.left_out)
+
+
+def _ms(trial: Trial) -> float:
+    return trial.latency.ms_per_sample if trial.latency is not None else float("inf")
 
 
 class Opener:
@@ -168,46 +184,6 @@ def _reference(material: Material, data: Data, section: Mapping[str, Any], opene
     with step(material.progress, f"run the source on {len(inputs)} samples"):
         calls = opener.calls(BucketingConfig())
         return make_reference(source, section.get("output", {}), inputs, SourceSession(source), calls, labels)
-
-
-def _with_baseline(open_to: Candidates) -> Sequence[Method]:
-    """Add ONNX Runtime in fp32, so that what was asked for is seen beside it."""
-    baseline = find_method("onnx", "fp32", None)
-    return open_to.methods if baseline in open_to.methods else (*open_to.methods, baseline)
-
-
-def _worth_its_loss(best: Trial, trials: Sequence[Trial], request: BuildRequest, material: Material) -> Trial:
-    """Return the chosen trial, or fp32's where INT8 is not faster: it would cost accuracy and gain nothing.
-
-    Who names the quantizer gets it all the same, and so does who builds for another CPU than the one that measures.
-    """
-    if best.method.quantizer is None or request.quantizer not in (None, AUTO) or not is_here(request.target_cpu):
-        return best
-    baseline = next(trial for trial in trials if trial.method == find_method("onnx", "fp32", None))
-    if baseline.failures or baseline.latency is None or best.latency is None:
-        return best
-    if best.latency.ms_per_sample < baseline.latency.ms_per_sample:
-        return best
-    material.progress(
-        f"{best.method.name} passes and is not faster than {baseline.method.name} on this machine: fp32 is built. Name "
-        f"--quantizer {best.method.quantizer} to have it for its size"
-    )
-    return baseline
-
-
-def _say_if_slower(best: Trial, trials: Sequence[Trial], material: Material) -> None:
-    """An engine that was asked for by name is built, but not without a word where fp32 is as fast."""
-    for trial in trials:
-        if trial is best or trial.latency is None or best.latency is None or trial.failures:
-            continue
-        if trial.latency.ms_per_sample <= best.latency.ms_per_sample:
-            material.progress(f"note: {best.method.name} is not faster than {trial.method.name} on this machine")
-
-
-def _chosen(best: Trial, trials: Sequence[Trial], open_to: Candidates) -> Chosen:
-    if best.engine is None:
-        raise OperatorError(f"{best.method.name} was not made")
-    return Chosen(best.method, best.engine, tuple(trials), open_to.left_out)
 
 
 def _has_one_label(source: ModelSource) -> bool:

@@ -70,6 +70,16 @@ class Material:
         self.limits, self.section = limits or Limits(), section or {}
         self._shared: dict[str, Any] = {}
 
+    def calibrated(self) -> Dataset:
+        """Return the inputs whose activations may be measured.
+
+        Raises:
+            OperatorError: None were given.
+        """
+        if self.calibration is None:
+            raise OperatorError("this method measures activations; give --calibration FILE")
+        return self.calibration
+
     @property
     def output(self) -> Mapping[str, Any]:
         """`handler.output` of the archive: how a client's answers are made of the model's outputs."""

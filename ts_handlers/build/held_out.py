@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -39,17 +39,17 @@ class HeldOut:
     """
 
     def __init__(self, material: Material) -> None:
-        if material.calibration is None:
-            raise OperatorError("this method measures activations; give --calibration FILE")
-        samples = material.calibration.spread(NUM_SAMPLES)
+        samples = material.calibrated().spread(NUM_SAMPLES)
         if len(samples) < 2:
             raise OperatorError(
-                f"{material.calibration.file} has too few samples; give more: some calibrate, some judge"
+                f"{material.calibrated().file} has too few samples; give more: some calibrate, some judge"
             )
         self.judged: list[ModelInput] = samples[::EVERY]
         self.measured: list[ModelInput] = [item for index, item in enumerate(samples) if index % EVERY]
         self._material = material
-        self.pad_token_id: int = material.source.tokenizer.pad_token_id or 0
+        # as a worker with the INT8 model makes them: what shares a call is quantized together
+        bucketing = load_config({"handler": {"runtime": {"backend": "onnx", "precision": "int8"}}}).bucketing
+        self._calls = ModelCalls(bucketing, material.source.pad_values, material.source.sequence_outputs)
 
     def quality(self, session: Session) -> Quality:
         """Compare an engine with fp32."""
@@ -67,13 +67,7 @@ class HeldOut:
     def _small_reference(self) -> Reference:
         return self._reference_on(self.judged[:: max(1, len(self.judged) // FEW)][:FEW])
 
-    @cached_property
-    def _calls(self) -> ModelCalls:
-        """As a worker with the INT8 model makes them: what shares a call is quantized together."""
-        bucketing = load_config({"handler": {"runtime": {"backend": "onnx", "precision": "int8"}}}).bucketing
-        return ModelCalls(bucketing, {"input_ids": self.pad_token_id}, self._material.source.sequence_outputs)
-
-    def _reference_on(self, inputs: list[ModelInput]) -> Reference:
+    def _reference_on(self, inputs: Sequence[ModelInput]) -> Reference:
         fp32 = open_on_one_thread(self._material.fused, {"backend": "onnx", "precision": "fp32"})
         return make_reference(self._material.source, self._material.output, inputs, fp32, self._calls)
 

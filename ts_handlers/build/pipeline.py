@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ts_handlers.build import archive, check, inputs
-from ts_handlers.build.candidates import candidates
 from ts_handlers.build.choose import Opener, choose, open_data, torch_threads_kept
 from ts_handlers.build.engine import Engine, Material
+from ts_handlers.build.methods.catalogue import candidates
 from ts_handlers.build.model_source import ModelSource
 from ts_handlers.build.report import SUFFIX, BuildReport, details_of
 from ts_handlers.build.request import BuildRequest

@@ -19,6 +19,8 @@ from ts_handlers.runtime import Session
 BASELINE = "onnx fp32"
 """Name of the method that others are seen beside."""
 
+_HEAD = ("engine", "accuracy %", "agreement %", "cosine", "worst", "MiB", "ms/sample")
+
 OpenEngine = Callable[[Engine], tuple[Session, ModelCalls]]
 """Opens an engine as a worker with one thread would."""
 
@@ -105,7 +107,8 @@ class Trials:
             gc.collect()  # an engine may hold hundreds of megabytes in cycles
         failures = tuple(self._limits.failures(quality))
         progress(f"  {describe(quality)}{'; ' + '; '.join(failures) if failures else ''}")
-        trial = Trial(method, engine, quality, failures=failures, size_bytes=_size_bytes(engine))
+        size = sum(file.stat().st_size for file in (engine.serialized_file, *engine.extra_files))
+        trial = Trial(method, engine, quality, failures=failures, size_bytes=size)
         if not failures or self._keeps_failed or method.name == BASELINE:
             return trial
         shutil.rmtree(folder)
@@ -113,34 +116,30 @@ class Trials:
 
     def _timed(self, trials: Sequence[Trial]) -> list[Trial]:
         opened: dict[str, tuple[Session, ModelCalls]] = {}
+        failures: dict[str, str] = {}
         tried = [self._opened(trial, opened) for trial in trials]
-        if not opened:
-            return tried
-        with step(self._material.progress, f"time {len(opened)} engines in turns, on one thread"):
-            failures: dict[str, str] = {}
-            latencies = measure_latencies(opened, self._reference.inputs, failures=failures)
-        return [_with_time(trial, latencies, failures) for trial in tried]
+        latencies: Mapping[str, Latency] = {}
+        if opened:
+            with step(self._material.progress, f"time {len(opened)} engines in turns, on one thread"):
+                latencies = measure_latencies(opened, self._reference.inputs, failures=failures)
+        names = [trial.method.name for trial in tried]
+        return [
+            replace(
+                trial,
+                latency=latencies.get(name),
+                failures=(*trial.failures, failures[name]) if name in failures else trial.failures,
+            )
+            for name, trial in zip(names, tried, strict=True)
+        ]
 
     def _opened(self, trial: Trial, opened: dict[str, tuple[Session, ModelCalls]]) -> Trial:
         """Open a trial's engine to be timed beside the others; where there is no room for one more it is not taken."""
-        if trial.engine is None:
-            return trial
         try:
-            opened[trial.method.name] = self._open(trial.engine)
+            if trial.engine is not None:
+                opened[trial.method.name] = self._open(trial.engine)
         except Exception as error:  # noqa: BLE001  # as above
             return replace(trial, failures=(*trial.failures, f"cannot be opened to be timed: {reason(error)}"))
         return trial
-
-
-def _with_time(trial: Trial, latencies: Mapping[str, Latency], failures: Mapping[str, str]) -> Trial:
-    name = trial.method.name
-    if name in failures:
-        return replace(trial, failures=(*trial.failures, failures[name]))
-    return replace(trial, latency=latencies.get(name))
-
-
-def _size_bytes(engine: Engine) -> int:
-    return sum(file.stat().st_size for file in (engine.serialized_file, *engine.extra_files))
 
 
 def fastest(trials: Sequence[Trial]) -> Trial:
@@ -153,7 +152,7 @@ def fastest(trials: Sequence[Trial]) -> Trial:
     if not passing:
         reasons = "; ".join(f"{trial.method.name}: {', '.join(trial.failures)}" for trial in trials)
         raise OperatorError(f"no engine passes the gate: {reasons}; {_advice(trials)}")
-    return min(passing, key=lambda trial: trial.latency.ms_per_sample if trial.latency else float("inf"))
+    return min(passing, key=_speed)
 
 
 def _advice(trials: Sequence[Trial]) -> str:
@@ -179,3 +178,31 @@ def describe(quality: Quality) -> str:
     if quality.accuracy is not None and quality.reference_accuracy is not None:
         words.insert(0, f"accuracy {quality.accuracy:.2f} % (fp32 {quality.reference_accuracy:.2f} %)")
     return ", ".join(words)
+
+
+def trial_table(trials: Sequence[Trial], chosen: Trial | None = None) -> str:
+    """Return the trials as text: a row for each, the fastest first; the chosen one is marked."""
+    shapes = next((tuple(trial.latency.ms_by_shape) for trial in trials if trial.latency is not None), ())
+    rows = [(*_HEAD, *(f"ms {shape}" for shape in shapes), "gate")]
+    rows += [_row(trial, shapes, is_chosen=trial is chosen) for trial in sorted(trials, key=_speed)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+
+
+def _row(trial: Trial, shapes: Sequence[str], *, is_chosen: bool) -> tuple[str, ...]:
+    quality, latency = trial.quality, trial.latency
+    numbers: list[tuple[float | None, int]] = [
+        *((getattr(quality, name, None), 2) for name in ("accuracy", "agreement")),
+        *((getattr(quality, name, None), 4) for name in ("mean_cosine", "min_cosine")),
+        (trial.size_bytes / 2**20 or None, 1),
+        (latency.ms_per_sample if latency else None, 2),
+        *((latency.ms_by_shape[shape] if latency else None, 2) for shape in shapes),
+    ]
+    cells = ["-" if value is None else f"{value:.{digits}f}" for value, digits in numbers]
+    return trial.method.name, *cells, "chosen" if is_chosen else trial.failures[0] if trial.failures else "passes"
+
+
+def _speed(trial: Trial) -> float:
+    return trial.latency.ms_per_sample if trial.latency is not None else float("inf")

@@ -9,8 +9,8 @@ import pytest
 from tests.model_dirs import ModelDirs
 from tests.unit.build.graphs import Graph, cosine, product, residual_network, run
 from tests.unit.build.materials import SENTENCES, material
-from ts_handlers.build.methods import onnx_blocks
-from ts_handlers.build.quantize.blocks import BlockSettings, quantize_blocks, to_blocks
+from ts_handlers.build.methods.catalogue import find_method
+from ts_handlers.build.quantize.blocks import quantize_blocks, to_blocks
 from ts_handlers.build.samples import Sample, encode
 from ts_handlers.errors import OperatorError
 
@@ -38,14 +38,21 @@ def test_a_block_of_zeros_and_one_of_a_sign() -> None:
     assert restored[1, 1] == pytest.approx(weights[16:, 1], abs=6 / 255)
 
 
-@pytest.mark.parametrize("accuracy_level", [1, 4])
-def test_a_product_with_blocks_is_the_product(accuracy_level: int, tmp_path: Path) -> None:
+def quantized(path: Path) -> tuple[int, Path]:
+    model = onnx.load(str(path))
+    number = quantize_blocks(model)
+    onnx.save(model, str(path.with_name("int8.onnx")))
+    return number, path.with_name("int8.onnx")
+
+
+def test_a_product_with_blocks_is_the_product(tmp_path: Path) -> None:
     weights = RNG.normal(size=(100, 24))
     weights[:, 3] *= 50
     path = product(tmp_path / "fp32.onnx", weights)
-    assert quantize_blocks(path, tmp_path / "int8.onnx", BlockSettings(accuracy_level=accuracy_level)) == 1
+    number, int8 = quantized(path)
+    assert number == 1
     x = RNG.normal(size=(5, 100)).astype(np.float32)
-    expected, actual = run(path, x=x), run(tmp_path / "int8.onnx", x=x)
+    expected, actual = run(path, x=x), run(int8, x=x)
     assert cosine(actual, expected) > 0.9999
     for column in range(24):
         assert cosine(actual[:, column], expected[:, column]) > 0.999
@@ -57,21 +64,24 @@ def test_weights_that_two_nodes_take_are_quantized_once_and_kept_where_they_are_
     h = g.node("MatMul", ["x", w], "h")
     g.node("Add", [g.node("MatMul", [h, w], "hh"), g.node("MatMul", [w, "x"], "wx")], "y")
     path = g.save(tmp_path / "fp32.onnx", {"x": [32, 32]}, {"y": [32, 32]})
-    assert quantize_blocks(path, tmp_path / "int8.onnx", BlockSettings()) == 2
-    model = onnx.load(str(tmp_path / "int8.onnx"))
+    number, int8 = quantized(path)
+    assert number == 2
+    model = onnx.load(str(int8))
     assert [item.name for item in model.graph.initializer] == ["w", "w_blocks", "w_scales", "w_zero_points"]
     x = RNG.normal(size=(32, 32)).astype(np.float32)
-    assert cosine(run(tmp_path / "int8.onnx", x=x), run(path, x=x)) > 0.999
+    assert cosine(run(int8, x=x), run(path, x=x)) > 0.999
 
 
-def test_a_graph_without_matrix_products_is_refused(tmp_path: Path) -> None:
+def test_a_graph_without_matrix_products_is_refused(model_dirs: ModelDirs, tmp_path: Path) -> None:
+    made_of = material(model_dirs, "tiny-roberta", tmp_path)
+    made_of.__dict__["fused"] = residual_network(tmp_path / "fp32.onnx")
     with pytest.raises(OperatorError, match="no matrix product has fixed weights"):
-        quantize_blocks(residual_network(tmp_path / "fp32.onnx"), tmp_path / "int8.onnx", BlockSettings())
+        find_method("onnx", "int8", "blocks").make(made_of, tmp_path)
 
 
 def test_all_products_of_a_transformer_are_quantized(model_dirs: ModelDirs, tmp_path: Path) -> None:
     made_of = material(model_dirs, "tiny-roberta", tmp_path)
-    engine = onnx_blocks.make(made_of, tmp_path)
+    engine = find_method("onnx", "int8", "blocks").make(made_of, tmp_path)
     assert engine.details["quantization"]["quantized_nodes"] == 2 * 4 + 1  # the head's too
     assert engine.runtime == {"backend": "onnx", "precision": "int8", "target_cpu": "avx2"}
     for sentence in SENTENCES:

@@ -1,4 +1,4 @@
-"""Which methods a request leaves open."""
+"""Which methods there are, and which of them a request leaves open."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from ts_handlers.build import candidates as module
-from ts_handlers.build.candidates import candidates
 from ts_handlers.build.engine import Engine, Material, Method
-from ts_handlers.build.methods.catalogue import METHODS, find_method
+from ts_handlers.build.methods import catalogue as module
+from ts_handlers.build.methods.catalogue import METHODS, candidates, find_method
 from ts_handlers.build.request import BuildRequest
 from ts_handlers.errors import OperatorError
 
@@ -24,11 +23,13 @@ def request_for(
     *,
     calibration: Path | None = None,
     evaluation: Path | None = None,
+    form: str | None = None,
 ) -> BuildRequest:
     return BuildRequest(
         *("model", "text-classification", "m", "1.0", Path("out"), precision, backend, quantizer),
         calibration=calibration,
         evaluation=evaluation,
+        form=form,
     )
 
 
@@ -117,3 +118,37 @@ def test_a_quantizer_that_is_named_is_tried_or_refused() -> None:
 def test_a_quantizer_that_is_named_is_not_left_out_without_a_word() -> None:
     with pytest.raises(OperatorError, match="^onnx int8 smooth measures activations; give --calibration FILE$"):
         candidates(request_for("auto", quantizer="smooth", evaluation=DATA))
+
+
+def test_eager_torch_is_the_default_and_compiled_is_had_by_name() -> None:
+    assert [method.form for method in candidates(request_for("fp32", "torch")).methods] == ["eager"]
+    assert find_method("torch", "bf16", None).name == "torch bf16"
+    assert candidates(request_for("fp32", "torch", form="compiled")).methods[0].name == "torch fp32 compiled"
+
+
+def test_a_form_that_is_not_there_is_said_with_what_is() -> None:
+    with pytest.raises(OperatorError, match="--backend onnx --precision fp32 has no --form compiled; it has none"):
+        candidates(request_for("fp32", form="compiled"))
+    with pytest.raises(OperatorError, match="--backend torch --precision int8 has no --form eager; it has compiled"):
+        candidates(request_for("int8", "torch", form="eager"))
+
+
+def test_auto_keeps_to_the_form() -> None:
+    found = candidates(request_for("auto", "auto", form="compiled", evaluation=DATA))
+    assert {(method.backend, method.form) for method in found.methods} == {("torch", "compiled")}
+
+
+@pytest.mark.parametrize(
+    ("options", "package", "extra"),
+    [
+        (("fp32", "ipex"), "intel_extension_for_pytorch", "ipex"),
+        (("int8", "torch"), "torchao", "torchao"),
+        (("int8", "torch", "inc"), "neural_compressor", "inc"),
+    ],
+)
+def test_what_is_needed_is_an_extra(
+    options: tuple[str, ...], package: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "missing_packages", lambda method: list(method.packages))
+    with pytest.raises(OperatorError, match=rf"needs {package}; install ts_handlers\[{extra}\]"):
+        candidates(request_for(*options, calibration=DATA))

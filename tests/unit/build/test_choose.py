@@ -13,7 +13,7 @@ import onnx
 import pytest
 import torch
 
-from ts_handlers.build import candidates, choose, trial
+from ts_handlers.build import choose, trial
 from ts_handlers.build.engine import Engine, Material, Method
 from ts_handlers.build.gate import Latency
 from ts_handlers.build.methods import catalogue
@@ -90,7 +90,6 @@ DYNAMIC = catalogue.find_method("onnx", "int8", "dynamic")
 
 def offer(monkeypatch: pytest.MonkeyPatch, *methods: Method) -> None:
     monkeypatch.setattr(catalogue, "METHODS", methods)
-    monkeypatch.setattr(candidates, "METHODS", methods)
 
 
 def test_auto_measures_every_engine_and_keeps_one_that_passes(

@@ -8,7 +8,7 @@ import pytest
 
 from tests.unit.build.graphs import product
 from ts_handlers.batch import Array
-from ts_handlers.build.quantize.dynamic import DynamicSettings, quantize_dynamic
+from ts_handlers.build.quantize.int8 import quantize_dynamic
 from ts_handlers.build.quantize.rounding import LEVELS, REDUCED_LEVELS, round_weights
 
 RNG = np.random.default_rng(6)
@@ -48,7 +48,7 @@ def test_the_quantizer_adds_no_error(reduce_range: bool, tmp_path: Path) -> None
     weights, x = weights_and_activations()
     rounded = round_weights(weights, x.T @ x, REDUCED_LEVELS if reduce_range else LEVELS)
     path = product(tmp_path / "fp32.onnx", rounded)
-    quantize_dynamic(path, tmp_path / "int8.onnx", DynamicSettings(reduce_range=reduce_range))
+    quantize_dynamic(onnx.load(str(path)), tmp_path / "int8.onnx", reduce_range=reduce_range)
     arrays = {
         item.name: onnx.numpy_helper.to_array(item) for item in onnx.load(str(tmp_path / "int8.onnx")).graph.initializer
     }

@@ -34,8 +34,8 @@ def limits(allowed: float) -> Limits:
     return Limits(min_mean_cosine=1 - allowed / 0.8, min_cosine=-1)
 
 
-def quiet(_: str) -> None:
-    """Print nothing."""
+def find(layers: list[Layer], model: FakeModel, allowed: Limits) -> tuple[tuple[str, ...], Quality]:
+    return search(layers, model, allowed, evaluate_alone=model, progress=lambda _: None)
 
 
 def test_layers_are_ranked_by_harm_for_their_cost() -> None:
@@ -52,20 +52,19 @@ def test_each_is_measured_alone() -> None:
 
 @pytest.mark.parametrize(("allowed", "kept"), [(0.0036, "b"), (0.0016, "bd"), (0.0006, "bda"), (0.0001, "bdac")])
 def test_no_more_are_kept_than_are_needed(allowed: float, kept: str) -> None:
-    found = search(LAYERS, FakeModel(HARMS), limits(allowed), progress=quiet)
-    assert found.names == tuple(kept)
-    assert found.quality == FakeModel(HARMS)(kept)
+    found = find(LAYERS, FakeModel(HARMS), limits(allowed))
+    assert found == (tuple(kept), FakeModel(HARMS)(kept))
 
 
 def test_none_is_kept_at_one_evaluation_where_none_is_needed() -> None:
     model = FakeModel(HARMS)
-    found = search(LAYERS, model, limits(0.01), progress=quiet)
-    assert (found.names, found.num_evaluations, model.asked) == ((), 1, [frozenset()])
+    found = find(LAYERS, model, limits(0.01))
+    assert (found[0], model.asked) == ((), [frozenset()])
 
 
 def test_the_worst_sample_counts_too() -> None:
     strict = Limits(min_mean_cosine=0, min_cosine=1 - 0.008 / 0.8)
-    assert search(LAYERS, FakeModel(HARMS), strict, progress=quiet).names == ("b",)
+    assert find(LAYERS, FakeModel(HARMS), strict)[0] == ("b",)
 
 
 def test_limits_that_cannot_hold_are_said() -> None:
@@ -73,16 +72,15 @@ def test_limits_that_cannot_hold_are_said() -> None:
     with pytest.raises(
         OperatorError, match=r"with all 4 layers kept: mean cosine 0.9000 on 10 samples; 0.9984 is needed"
     ):
-        search(LAYERS, model, Limits(), progress=quiet)
+        find(LAYERS, model, Limits())
     with pytest.raises(OperatorError, match="with all 0 layers kept"):
-        search([], model, Limits(), progress=quiet)
+        find([], model, Limits())
 
 
 def test_ranking_may_have_an_evaluation_of_its_own_and_says_what_is_found() -> None:
     quick, whole, said = FakeModel(HARMS), FakeModel(HARMS), list[str]()
-    found = search(LAYERS, whole, limits(0.0016), evaluate_alone=quick, progress=said.append)
+    search(LAYERS, whole, limits(0.0016), evaluate_alone=quick, progress=said.append)
     assert len(quick.asked) == 4
-    assert found.num_evaluations == 4 + len(whole.asked)
     assert "measuring each layer alone" in said[0]
     assert said[-1] == "  1 layers kept: mean cosine 0.9965 on 10 samples; 0.9984 is needed"
     assert any(line == "  2 layers kept: enough" for line in said)
@@ -93,19 +91,19 @@ def test_ranking_may_have_an_evaluation_of_its_own_and_says_what_is_found() -> N
 def test_evaluations_are_few_and_one_layer_fewer_would_fail(harms: list[float], share: float) -> None:
     model = FakeModel({str(index): harm for index, harm in enumerate(harms)})
     allowed = sum(harms) * share
-    found = search([Layer((name,), 1) for name in model.harms], model, limits(allowed), progress=quiet)
+    names, quality = find([Layer((name,), 1) for name in model.harms], model, limits(allowed))
     num_layers = min(len(harms), 48)
-    assert found.num_evaluations == len(model.asked) <= num_layers + math.ceil(math.log2(num_layers)) + 2
-    assert 1 - found.quality.mean_cosine <= allowed + 1e-9
+    assert len(model.asked) <= num_layers + math.ceil(math.log2(num_layers)) + 2
+    assert 1 - quality.mean_cosine <= allowed + 1e-9
     if len(harms) == num_layers:
-        assert 1 - model(found.names[:-1]).mean_cosine > allowed - 1e-9
+        assert 1 - model(names[:-1]).mean_cosine > allowed - 1e-9
 
 
 def test_of_a_deep_model_neighbours_are_measured_together() -> None:
     model = FakeModel({str(index): 0.001 for index in range(100)})
-    found = search([Layer((name,), 1) for name in model.harms], model, limits(0.0505), progress=quiet)
-    assert found.num_evaluations == len(model.asked) <= 48 + 6 + 2
-    assert 50 <= len(found.names) <= 52
+    names, _ = find([Layer((name,), 1) for name in model.harms], model, limits(0.0505))
+    assert len(model.asked) <= 48 + 6 + 2
+    assert 50 <= len(names) <= 52
 
 
 def test_neighbours_go_together() -> None:

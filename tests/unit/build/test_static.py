@@ -4,27 +4,33 @@ import hashlib
 import os
 import subprocess
 import sys
+import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 
 from tests.model_dirs import ModelDirs
 from tests.unit.build.graphs import Graph, cosine, images, operators_run, product, residual_network, run
 from tests.unit.build.materials import SENTENCES, material
 from ts_handlers.batch import Array
-from ts_handlers.build.engine import Material
-from ts_handlers.build.methods import onnx_static
+from ts_handlers.build.engine import Engine, Material
+from ts_handlers.build.methods import feeds as feeds_module
+from ts_handlers.build.methods.catalogue import METHODS, find_method
+from ts_handlers.build.quantize import graph as graph_module
 from ts_handlers.build.quantize.attention import split_attention
-from ts_handlers.build.quantize.calibration import Calibration, CalibrationMethod
-from ts_handlers.build.quantize.static import StaticSettings, quantize_static
+from ts_handlers.build.quantize.graph import Feed
+from ts_handlers.build.quantize.int8 import CalibrationMethod, quantize_static
 from ts_handlers.build.samples import Dataset, Sample, encode
 from ts_handlers.build.target import TARGETS
+from ts_handlers.cpu import CpuBudget
 from ts_handlers.errors import OperatorError
 
-METHODS = {method.quantizer: method for method in onnx_static.METHODS}
+ALL: tuple[CalibrationMethod, ...] = ("minmax", "percentile", "entropy")
 
 
 @pytest.fixture
@@ -32,19 +38,28 @@ def network(tmp_path: Path) -> Path:
     return residual_network(tmp_path / "fp32.onnx")
 
 
-@pytest.mark.parametrize("method", ["minmax", "percentile", "entropy"])
-def test_a_network_s_answers_stay(method: CalibrationMethod, network: Path, tmp_path: Path) -> None:
-    quantized = tmp_path / "int8.onnx"
-    done = quantize_static(network, quantized, images, StaticSettings(Calibration(method)))
-    assert done["calibration_runs"] == 8
+def quantize(path: Path, *, method: CalibrationMethod = "minmax", reduce_range: bool = True, fed: Any = None) -> Path:
+    """Quantize a file; return the quantized one beside it."""
+    quantized = path.with_name("int8.onnx")
+    feeds = images() if fed is None else fed
+    quantize_static(onnx.load(str(path)), quantized, feeds, method=method, reduce_range=reduce_range)
+    return quantized
+
+
+def make(quantizer: str, made_of: Material, folder: Path) -> Engine:
+    folder.mkdir(exist_ok=True)
+    return find_method("onnx", "int8", quantizer).make(made_of, folder)
+
+
+@pytest.mark.parametrize("method", ALL)
+def test_a_network_s_answers_stay(method: CalibrationMethod, network: Path) -> None:
     [new] = images(1, seed=2)
-    assert cosine(run(quantized, **new), run(network, **new)) > 0.99
+    assert cosine(run(quantize(network, method=method), **new), run(network, **new)) > 0.99
 
 
 @pytest.mark.parametrize("reduce_range", [True, False])
-def test_everything_is_fused_into_int8_operators(reduce_range: bool, network: Path, tmp_path: Path) -> None:
-    quantize_static(network, tmp_path / "int8.onnx", images, StaticSettings(reduce_range=reduce_range))
-    assert operators_run(tmp_path / "int8.onnx", tmp_path) == {
+def test_a_network_is_fused_into_int8_operators(reduce_range: bool, network: Path, tmp_path: Path) -> None:
+    assert operators_run(quantize(network, reduce_range=reduce_range), tmp_path) == {
         "QuantizeLinear": 1,
         "Transpose": 2,  # to channels last, and back once there is one pixel left
         "QLinearConv": 3,
@@ -52,56 +67,21 @@ def test_everything_is_fused_into_int8_operators(reduce_range: bool, network: Pa
         "QLinearAdd": 1,
         "QLinearGlobalAveragePool": 1,
         "Flatten": 1,
-        "QGemm": 1,  # gives floats
+        "DequantizeLinear": 1,
+        "Gemm": 1,  # 8 bits are few for scores
     }
 
 
-def weights_of(path: Path) -> dict[str, Any]:
-    return {
-        item.name: onnx.numpy_helper.to_array(item)
-        for item in onnx.load(str(path)).graph.initializer
+@pytest.mark.parametrize(("reduce_range", "largest"), [(True, 64), (False, 127)])
+def test_weights_have_7_or_8_bits_and_a_scale_for_each_channel(reduce_range: bool, largest: int, network: Path) -> None:
+    weights = {
+        item.name: onnx.numpy_helper.to_array(item).astype(int)
+        for item in onnx.load(str(quantize(network, reduce_range=reduce_range))).graph.initializer
         if item.name.endswith("_quantized") and item.data_type == onnx.TensorProto.INT8
     }
-
-
-def test_weights_have_7_bits_and_a_scale_for_each_channel(network: Path, tmp_path: Path) -> None:
-    quantize_static(network, tmp_path / "int8.onnx", images, StaticSettings())
-    weights = weights_of(tmp_path / "int8.onnx")
-    assert len(weights) == 4
+    assert len(weights) == 3
     for name, array in weights.items():
-        axes = tuple(range(1, array.ndim)) if array.ndim == 4 else 0
-        assert (np.abs(array.astype(int)).max(axis=axes) == 64).all(), name
-
-
-def test_weights_of_full_range_and_one_scale(network: Path, tmp_path: Path) -> None:
-    settings = StaticSettings(per_channel=False, reduce_range=False)
-    quantize_static(network, tmp_path / "int8.onnx", images, settings)
-    for array in weights_of(tmp_path / "int8.onnx").values():
-        assert np.abs(array.astype(int)).max() == 127
-
-
-def test_symmetric_activations_have_their_zero_in_the_middle(network: Path, tmp_path: Path) -> None:
-    quantize_static(network, tmp_path / "int8.onnx", images, StaticSettings(Calibration(is_symmetric=True)))
-    model = onnx.load(str(tmp_path / "int8.onnx"))
-    zeros = {
-        int(onnx.numpy_helper.to_array(item))
-        for item in model.graph.initializer
-        if item.name.endswith("_zero_point") and item.data_type == onnx.TensorProto.UINT8
-    }
-    assert zeros == {128}
-    [new] = images(1, seed=2)
-    assert cosine(run(tmp_path / "int8.onnx", **new), run(network, **new)) > 0.98
-
-
-def test_nodes_can_be_left_in_float(network: Path, tmp_path: Path) -> None:
-    quantize_static(network, tmp_path / "int8.onnx", images, StaticSettings(operators=("Conv", "Relu")))
-    operators = operators_run(tmp_path / "int8.onnx", tmp_path)
-    assert (operators["QLinearConv"], operators["QLinearAdd"], operators["Add"], operators["Gemm"]) == (3, 0, 1, 1)
-    names = [node.name for node in onnx.load(str(tmp_path / "int8.onnx")).graph.node if node.op_type == "Conv"]
-    quantize_static(
-        network, tmp_path / "mixed.onnx", images, StaticSettings(operators=("Conv", "Relu"), float_nodes=(names[0],))
-    )
-    assert operators_run(tmp_path / "mixed.onnx", tmp_path)["QLinearConv"] == 2
+        assert (np.abs(array).max(axis=(1, 2, 3)) == largest).all(), name
 
 
 @pytest.mark.parametrize("closing", ["Softmax", "Sigmoid", "Reshape", "Flatten"])
@@ -114,8 +94,7 @@ def test_what_closes_a_graph_is_left_in_float(closing: str, network: Path, tmp_p
     model.graph.node.append(onnx.helper.make_node(closing, ["before", *(item.name for item in shape)], [output.name]))
     closed = tmp_path / "closed.onnx"
     onnx.save(model, str(closed))
-    quantized = tmp_path / "quantized.onnx"
-    quantize_static(closed, quantized, images, StaticSettings())
+    quantized = quantize(closed)
     nodes = {node.output[0]: node for node in onnx.load(str(quantized)).graph.node}
     last = nodes[output.name]
     assert [last.op_type, nodes[last.input[0]].op_type] == [closing, "Gemm"]
@@ -128,8 +107,71 @@ def test_a_graph_without_weights_is_refused(tmp_path: Path) -> None:
     g.node("Relu", ["x"], "y")
     path = g.save(tmp_path / "fp32.onnx", {"x": [4]}, {"y": [4]})
     with pytest.raises(OperatorError, match="nothing to quantize: no Conv or Gemm or MatMul has fixed weights"):
-        quantize_static(path, tmp_path / "int8.onnx", lambda: iter(()), StaticSettings())
+        quantize(path)
     assert not (tmp_path / "int8.onnx").exists()
+
+
+def test_a_product_without_a_name_is_quantized(tmp_path: Path) -> None:
+    path = product(tmp_path / "fp32.onnx", np.ones((8, 8)))
+    model = onnx.load(str(path))
+    model.graph.node[0].name = ""
+    feeds = [{"x": np.ones((1, 8), dtype=np.float32)}]
+    done = quantize_static(model, tmp_path / "int8.onnx", feeds, method="minmax", reduce_range=True)
+    assert done == {"quantized_nodes": 1, "calibration_runs": 1}
+
+
+def batches(number: int, scale: float = 1.0) -> Iterator[Feed]:
+    rng = np.random.default_rng(1)
+    for _ in range(number):
+        yield {"x": rng.normal(scale=scale, size=(16, 64)).astype(np.float32)}
+
+
+@pytest.fixture
+def exponent(tmp_path: Path) -> Path:
+    """A product of what overflows where x is large."""
+    g = Graph()
+    exponent = g.node("Exp", ["x"], "exponent")
+    g.node("MatMul", [exponent, g.dense("w", 64, 32)], "y")
+    return g.save(tmp_path / "fp32.onnx", {"x": ["batch", 64]}, {"y": ["batch", 32]})
+
+
+@pytest.mark.parametrize("method", ALL)
+def test_samples_that_cannot_be_used(method: CalibrationMethod, exponent: Path) -> None:
+    with pytest.raises(OperatorError, match="there are no samples"):
+        quantize(exponent, method=method, fed=[])
+    with pytest.raises(OperatorError, match="overflows on"):
+        quantize(exponent, method=method, fed=batches(1, scale=1e4))
+    wrong = {"x": np.zeros((1, 3), dtype=np.float32)}
+    with pytest.raises(OperatorError, match="the fp32 model fails or overflows on feed 2: "):
+        quantize(exponent, method=method, fed=[*batches(1), wrong])
+
+
+@pytest.mark.parametrize("method", ALL)
+def test_memory_does_not_grow_with_the_number_of_samples(method: CalibrationMethod, exponent: Path) -> None:
+    def peak(number: int) -> int:
+        tracemalloc.start()
+        quantize(exponent, method=method, fed=batches(number))
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found
+
+    peak(2)  # what is imported and cached once
+    assert peak(300) < peak(10) + 290 * 1000  # a feed's activations alone are 6 kB
+
+
+def test_samples_are_run_on_the_cpus_of_the_budget(exponent: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    session = ort.InferenceSession
+
+    def opened(path: str, options: ort.SessionOptions, **settings: Any) -> Any:
+        asked.append(options.intra_op_num_threads)
+        return session(path, options, **settings)
+
+    monkeypatch.setattr(ort, "InferenceSession", opened)
+    for quota in (2.9, 0.5):
+        monkeypatch.setattr(graph_module, "cpu_budget", lambda quota=quota: CpuBudget(tuple(range(64)), quota))
+        graph_module.open_unfused(exponent)
+    assert asked == [2, 1]
 
 
 @pytest.fixture(scope="module")
@@ -139,17 +181,18 @@ def minilm(model_dirs: ModelDirs, tmp_path_factory: pytest.TempPathFactory) -> M
     return made_of
 
 
-@pytest.mark.parametrize("quantizer", list(METHODS))
-def test_a_transformer_s_products_take_integers(quantizer: str, model_dirs: ModelDirs, tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", ALL)
+def test_a_transformer_s_products_take_integers(
+    method: CalibrationMethod, model_dirs: ModelDirs, tmp_path: Path
+) -> None:
     made_of = material(model_dirs, "tiny-roberta", tmp_path, num_samples=5)
     folder = tmp_path / "engine"
-    folder.mkdir()
-    engine = METHODS[quantizer].make(made_of, folder)
+    engine = make(f"static-{method}", made_of, folder)
     assert engine.runtime == {"backend": "onnx", "precision": "int8", "target_cpu": "avx2"}
     assert list(folder.iterdir()) == [engine.serialized_file]
     quantization = engine.details["quantization"]
-    assert quantization["calibration"]["method"] == quantizer.removeprefix("static-")
-    assert quantization["quantized_nodes"] == quantization["calibrated_tensors"] == 2 * 4 + 1
+    assert quantization["calibration"] == method
+    assert quantization["quantized_nodes"] == 2 * 4 + 1
     operators = operators_run(engine.serialized_file, tmp_path)
     assert operators["MatMulIntegerToFloat"] == operators["QuantizeLinear"] == 2 * 4 + 1
     assert operators["MultiHeadAttention"] == 2
@@ -157,7 +200,7 @@ def test_a_transformer_s_products_take_integers(quantizer: str, model_dirs: Mode
 
 
 def test_a_sentence_s_vector_stays(minilm: Material, tmp_path: Path) -> None:
-    engine = METHODS["static-percentile"].make(minilm, tmp_path)
+    engine = make("static-percentile", minilm, tmp_path)
     feed = fed(minilm, SENTENCES[1])
     assert cosine(run(engine.serialized_file, **feed), run(minilm.fused, **feed)) > 0.97
 
@@ -167,14 +210,15 @@ def fed(made_of: Material, sentence: str) -> dict[str, Array]:
 
 
 def test_it_needs_samples(model_dirs: ModelDirs, tmp_path: Path) -> None:
-    assert all(method.needs_calibration for method in onnx_static.METHODS)
+    static = [method for method in METHODS if str(method.quantizer).startswith("static-")]
+    assert [method.needs_calibration for method in static] == [True] * 3
     with pytest.raises(OperatorError, match="give --calibration FILE"):
-        METHODS["static-minmax"].make(material(model_dirs, "tiny-distilbert", tmp_path), tmp_path)
+        make("static-minmax", material(model_dirs, "tiny-distilbert", tmp_path), tmp_path)
 
 
 def test_an_unfused_architecture_is_quantized_too(model_dirs: ModelDirs, tmp_path: Path) -> None:
     made_of = material(model_dirs, "tiny-mpnet", tmp_path, TARGETS["neon-dotprod"], num_samples=3)
-    engine = METHODS["static-minmax"].make(made_of, tmp_path)
+    engine = make("static-minmax", made_of, tmp_path)
     assert engine.details["quantization"]["activations"] == "int8"
     assert engine.details["quantization"]["quantized_nodes"] == 2 * 6
 
@@ -182,12 +226,12 @@ def test_an_unfused_architecture_is_quantized_too(model_dirs: ModelDirs, tmp_pat
 def test_feeds_are_small_batches_of_like_lengths(model_dirs: ModelDirs, tmp_path: Path) -> None:
     made_of = material(model_dirs, "tiny-distilbert", tmp_path, num_samples=100)
     assert isinstance(made_of.calibration, Dataset)
-    feeds = list(onnx_static.feeds(made_of.calibration, 1))
+    feeds = list(feeds_module.feeds(made_of.calibration, made_of.source))
     assert sum(len(feed["input_ids"]) for feed in feeds) == 100
     for feed in feeds:
         assert feed["input_ids"].shape == feed["attention_mask"].shape
-        assert len(feed["input_ids"]) <= onnx_static.MAX_BATCH_SIZE
-        assert feed["input_ids"].size <= onnx_static.MAX_PADDED_TOKENS
+        assert len(feed["input_ids"]) <= feeds_module.MAX_BATCH_SIZE
+        assert feed["input_ids"].size <= feeds_module.MAX_PADDED_TOKENS
     assert len(feeds) < 25
     padding = sum(int((feed["attention_mask"] == 0).sum()) for feed in feeds)
     assert padding < 0.15 * sum(feed["input_ids"].size for feed in feeds)
@@ -210,16 +254,17 @@ def test_split_attention_gives_the_same_answers(minilm: Material, tmp_path: Path
 TWICE = """
 import sys
 from pathlib import Path
+import onnx
 from tests.unit.build.graphs import images
-from ts_handlers.build.quantize.blocks import BlockSettings, quantize_blocks
-from ts_handlers.build.quantize.calibration import Calibration
-from ts_handlers.build.quantize.dynamic import DynamicSettings, quantize_dynamic
-from ts_handlers.build.quantize.static import StaticSettings, quantize_static
+from ts_handlers.build.quantize.blocks import quantize_blocks
+from ts_handlers.build.quantize.int8 import quantize_dynamic, quantize_static
 
 folder, network, transformer = map(Path, sys.argv[1:])
-quantize_static(network, folder / "static.onnx", images, StaticSettings(Calibration("entropy")))
-quantize_dynamic(transformer, folder / "dynamic.onnx", DynamicSettings())
-quantize_blocks(transformer, folder / "blocks.onnx", BlockSettings())
+quantize_static(onnx.load(network), folder / "static.onnx", images(), method="entropy", reduce_range=True)
+quantize_dynamic(onnx.load(transformer), folder / "dynamic.onnx", reduce_range=True)
+model = onnx.load(transformer)
+quantize_blocks(model)
+onnx.save(model, folder / "blocks.onnx")
 """
 
 
@@ -240,13 +285,3 @@ def test_the_same_inputs_give_the_same_bytes(network: Path, model_dirs: ModelDir
         digests.append({file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in folder.iterdir()})
     assert len(digests[0]) == 3
     assert digests[0] == digests[1]
-
-
-def test_a_product_without_a_name_is_quantized(tmp_path: Path) -> None:
-    path = product(tmp_path / "fp32.onnx", np.ones((8, 8)))
-    model = onnx.load(str(path))
-    model.graph.node[0].name = ""
-    onnx.save(model, str(path))
-    feeds = [{"x": np.ones((1, 8), dtype=np.float32)}]
-    done = quantize_static(path, tmp_path / "int8.onnx", lambda: feeds, StaticSettings(has_float_outputs=True))
-    assert done["quantized_nodes"] == 1

@@ -1,6 +1,6 @@
 """OpenVINO: fp32, bf16 (which costs next to no accuracy and needs no calibration), and INT8 by NNCF.
 
-One graph is compiled for each of a few shapes, which are chosen by what calls cost on this machine.
+One graph is compiled for each of a few shapes, at the lengths of the calibration texts.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ from pathlib import Path
 
 from ts_handlers.build.engine import Engine, Material, Method
 from ts_handlers.build.held_out import EVERY, open_on_one_thread
-from ts_handlers.build.methods.onnx_smooth import prepare
+from ts_handlers.build.methods.smooth import prepare
 from ts_handlers.build.quantize.sensitivity import search
-from ts_handlers.build.samples import Dataset
 from ts_handlers.build.steps import step
 from ts_handlers.errors import OperatorError
 from ts_handlers.runtime import Session
@@ -42,17 +41,16 @@ def make_int8(material: Material, folder: Path) -> Engine:
 
     What has no integers is computed in bf16 where the serving CPU can.
     """
-    dataset = _calibration(material)
+    dataset = material.calibrated()
     from ts_handlers.build.openvino import ir, nncf
 
     settings = nncf.NncfSettings(has_full_range=material.target.has_vnni)
     model, table = ir.open_model(material.exported)
     samples = dataset.spread(nncf.MAX_TEXTS)
-    fed = nncf.calibration_feeds(material, samples)
     with step(material.progress, f"quantize with NNCF on {len(samples)} samples"):
-        quantized = nncf.quantize(model, table, fed, settings)
-    details = {"quantization": {"method": "nncf", **settings.as_dict(), "calibration_samples": len(samples)}}
-    return ir.write_engine(quantized, table, material, folder, nncf.int8_runtime(material), details)
+        quantized = nncf.quantize(model, table, nncf.calibration_feeds(material, samples), settings)
+    done = {"method": "nncf", **settings.as_dict(), "calibration_samples": len(samples)}
+    return ir.write_engine(quantized, table, material, folder, nncf.int8_runtime(material), {"quantization": done})
 
 
 def make_accurate(material: Material, folder: Path) -> Engine:
@@ -60,30 +58,22 @@ def make_accurate(material: Material, folder: Path) -> Engine:
 
     Accuracy is measured on every third of the calibration samples; the gate's own samples stay unseen.
     """
-    dataset = _calibration(material)
+    dataset = material.calibrated()
     if material.source.task != "text-classification":
         raise OperatorError("--quantizer nncf-accuracy needs a right label for each text; take nncf or nncf-mixed")
-    labels = dataset.labels
     from ts_handlers.build.openvino import ir, nncf
 
+    chosen = range(0, len(dataset), -(-len(dataset) // nncf.MAX_TEXTS))
+    samples = [pair for index, pair in enumerate(zip(dataset, dataset.labels, strict=True)) if index in chosen]
     settings = nncf.NncfSettings(has_full_range=material.target.has_vnni)
     model, table = ir.open_model(material.exported)
-    chosen = range(0, len(dataset), -(-len(dataset) // nncf.MAX_TEXTS))
-    samples = [(item, labels[index]) for index, item in enumerate(dataset) if index in chosen]
     fed = nncf.calibration_feeds(material, [item for number, (item, _) in enumerate(samples) if number % EVERY])
     labelled = [({name: array[None] for name, array in item.arrays.items()}, label) for item, label in samples[::EVERY]]
     max_drop = material.limits.max_accuracy_drop / 100
     with step(material.progress, f"quantize with NNCF, accuracy controlled on {len(labelled)} samples"):
         quantized = nncf.quantize_by_accuracy(model, table, fed, labelled, max_drop, settings)
-    details = {
-        "quantization": {
-            "method": "nncf-accuracy",
-            **settings.as_dict(),
-            "max_drop": max_drop,
-            "labelled_samples": len(labelled),
-        }
-    }
-    return ir.write_engine(quantized, table, material, folder, nncf.int8_runtime(material), details)
+    done = {"method": "nncf-accuracy", **settings.as_dict(), "max_drop": max_drop, "labelled_samples": len(labelled)}
+    return ir.write_engine(quantized, table, material, folder, nncf.int8_runtime(material), {"quantization": done})
 
 
 def make_mixed(material: Material, folder: Path) -> Engine:
@@ -105,29 +95,17 @@ def make_mixed(material: Material, folder: Path) -> Engine:
         return open_on_one_thread(path, ir.engine_runtime(runtime, table_file))
 
     with step(material.progress, f"search what to compute in float, judged on {len(held_out.judged)} samples"):
-        kept = search(
+        kept, quality = search(
             mixed.quantized_products(quantized),
             lambda names: held_out.quality(candidate(names)),
             material.limits,
             evaluate_alone=lambda names: held_out.first_impression(candidate(names)),
             progress=material.progress,
         )
-    details = {
-        "method": "nncf-mixed",
-        **settings.as_dict(),
-        **prepared.details,
-        "kept": list(kept.names),
-        "evaluations": kept.num_evaluations,
-        "held_out": kept.quality.as_dict(),
-    }
-    final = mixed.in_float(quantized, kept.names)
-    return ir.write_engine(final, table, material, folder, runtime, {"quantization": details})
-
-
-def _calibration(material: Material) -> Dataset:
-    if material.calibration is None:
-        raise OperatorError("NNCF measures activations; give --calibration FILE")
-    return material.calibration
+    done = {"method": "nncf-mixed", **settings.as_dict(), **prepared.details, "kept": list(kept)}
+    final = mixed.in_float(quantized, kept)
+    details = {"quantization": {**done, "held_out": quality.as_dict()}}
+    return ir.write_engine(final, table, material, folder, runtime, details)
 
 
 METHODS = (

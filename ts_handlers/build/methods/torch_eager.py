@@ -1,9 +1,13 @@
-"""Eager PyTorch: the checkpoint itself, in fp32 or bf16, or in fp16 for GPUs."""
+"""Eager PyTorch: the checkpoint itself, in fp32 or bf16, or in fp16 for GPUs.
+
+The ipex backend (Intel Extension for PyTorch) takes it too, and optimizes it for the worker's CPU when it loads it.
+"""
 
 from __future__ import annotations
 
 import copy
 import shutil
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +31,12 @@ def make(material: Material, folder: Path, *, precision: str) -> Engine:
         copy.deepcopy(source.model).to(_DTYPES[precision]).save_pretrained(folder)
     runtime = {"backend": "torch", "precision": precision, "target_cpu": material.target.name}
     return Engine(folder / "model.safetensors", runtime, (folder / "config.json",))
+
+
+def make_ipex(material: Material, folder: Path, *, precision: str) -> Engine:
+    """Write the checkpoint in fp32, which the extension casts where it gains."""
+    engine = make(material, folder, precision="fp32")
+    return replace(engine, runtime={**engine.runtime, "backend": "ipex", "precision": precision})
 
 
 def _copy(source: ImageSource, folder: Path, precision: str) -> Engine:
@@ -63,4 +73,9 @@ METHODS = tuple(
         is_automatic=precision != "fp16",  # what is tried is timed here, on the CPU
     )
     for precision in _DTYPES
+)
+
+IPEX = tuple(
+    Method("ipex", precision, None, partial(make_ipex, precision=precision), packages=("intel_extension_for_pytorch",))
+    for precision in ("fp32", "bf16")
 )

@@ -13,9 +13,8 @@ from openvino import opset13 as operators
 
 from ts_handlers.batch import Array
 from ts_handlers.build.engine import Engine, Material
-from ts_handlers.build.openvino.measure import shape_sections
-from ts_handlers.build.quantize.calibration import Feed
-from ts_handlers.build.steps import step
+from ts_handlers.build.openvino.shapes import shape_sections
+from ts_handlers.build.quantize.graph import Feed
 from ts_handlers.runtime.openvino import EMBEDDINGS, IDS, process_core
 
 TABLE_FILE = "embeddings.npy"
@@ -87,10 +86,9 @@ def write_engine(
     """Write the files of an engine, and choose the shapes that it has graphs for."""
     path, table_file = write_ir(model, table, folder)
     runtime = {**engine_runtime(runtime, table_file), "target_cpu": material.target.name}
-    with step(material.progress, "choose the shapes to compile graphs for"):
-        sections, shapes = shape_sections(path, runtime, material)
+    sections, chosen_by = shape_sections(material)
     extra = [path.with_suffix(".bin"), *([table_file] if table_file else [])]
-    return Engine(path, runtime, tuple(extra), sections, {**details, "shapes": shapes})
+    return Engine(path, runtime, tuple(extra), sections, {**details, "shapes": {"chosen_by": chosen_by}})
 
 
 def _name_by_place(model: Any) -> None:

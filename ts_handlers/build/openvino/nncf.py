@@ -11,10 +11,10 @@ from typing import Any
 
 from ts_handlers.batch import Array, ModelInput
 from ts_handlers.build.engine import Material
-from ts_handlers.build.methods.onnx_static import feeds
+from ts_handlers.build.methods.feeds import feeds
 from ts_handlers.build.openvino.ir import with_embeddings
 from ts_handlers.build.openvino.signal_stack import signal_stack_kept
-from ts_handlers.build.quantize.calibration import Feed
+from ts_handlers.build.quantize.graph import Feed
 from ts_handlers.errors import OperatorError, first_line
 from ts_handlers.telemetry import disable_telemetry
 
@@ -53,8 +53,7 @@ class NncfSettings:
 
 def calibration_feeds(material: Material, samples: Iterable[ModelInput]) -> list[Feed]:
     """Return what the graph is fed for calibration texts, in small padded batches, without rows of the embedding table."""
-    pad_token_id = material.source.tokenizer.pad_token_id or 0
-    return list(islice(feeds(samples, pad_token_id), MAX_FEEDS))
+    return list(islice(feeds(samples, material.source), MAX_FEEDS))
 
 
 def int8_runtime(material: Material) -> dict[str, Any]:

@@ -7,9 +7,6 @@ onnxruntime.quantization's own quantizer of this kind sets up the root logger wh
 from __future__ import annotations
 
 from collections.abc import Container
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -17,49 +14,15 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from ts_handlers.batch import Array
-from ts_handlers.build.quantize.attention import split_attention
-from ts_handlers.errors import OperatorError
 
 INT8_PRODUCTS = 4
 """`accuracy_level` of MatMulNBits at which activations are quantized to INT8 too, block by block."""
 
-
-@dataclass(frozen=True, slots=True)
-class BlockSettings:
-    """How weights are quantized.
-
-    Attributes:
-        block_size: Weights of one output that share a scale; a power of two from 16.
-        accuracy_level: MatMulNBits' own: 1 multiplies floats, 4 integers.
-    """
-
-    block_size: int = 32
-    accuracy_level: int = INT8_PRODUCTS
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the settings for the build report."""
-        return asdict(self)
+BLOCK_SIZE = 32
+"""Weights of one output that share a scale; a power of two from 16."""
 
 
-def quantize_blocks(path: Path, quantized_path: Path, settings: BlockSettings) -> int:
-    """Quantize the weights of matrix products, those of fused attention among them.
-
-    Returns:
-        How many products were quantized.
-
-    Raises:
-        OperatorError: There is none.
-    """
-    model = onnx.load(str(path))
-    split_attention(model)
-    num_products = block_products(model, settings)
-    if not num_products:
-        raise OperatorError("there is nothing to quantize: no matrix product has fixed weights")
-    onnx.save(model, str(quantized_path))
-    return num_products
-
-
-def block_products(model: onnx.ModelProto, settings: BlockSettings, names: Container[str] | None = None) -> int:
+def quantize_blocks(model: onnx.ModelProto, block_size: int = BLOCK_SIZE, names: Container[str] | None = None) -> int:
     """Quantize the weights of matrix products, in place: of those with these names, or of all.
 
     Returns:
@@ -69,17 +32,34 @@ def block_products(model: onnx.ModelProto, settings: BlockSettings, names: Conta
     weights = {
         item.name: item for item in graph.initializer if item.data_type == TensorProto.FLOAT and len(item.dims) == 2
     }
-    done: dict[str, list[str]] = {}
+    blocks: dict[str, list[str]] = {}
     num_products = 0
     for node in graph.node:
         if node.op_type != "MatMul" or node.input[1] not in weights or (names is not None and node.name not in names):
             continue
         name = node.input[1]
-        if name not in done:
-            done[name] = _add_blocks(graph, weights[name], settings.block_size)
-        node.CopyFrom(_product(node, done[name], weights[name].dims, settings))
+        if name not in blocks:
+            arrays = to_blocks(numpy_helper.to_array(weights[name]), block_size)
+            blocks[name] = [f"{name}_{part}" for part in ("blocks", "scales", "zero_points")]
+            graph.initializer.extend(map(numpy_helper.from_array, arrays, blocks[name]))
+        num_inputs, num_outputs = weights[name].dims
+        product = helper.make_node(
+            "MatMulNBits",
+            [node.input[0], *blocks[name]],
+            list(node.output),
+            name=node.name,
+            domain="com.microsoft",
+            K=num_inputs,
+            N=num_outputs,
+            bits=8,
+            block_size=block_size,
+            accuracy_level=INT8_PRODUCTS,
+        )
+        node.CopyFrom(product)
         num_products += 1
-    _drop_unused(graph, set(done))
+    used = {name for node in graph.node for name in node.input}  # weights may also be an operand elsewhere
+    for name in blocks.keys() - used:
+        graph.initializer.remove(weights[name])
     if num_products and not any(item.domain == "com.microsoft" for item in model.opset_import):
         model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
     return num_products
@@ -106,33 +86,3 @@ def to_blocks(weights: Array, block_size: int) -> tuple[NDArray[np.uint8], NDArr
     zero_points = np.clip(np.rint(-low / scales), 0, 255)
     quantized = np.clip(np.rint(blocks / scales[..., None]) + zero_points[..., None], 0, 255)
     return quantized.astype(np.uint8), scales, zero_points.astype(np.uint8)
-
-
-def _add_blocks(graph: onnx.GraphProto, weights: onnx.TensorProto, block_size: int) -> list[str]:
-    arrays = to_blocks(numpy_helper.to_array(weights), block_size)
-    names = [f"{weights.name}_{part}" for part in ("blocks", "scales", "zero_points")]
-    graph.initializer.extend(numpy_helper.from_array(array, name) for array, name in zip(arrays, names, strict=True))
-    return names
-
-
-def _product(node: onnx.NodeProto, blocks: list[str], dims: Any, settings: BlockSettings) -> onnx.NodeProto:
-    return helper.make_node(
-        "MatMulNBits",
-        [node.input[0], *blocks],
-        list(node.output),
-        name=node.name,
-        domain="com.microsoft",
-        K=dims[0],
-        N=dims[1],
-        bits=8,
-        block_size=settings.block_size,
-        accuracy_level=settings.accuracy_level,
-    )
-
-
-def _drop_unused(graph: onnx.GraphProto, names: set[str]) -> None:
-    """Drop weights that nothing takes any more; one may also be an operand elsewhere."""
-    used = {name for node in graph.node for name in node.input}
-    kept = [item for item in graph.initializer if item.name not in names or item.name in used]
-    del graph.initializer[:]
-    graph.initializer.extend(kept)

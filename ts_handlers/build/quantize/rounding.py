@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ts_handlers.build.quantize.products import Floats
+from ts_handlers.build.quantize.graph import Floats
 
 LEVELS, REDUCED_LEVELS = 127, 64
 """Largest integer of 8-bit weights, and of the 7-bit ones that onnxruntime.quantization makes with `reduce_range`."""

@@ -7,7 +7,7 @@ model with some of them kept.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from ts_handlers.build.gate import Limits, Quality
@@ -37,95 +37,43 @@ class Layer:
     cost: float
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """What a search found.
-
-    Attributes:
-        names: Layers to keep in float, the most harmful for its cost first.
-        quality: What the model is then worth, on the samples of the search.
-        num_evaluations: Models that were built and judged.
-    """
-
-    names: tuple[str, ...]
-    quality: Quality
-    num_evaluations: int
-
-
 def search(
     layers: Sequence[Layer],
     evaluate: Evaluate,
     limits: Limits,
     *,
-    evaluate_alone: Evaluate | None = None,
+    evaluate_alone: Evaluate,
     progress: Progress = print,
-) -> Kept:
+) -> tuple[tuple[str, ...], Quality]:
     """Find the fewest layers to keep; with none where that is enough, at one evaluation.
 
     Args:
         layers: All that may be kept.
         evaluate: Builds and judges the model as it will be served.
         limits: What passes; MARGIN of it is used.
-        evaluate_alone: The same for ranking, where all but one layer are kept: on fewer samples, say; None: `evaluate`.
+        evaluate_alone: The same for ranking, where all but one layer are kept: on fewer samples, say.
         progress: Called with what was found.
+
+    Returns:
+        Names of the layers to keep, the most harmful for its cost first, and what the model is then worth.
 
     Raises:
         OperatorError: The limits do not hold even with all layers kept.
     """
-    counted = _Counted(evaluate)
     aim = with_margin(limits)
-    quality = counted(frozenset())
-    if not aim.failures(quality):
-        return Kept((), quality, counted.num_evaluations)
-    progress(f"  {'; '.join(aim.failures(quality))}: measuring each layer alone")
-    alone = counted if evaluate_alone is None else _Counted(evaluate_alone)
-    ranked = rank(bundle(layers, MAX_RANKED), alone)
-    names, quality = _fewest(ranked, counted, aim, progress)
-    num_evaluations = sum(judge.num_evaluations for judge in {counted, alone})
-    return Kept(names, quality, num_evaluations)
-
-
-def rank(layers: Sequence[Layer], evaluate: Evaluate) -> list[Layer]:
-    """Order layers by the harm that quantizing each alone does for each unit of time that it saves, worst first."""
-    everything = frozenset(name for layer in layers for name in layer.names)
-    harms = [_loss(evaluate(everything - set(layer.names))) / max(layer.cost, 1e-9) for layer in layers]
-    order = sorted(range(len(layers)), key=lambda index: -harms[index])
-    return [layers[index] for index in order]
-
-
-def bundle(layers: Sequence[Layer], most: int) -> list[Layer]:
-    """Put neighbours together, as evenly as can be, until there are at most so many."""
-    number = min(most, len(layers))
-    bounds = [index * len(layers) // number for index in range(number + 1)] if number else [0]
-    groups = [layers[start:end] for start, end in pairwise(bounds)]
-    return [
-        Layer(tuple(name for layer in group for name in layer.names), sum(layer.cost for layer in group))
-        for group in groups
-    ]
-
-
-def with_margin(limits: Limits, share: float = MARGIN) -> Limits:
-    """Return limits that allow a share of the loss only."""
-    return Limits(
-        max_accuracy_drop=limits.max_accuracy_drop * share
-        if limits.max_accuracy_drop > 0
-        else limits.max_accuracy_drop,
-        min_mean_cosine=1 - (1 - limits.min_mean_cosine) * share,
-        min_cosine=1 - (1 - limits.min_cosine) * share,
-    )
-
-
-def _fewest(
-    ranked: Sequence[Layer], evaluate: Evaluate, limits: Limits, progress: Progress
-) -> tuple[tuple[str, ...], Quality]:
-    """Find by bisection how many of the ranked layers are enough; none of them is not."""
+    quality = evaluate(frozenset())
+    failures = aim.failures(quality)
+    if not failures:
+        return (), quality
+    progress(f"  {'; '.join(failures)}: measuring each layer alone")
+    ranked = rank(bundle(layers, MAX_RANKED), evaluate_alone)
     too_few, enough = 0, len(ranked)
     found = None
-    while enough - too_few > 1 or found is None:
+    while found is None or enough - too_few > 1:
         number = (too_few + enough) // 2 if enough - too_few > 1 else enough
         names = tuple(name for layer in ranked[:number] for name in layer.names)
         quality = evaluate(frozenset(names))
-        failures = limits.failures(quality)
+        failures = aim.failures(quality)
         progress(f"  {len(names)} layers kept: {'; '.join(failures) or 'enough'}")
         if not failures:
             enough, found = number, (names, quality)
@@ -136,23 +84,33 @@ def _fewest(
     return found
 
 
-def _loss(quality: Quality) -> float:
-    """Return what is lost: the mean distance of the answers, which says more on few samples than accuracy does."""
-    return max(0.0, 1 - quality.mean_cosine)
+def rank(layers: Sequence[Layer], evaluate: Evaluate) -> list[Layer]:
+    """Order layers by the harm that quantizing each alone does for each unit of time that it saves, worst first.
+
+    Harm is the mean distance of the answers, which says more on few samples than accuracy does.
+    """
+    everything = frozenset(name for layer in layers for name in layer.names)
+    losses = [max(0.0, 1 - evaluate(everything - set(layer.names)).mean_cosine) for layer in layers]
+    order = sorted(range(len(layers)), key=lambda index: -losses[index] / max(layers[index].cost, 1e-9))
+    return [layers[index] for index in order]
 
 
-class _Counted:
-    """Counts evaluations, and makes none twice."""
+def bundle(layers: Sequence[Layer], most: int) -> list[Layer]:
+    """Put neighbours together, as evenly as can be, until there are at most so many."""
+    number = min(most, len(layers))
+    bounds = [index * len(layers) // number for index in range(number + 1)] if number else [0]
+    return [
+        Layer(tuple(name for layer in group for name in layer.names), sum(layer.cost for layer in group))
+        for group in (layers[start:end] for start, end in pairwise(bounds))
+    ]
 
-    def __init__(self, evaluate: Evaluate) -> None:
-        self._evaluate = evaluate
-        self._known: dict[frozenset[str], Quality] = {}
 
-    @property
-    def num_evaluations(self) -> int:
-        return len(self._known)
-
-    def __call__(self, kept: frozenset[str]) -> Quality:
-        if kept not in self._known:
-            self._known[kept] = self._evaluate(kept)
-        return self._known[kept]
+def with_margin(limits: Limits, share: float = MARGIN) -> Limits:
+    """Return limits that allow a share of the loss only."""
+    drop = limits.max_accuracy_drop
+    return replace(
+        limits,
+        max_accuracy_drop=drop * share if drop > 0 else drop,
+        min_mean_cosine=1 - (1 - limits.min_mean_cosine) * share,
+        min_cosine=1 - (1 - limits.min_cosine) * share,
+    )

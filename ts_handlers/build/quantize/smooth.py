@@ -12,34 +12,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from ts_handlers.build.quantize.products import Floats, Weights, products
+from ts_handlers.build.quantize.graph import Floats, Weights, products
 
 _SMALLEST = 1e-5
 """Least maximum of a channel: one that is always zero gets no factor without bounds."""
 
 _NORMALIZATIONS = {"LayerNormalization": (1, 2), "EmbedLayerNormalization": (5, 6), "SkipLayerNormalization": (2, 3)}
 """Operator -> which inputs are its scale and its bias."""
-
-
-@dataclass(frozen=True, slots=True)
-class Smoothed:
-    """What was done to a graph.
-
-    Attributes:
-        num_folded: Activations whose division is part of what makes them.
-        num_inserted: Activations that are divided by a Mul of their own.
-        num_left: Activations that were left as they were.
-    """
-
-    num_folded: int
-    num_inserted: int
-    num_left: int
 
 
 def factors(maxima: Floats, weights: Sequence[Floats], alpha: float) -> Floats:
@@ -55,35 +39,31 @@ def factors(maxima: Floats, weights: Sequence[Floats], alpha: float) -> Floats:
     return np.asarray(np.exp(logs - logs.mean()), dtype=np.float32)
 
 
-def smooth(model: onnx.ModelProto, maxima: Mapping[str, Floats], alpha: float, *, inserts: bool = False) -> Smoothed:
+def smooth(model: onnx.ModelProto, maxima: Mapping[str, Floats], alpha: float) -> tuple[int, int]:
     """Smooth the activations of all products with fixed weights, in place.
 
     Args:
-        model: The graph, in fp32, before attention is split.
+        model: The graph in fp32, before attention is split.
         maxima: Activation -> largest magnitude of each channel.
         alpha: How much of the difficulty goes to the weights, from 0 to 1.
-        inserts: Whether activations are divided by a Mul where what makes them cannot do it: they are also used elsewhere
-            (a residual), or a function that is not linear makes them (GELU).
+
+    Returns:
+        How many activations are divided within what makes them, and how many by a Mul of their own: they are also used
+        elsewhere (a residual), or a function that is not linear makes them (GELU).
     """
     graph = model.graph
     weights = Weights(graph)
     folder = _Folder(graph, weights)
     inserted: dict[str, onnx.NodeProto] = {}
-    done: Counter[str] = Counter()
-    for activation, nodes in products(model).items():
+    found = products(model)
+    for activation, nodes in found.items():
         by = factors(maxima[activation], [weights[node.input[1]] for node in nodes], alpha)
-        if folder.divide(activation, by, len(nodes)):
-            done["folded"] += 1
-        elif inserts:
+        if not folder.divide(activation, by, len(nodes)):
             inserted[nodes[0].name] = _insert(graph, activation, nodes, by)
-            done["inserted"] += 1
-        else:
-            done["left"] += 1
-            continue
         for node in nodes:
             weights[node.input[1]] = weights[node.input[1]] * by[:, None]
     _put_before(graph, inserted)
-    return Smoothed(done["folded"], done["inserted"], done["left"])
+    return len(found) - len(inserted), len(inserted)
 
 
 class _Folder:

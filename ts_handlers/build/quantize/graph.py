@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -12,8 +13,14 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from ts_handlers.batch import Array
-from ts_handlers.build.quantize.calibration import Feeds, run_graph, with_outputs
+from ts_handlers.cpu import cpu_budget
 from ts_handlers.errors import OperatorError
+
+Feed = Mapping[str, Array]
+"""What one run of a graph is fed: input name -> array."""
+
+Feeds = Callable[[], Iterable[Feed]]
+"""Reads the samples anew, from the first to the last."""
 
 Floats = NDArray[np.float32]
 
@@ -22,11 +29,6 @@ OPERATORS = ("MatMul", "Attention")
 
 MAX_MOMENTS_BYTES = 2**29
 """Most bytes of second moments at a time: those of wide layers take several runs over the samples."""
-
-AXES_AS_INPUT = 18
-"""Opset from which ReduceMax takes its axes as an input."""
-
-_LARGEST = "_largest"
 
 
 class Weights:
@@ -78,17 +80,16 @@ def measure_maxima(model: onnx.ModelProto, feeds: Feeds, work: Path) -> dict[str
     Raises:
         OperatorError: There are no samples, or the graph fails or overflows on one.
     """
-    names = list(products(model))
-    maxima: dict[str, Floats] = {}
-    for number, outputs in enumerate(run_graph(_with_largest(model, names), feeds, work), 1):
-        for name in names:
-            largest = outputs[name + _LARGEST]
-            if not np.isfinite(largest).all():
+    sizes = _sizes(model)
+    maxima = {name: np.zeros(size, dtype=np.float32) for name, size in sizes.items()}
+    for number, outputs in enumerate(_run(model, list(sizes), feeds, work), 1):
+        for name, size in sizes.items():
+            np.maximum(maxima[name], np.abs(outputs[name].reshape(-1, size)).max(axis=0), out=maxima[name])
+            if not np.isfinite(maxima[name]).all():
                 raise OperatorError(
                     f"calibration: {name} is not finite on feed {number}: the fp32 model itself overflows; leave that "
                     "sample out"
                 )
-            maxima[name] = np.maximum(maxima[name], largest) if name in maxima else largest
     return maxima
 
 
@@ -102,45 +103,59 @@ def measure_moments(model: onnx.ModelProto, feeds: Feeds, work: Path) -> Iterato
         feeds: The samples, read once for every MAX_MOMENTS_BYTES of moments.
         work: Folder for the graph with these activations as its outputs.
     """
-    weights = Weights(model.graph)
-    sizes = {name: len(weights[nodes[0].input[1]]) for name, nodes in products(model).items()}
-    for names in _portions(sizes):
-        moments = {name: np.zeros((sizes[name], sizes[name]), dtype=np.float32) for name in names}
-        for outputs in run_graph(with_outputs(model, names), feeds, work):
-            for name in names:
+    sizes = _sizes(model)
+    waiting = list(sizes)
+    while waiting:
+        moments: dict[str, Floats] = {}
+        while waiting and (not moments or 4 * sizes[waiting[0]] ** 2 <= _free(moments)):
+            name = waiting.pop(0)
+            moments[name] = np.zeros((sizes[name], sizes[name]), dtype=np.float32)
+        for outputs in _run(model, list(moments), feeds, work):
+            for name, total in moments.items():
                 rows = outputs[name].reshape(-1, sizes[name])
-                moments[name] += rows.T @ rows
+                total += rows.T @ rows
         yield from moments.items()
 
 
-def _portions(sizes: Mapping[str, int]) -> list[list[str]]:
-    """Divide activations so that the moments of each portion fit in MAX_MOMENTS_BYTES; one alone may be larger."""
-    portions: list[list[str]] = []
-    free = 0
-    for name, size in sizes.items():
-        needed = 4 * size * size
-        if not portions or needed > free:
-            portions.append([])
-            free = MAX_MOMENTS_BYTES
-        portions[-1].append(name)
-        free -= needed
-    return portions
+def _free(moments: Mapping[str, Floats]) -> int:
+    return MAX_MOMENTS_BYTES - sum(array.nbytes for array in moments.values())
 
 
-def _with_largest(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
-    """Return a copy that reduces each activation over all but its last axis, so that it never leaves the graph."""
-    copy = with_outputs(model, [name + _LARGEST for name in names])
-    graph, weights = copy.graph, Weights(model.graph)
-    found = products(model)
-    opset = next(item.version for item in model.opset_import if not item.domain)
-    if opset >= AXES_AS_INPUT:
-        graph.initializer.append(numpy_helper.from_array(np.array([0], dtype=np.int64), "_first_axis"))
-    for name in names:
-        absolute, rows, shape = (f"{name}_{part}" for part in ("absolute", "rows", "shape"))
-        sizes = np.array([-1, len(weights[found[name][0].input[1]])], dtype=np.int64)
-        graph.initializer.append(numpy_helper.from_array(sizes, shape))
-        graph.node.append(helper.make_node("Abs", [name], [absolute]))
-        graph.node.append(helper.make_node("Reshape", [absolute, shape], [rows]))
-        reduced = {"inputs": [rows, "_first_axis"]} if opset >= AXES_AS_INPUT else {"inputs": [rows], "axes": [0]}
-        graph.node.append(helper.make_node("ReduceMax", outputs=[name + _LARGEST], keepdims=0, **reduced))
-    return copy
+def _sizes(model: onnx.ModelProto) -> dict[str, int]:
+    """Return the number of channels of each activation of the products."""
+    weights = Weights(model.graph)
+    return {name: len(weights[nodes[0].input[1]]) for name, nodes in products(model).items()}
+
+
+def open_unfused(path: Path) -> Any:
+    """Open a graph whose every tensor can be measured, on the CPUs of this machine's budget."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = max(1, int(cpu_budget().cpus))
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # a fused tensor cannot be measured
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.enable_cpu_mem_arena = False  # it would keep the memory of the largest feed for every shape
+    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def _run(model: onnx.ModelProto, tensors: Sequence[str], feeds: Feeds, work: Path) -> Iterator[dict[str, Array]]:
+    """Run a graph on all feeds, unfused, and yield these float tensors of it, one feed at a time."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    del copy.graph.output[:]
+    copy.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in tensors)
+    path = work / "calibration.onnx"
+    onnx.save(copy, str(path))
+    session = open_unfused(path)
+    path.unlink()
+    inputs = [item.name for item in session.get_inputs()]
+    number = 0
+    for number, feed in enumerate(feeds(), 1):
+        try:
+            outputs = session.run(list(tensors), {name: feed[name] for name in inputs})
+        except Exception as error:  # onnxruntime's errors have no common base class
+            raise OperatorError(f"calibration: the fp32 model fails on feed {number}: {error}") from error
+        yield dict(zip(tensors, outputs, strict=True))
+    if not number:
+        raise OperatorError("calibration: there are no samples; give some that are like the traffic")
