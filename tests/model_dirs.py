@@ -12,9 +12,9 @@ from tests.models import MINILM, write_model
 from tests.pictures import encode, scene
 from ts_handlers.build import archive, inputs
 from ts_handlers.build.candidates import candidates
-from ts_handlers.build.check import SAMPLE_TEXTS
 from ts_handlers.build.engine import Material
 from ts_handlers.build.request import BuildRequest
+from ts_handlers.build.samples import SAMPLE_TEXTS
 from ts_handlers.build.sections import handler_section, source_section
 from ts_handlers.build.target import target_cpu
 

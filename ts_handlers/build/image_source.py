@@ -48,7 +48,7 @@ class ImageSource(ModelSource):
         model_file: Python file with its class, where it is a state dict.
         state: Its weights, where it is a state dict.
         reading: How its outputs are read.
-        notes: What was found in its file, for the user.
+        processor: transformers' image processor of a folder; None where there is none, or it cannot be loaded here.
     """
 
     form: Form
@@ -60,7 +60,7 @@ class ImageSource(ModelSource):
     model_file: Path | None = None
     state: Mapping[str, torch.Tensor] | None = None
     reading: Reading = field(default_factory=lambda: Reading({}))
-    notes: tuple[str, ...] = ()
+    processor: Any = None
 
     @property
     def output_names(self) -> tuple[str, ...]:

@@ -3,87 +3,56 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from ts_handlers.batch import Array
 from ts_handlers.build.checkpoint import account_for_weights, load_checkpoint
 from ts_handlers.build.forms.label_file import read_label_file, with_own_names
 from ts_handlers.build.forms.outputs import read_outputs
-from ts_handlers.build.forms.own_scale import scale_of_graph, scale_of_module
-from ts_handlers.build.forms.picture_scale import check_scale, whole_numbers
-from ts_handlers.build.forms.probe import InputForm, Outputs, Run, probe
+from ts_handlers.build.forms.probe import InputForm, Run, probe
 from ts_handlers.build.forms.processor import read_preprocessor
-from ts_handlers.build.forms.reading import Reading, name_labels
+from ts_handlers.build.forms.reading import name_labels
+from ts_handlers.build.forms.scale import check_scale, whole_numbers
 from ts_handlers.build.image_source import TYPICAL_SIZE, Form, ImageSource, Layout
 from ts_handlers.build.model_source import digest, file_digest, find_folder, labels_of
-from ts_handlers.build.network import Loaded, Network, load_exported, load_script, load_state_dict
-from ts_handlers.build.onnx_file import PIXEL_MASK, PIXEL_VALUES, OnnxModel, open_graph, picture_layout
+from ts_handlers.build.network import TorchFile, load_exported, load_script, load_state_dict
+from ts_handlers.build.onnx_file import PIXEL_MASK, PIXEL_VALUES, OnnxFile, open_onnx
+from ts_handlers.build.request import BuildRequest
 from ts_handlers.errors import OperatorError
-from ts_handlers.preprocessing import Preprocessing, Size
-from ts_handlers.preprocessor_config import PREPROCESSOR_FILE, parse_preprocessing
+from ts_handlers.preprocessing import Size
+from ts_handlers.processor_classes import class_name
 
-_SUFFIXES: Mapping[str, Form] = {".onnx": "onnx", ".pt2": "exported", ".pt": "script", ".pth": "script"}
+_NUM_CHANNELS = 3
 
-
-@dataclass(frozen=True, slots=True)
-class Given:
-    """What the command line gives beside the model.
-
-    Attributes:
-        labels: File with the labels' names; a Hugging Face folder has its own.
-        preprocessor: preprocessor_config.json; by default the one beside the model.
-        model_file: Python file with the class of a state dict.
-        reads_outputs: Whether a handler of one's own reads the outputs, so that they may be anything.
-    """
-
-    labels: Path | None = None
-    preprocessor: Path | None = None
-    model_file: Path | None = None
-    reads_outputs: bool = False
+_NOT_COMPARED = "note: preprocessing was not compared: its settings name no class of transformers"
 
 
-def load_image_source(source: str, task: str, given: Given, work: Path) -> ImageSource:
-    """Read a model of images.
+def load_image_source(request: BuildRequest, work: Path) -> ImageSource:
+    """Read a model of images: a Hugging Face folder or hub id, an .onnx, .pt or .pt2 file, or, with a model file, weights.
 
     Args:
-        source: A Hugging Face folder or hub id, an .onnx, .pt or .pt2 file, or, with a model file, a state dict.
-        task: A task of images.
-        given: What else the command line gives.
+        request: What was asked for.
         work: Folder for a graph with our names.
 
     Raises:
         OperatorError: It cannot be read, does not serve the task, or lacks labels or preprocessing.
     """
-    path = Path(source)
-    if not path.is_file():
-        return _load_folder(source, task, given)
-    preprocessor, preprocessing = read_preprocessor(path.parent, given.preprocessor)
-    common: dict[str, Any] = {
-        "folder": path.parent,
-        "task": task,
-        "digest": file_digest(path),
-        "file": path,
-        "preprocessor": preprocessor,
-        "preprocessing": preprocessing,
-    }
-    load = _load_onnx if path.suffix == ".onnx" else _load_module
-    return load(path, task, given, common, work)
+    path = Path(request.source)
+    return _load_file(path, request, work) if path.is_file() else _load_folder(request)
 
 
-def _load_folder(source: str, task: str, given: Given) -> ImageSource:
-    if given.model_file is not None:
+def _load_folder(request: BuildRequest) -> ImageSource:
+    source, task = request.source, request.task
+    if request.model_file is not None:
         raise OperatorError(f"--model-file is for a state dict and {source} is no file; give the file of the weights")
     folder = find_folder(source)
     checkpoint = load_checkpoint(source, folder, task)
     model = checkpoint.model
-    preprocessor, preprocessing = read_preprocessor(folder, given.preprocessor)
-    names, takes_mask = labels_of(model.config), preprocessing.pads and _takes_mask(model)
-    given_names = read_label_file(given.labels)
+    prepared = read_preprocessor(folder, request.preprocessor)
+    takes_mask = prepared.preprocessing.pads and PIXEL_MASK in inspect.signature(model.forward).parameters
+    names, given_names = labels_of(model.config), read_label_file(request.labels)
     if given_names is not None:
         names, _ = name_labels(given_names, len(names), source, "as many scores as config.json says")
     found = ImageSource(
@@ -93,113 +62,95 @@ def _load_folder(source: str, task: str, given: Given) -> ImageSource:
         labels=with_own_names(names, task),
         input_names=(PIXEL_VALUES, PIXEL_MASK) if takes_mask else (PIXEL_VALUES,),
         digest=digest(folder),
+        notes=prepared.notes if class_name(prepared.values) else (_NOT_COMPARED,),
         form="folder",
         file=folder,
-        preprocessor=preprocessor,
-        preprocessing=preprocessing,
+        preprocessor=prepared.values,
+        preprocessing=prepared.preprocessing,
+        processor=prepared.processor,
     )
     account_for_weights(found, checkpoint, source)
     return found
 
 
-def _load_onnx(path: Path, task: str, given: Given, common: dict[str, Any], work: Path) -> ImageSource:
-    graph = open_graph(path)
-    if graph.batch_size not in (None, 1):
+def _load_file(path: Path, request: BuildRequest, work: Path) -> ImageSource:
+    prepared = read_preprocessor(path.parent, request.preprocessor)
+    form, file = _open(path, request.model_file, work)
+    layout, batch_size, size = _declared(path, file.shape)
+    if file.is_integer:
+        prepared = whole_numbers(path, prepared)
+    preprocessing = prepared.preprocessing
+    if size is not None and size != preprocessing.fixed_size:
         raise OperatorError(
-            f"{path} takes {graph.batch_size} pictures a call; export it with a dynamic batch, or with 1"
+            f"{path} takes pictures of {size[0]} x {size[1]} (height x width) and its preprocessing makes "
+            f"{preprocessing.fixed_size or 'many sizes'}; correct preprocessor_config.json"
         )
-    form, notes = _input_form(path, common, graph.size, graph.layout, is_integer=graph.is_integer)
-    check_scale(path, scale_of_graph(graph.model.graph, PIXEL_VALUES), common["preprocessing"])
-    target = graph.save(work / "given.onnx")
-    session = OnnxModel(target)
-
-    def run(values: Array) -> Outputs:
-        mask = np.ones((len(values), *form.size), np.int64)
-        return session.run({PIXEL_VALUES: values, PIXEL_MASK: mask})
-
-    reading, batch_size, labels = _read(run, form, path, task, given, graph.batch_size)
-    graph.save(target, reading.keys)
+    usual = preprocessing.fixed_size or preprocessing.input_size(*TYPICAL_SIZE)
+    taken = InputForm(usual, layout, preprocessing.scale, preprocessing.shift, file.is_integer)
+    run = file.runner(taken)
+    if file.shape is None and not _runs(run, taken) and _runs(run, replace(taken, layout="NHWC")):
+        taken = replace(taken, layout="NHWC")
+    found = probe(run, taken, str(path), tries_pairs=batch_size is None)
+    is_free = request.handler is not None
+    reading = read_outputs(request.task, found, read_label_file(request.labels), str(path), is_free=is_free)
+    check_scale(path, file.own_scale(taken), preprocessing)
+    notes = [*filter(None, (file.note,)), *prepared.notes, *reading.notes]
+    if batch_size is None and not found.takes_pairs:
+        batch_size = 1
+        notes.append("two pictures in one call fail, or are answered otherwise than alone: each has a call of its own")
     return ImageSource(
-        **{**common, "file": target},
-        model=OnnxModel(target),
-        labels=labels,
-        input_names=(PIXEL_VALUES, PIXEL_MASK) if graph.takes_mask else (PIXEL_VALUES,),
-        form="onnx",
-        layout=graph.layout,
-        fixed_batch_size=batch_size,
-        reading=reading,
-        notes=(*notes, *reading.notes),
-    )
-
-
-def _load_module(path: Path, task: str, given: Given, common: dict[str, Any], work: Path) -> ImageSource:
-    del work
-    loaded, form = _open_module(path, given)
-    layout, batch_size, size = _declared(path, loaded.shape)
-    if batch_size not in (None, 1):
-        raise OperatorError(f"{path} takes {batch_size} pictures a call; export it with a dynamic batch, or with 1")
-    taken, notes = _input_form(path, common, size, layout, is_integer=not loaded.dtype.is_floating_point)
-    if loaded.shape is None and not _runs(loaded.run(), taken) and _runs(loaded.run(), replace(taken, layout="NHWC")):
-        layout, taken = "NHWC", replace(taken, layout="NHWC")
-    reading, batch_size, labels = _read(loaded.run(), taken, path, task, given, batch_size)
-    check_scale(path, scale_of_module(loaded.module, loaded.example(taken)), common["preprocessing"])
-    return ImageSource(
-        **common,
-        model=Network(loaded, reading.keys).eval(),
-        labels=labels,
-        input_names=(PIXEL_VALUES,),
+        folder=path.parent,
+        task=request.task,
+        model=file.named(reading.keys),
+        labels=with_own_names(reading.labels, request.task),
+        input_names=(PIXEL_VALUES, PIXEL_MASK) if file.takes_mask else (PIXEL_VALUES,),
+        digest=file_digest(path),
+        notes=tuple(notes),
         form=form,
-        layout=layout,
+        file=file.path,
+        preprocessor=prepared.values,
+        preprocessing=preprocessing,
+        layout=taken.layout,
         fixed_batch_size=batch_size,
-        model_file=given.model_file if form == "state_dict" else None,
-        state=loaded.state,
+        model_file=request.model_file if form == "state_dict" else None,
+        state=file.state,
         reading=reading,
-        notes=(*filter(None, (loaded.note,)), *notes, *reading.notes),
     )
 
 
-def _open_module(path: Path, given: Given) -> tuple[Loaded, Form]:
-    if given.model_file is not None:
-        return load_state_dict(path, given.model_file), "state_dict"
-    form = _SUFFIXES.get(path.suffix)
-    if form == "exported":
-        return load_exported(path), form
-    if form == "script":
-        return load_script(path), form
+def _open(path: Path, model_file: Path | None, work: Path) -> tuple[Form, OnnxFile | TorchFile]:
+    if path.suffix == ".onnx":
+        return "onnx", open_onnx(path, work / "given.onnx")
+    if model_file is not None:
+        return "state_dict", load_state_dict(path, model_file)
+    if path.suffix == ".pt2":
+        return "exported", load_exported(path)
+    if path.suffix in (".pt", ".pth"):
+        return "script", load_script(path)
     raise OperatorError(
         f"{path} is of no known kind; give an .onnx, .pt or .pt2 file, or a state dict with --model-file"
     )
 
 
 def _declared(path: Path, shape: tuple[int | None, ...] | None) -> tuple[Layout, int | None, Size | None]:
-    """Return layout, rows and size that a file says its model takes; None where it takes any, or does not say."""
+    """Return layout, rows and size that a file says its model takes; None where it takes any, or does not say.
+
+    Raises:
+        OperatorError: They are not those of pictures, or of several pictures a call.
+    """
     if shape is None:
         return "NCHW", None, None
     if len(shape) != 4:
         raise OperatorError(f"{path} takes an array of {len(shape)} axes; pictures have four")
-    layout = picture_layout(path, shape)
+    if (shape[1] == _NUM_CHANNELS) == (shape[3] == _NUM_CHANNELS):
+        raise OperatorError(
+            f"{path} takes pictures of shape {list(shape)}; three channels are needed as the second axis or the last"
+        )
+    if shape[0] not in (None, 1):
+        raise OperatorError(f"{path} takes {shape[0]} pictures a call; export it with a dynamic batch, or with 1")
+    layout: Layout = "NCHW" if shape[1] == _NUM_CHANNELS else "NHWC"
     height, width = shape[2:] if layout == "NCHW" else shape[1:3]
     return layout, shape[0], None if height is None or width is None else (height, width)
-
-
-def _input_form(
-    path: Path, common: dict[str, Any], size: Size | None, layout: Layout, *, is_integer: bool
-) -> tuple[InputForm, list[str]]:
-    """Say what a model is fed, and make its preprocessing fit: `common` is changed where it takes whole numbers."""
-    notes: list[str] = []
-    if is_integer:
-        common["preprocessor"], note = whole_numbers(path, common["preprocessor"], common["preprocessing"])
-        common["preprocessing"] = parse_preprocessing(common["preprocessor"], PREPROCESSOR_FILE)
-        notes = [note] if note else []
-    preprocessing: Preprocessing = common["preprocessing"]
-    made = preprocessing.fixed_size
-    if size is not None and size != made:
-        raise OperatorError(
-            f"{path} takes pictures of {size[0]} x {size[1]} (height x width) and its preprocessing makes "
-            f"{made or 'many sizes'}; correct preprocessor_config.json"
-        )
-    usual = made or preprocessing.input_size(*TYPICAL_SIZE)
-    return InputForm(usual, layout, preprocessing.scale, preprocessing.shift, is_integer), notes
 
 
 def _runs(run: Run, form: InputForm) -> bool:
@@ -209,20 +160,3 @@ def _runs(run: Run, form: InputForm) -> bool:
     except Exception:  # noqa: BLE001  # what is wrong is said where the model is read
         return False
     return True
-
-
-def _read(
-    run: Run, form: InputForm, path: Path, task: str, given: Given, batch_size: int | None
-) -> tuple[Reading, int | None, tuple[str, ...]]:
-    """Return how a model's outputs are read, the rows of its calls, and its labels."""
-    found = probe(run, form, str(path), tries_pairs=batch_size is None)
-    reading = read_outputs(task, found, read_label_file(given.labels), str(path), is_free=given.reads_outputs)
-    if batch_size is None and not found.takes_pairs:
-        batch_size = 1
-        note = "two pictures in one call fail, or are answered otherwise than alone: each has a call of its own"
-        reading = replace(reading, notes=(*reading.notes, note))
-    return reading, batch_size, with_own_names(reading.labels, task)
-
-
-def _takes_mask(model: Any) -> bool:
-    return PIXEL_MASK in inspect.signature(model.forward).parameters

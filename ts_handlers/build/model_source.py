@@ -43,6 +43,7 @@ class ModelSource:
         digest: SHA-256 over what it was read from.
         remembers: Whether a run changes what later runs answer (some models choose their attention by the first length that
             they see), so that each needs a copy of its own.
+        notes: What was found in its files, for the user.
     """
 
     folder: Path
@@ -52,6 +53,7 @@ class ModelSource:
     input_names: tuple[str, ...]
     digest: str
     remembers: bool = field(default=False, kw_only=True)
+    notes: tuple[str, ...] = field(default=(), kw_only=True)
 
     @property
     def output_names(self) -> tuple[str, ...]:

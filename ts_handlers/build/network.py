@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ import torch
 from ts_handlers.batch import Array
 from ts_handlers.build.forms.checkpoint import State, find_weights
 from ts_handlers.build.forms.probe import InputForm, Outputs, Run
+from ts_handlers.build.forms.scale import OwnScale, scale_of_module
 from ts_handlers.errors import OperatorError, all_lines
 from ts_handlers.runtime.torch_module import construct
 from ts_handlers.runtime.torch_package import read_exported
@@ -23,10 +24,11 @@ _CAST = {torch.float16: ".half()", torch.float64: ".double()"}
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
+class TorchFile:
     """A module as it was read from a file.
 
     Attributes:
+        path: The file.
         module: Takes pictures by position.
         dtype: Type that it takes them in.
         shape: Axes of its input, None where any size is taken; None where the file does not say.
@@ -34,38 +36,55 @@ class Loaded:
         note: What was found in the file.
     """
 
+    path: Path
     module: torch.nn.Module
     dtype: torch.dtype = torch.float32
     shape: tuple[int | None, ...] | None = None
     state: State | None = None
     note: str = ""
+    takes_mask: ClassVar[bool] = False
 
-    def example(self, form: InputForm) -> torch.Tensor:
-        """Return a grey picture as it takes it."""
-        return torch.from_numpy(form.values(np.full((*form.size, 3), 128))).to(self.dtype)
+    @property
+    def is_integer(self) -> bool:
+        """Whether it takes levels from 0 to 255 as integers."""
+        return not self.dtype.is_floating_point
 
-    def run(self) -> Run:
-        """Return what runs it on arrays and gives all that it returns."""
+    def runner(self, form: InputForm) -> Run:
+        """Return what runs it on arrays of this form and gives all that it returns."""
+        del form
 
         def run(values: Array) -> Outputs:
             with torch.inference_mode():
                 found = named_tensors(self.module(torch.from_numpy(values).to(self.dtype)))
-            return {name: _to_numpy(tensor) for name, tensor in found.items()}
+            return {
+                name: (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+                for name, tensor in found.items()
+            }
 
         return run
+
+    def own_scale(self, form: InputForm) -> OwnScale:
+        """Return what it does first to every number of a picture."""
+        grey = torch.from_numpy(form.values(np.full((*form.size, 3), 128))).to(self.dtype)
+        return scale_of_module(self.module, grey)
+
+    def named(self, keys: Mapping[str, str]) -> Network:
+        """Return it with the outputs of these keys alone: our name -> its own."""
+        return Network(self.module, self.dtype, keys).eval()
 
 
 class Network(torch.nn.Module):
     """A module that takes pixel_values by position and returns what `named_tensors` can name.
 
     Args:
-        loaded: The module.
+        module: The module.
+        dtype: Type that it takes pictures in.
         keys: Our name of an output -> the module's.
     """
 
-    def __init__(self, loaded: Loaded, keys: Mapping[str, str]) -> None:
+    def __init__(self, module: torch.nn.Module, dtype: torch.dtype, keys: Mapping[str, str]) -> None:
         super().__init__()
-        self.module, self.dtype, self.keys = loaded.module, loaded.dtype, dict(keys)
+        self.module, self.dtype, self.keys = module, dtype, dict(keys)
 
     def forward(self, pixel_values: torch.Tensor, return_dict: bool = True) -> dict[str, torch.Tensor]:
         """Return the outputs by name."""
@@ -99,13 +118,7 @@ def _part(returned: Any, key: str) -> str:
     return f"found.{key}" if hasattr(returned, "_fields") else f"found[{key}]"
 
 
-def _to_numpy(tensor: torch.Tensor) -> Array:
-    tensor = tensor.float() if tensor.is_floating_point() else tensor
-    array: Array = tensor.numpy()
-    return array
-
-
-def load_state_dict(weights: Path, model_file: Path) -> Loaded:
+def load_state_dict(weights: Path, model_file: Path) -> TorchFile:
     """Construct the one module class of a Python file, and load its weights, in whatever form they were saved.
 
     Raises:
@@ -124,10 +137,10 @@ def load_state_dict(weights: Path, model_file: Path) -> Loaded:
         ) from error
     found = find_weights(weights, module)
     module.load_state_dict(found.state)
-    return Loaded(module.eval().requires_grad_(requires_grad=False), state=found.state, note=found.note)
+    return TorchFile(weights, module.eval().requires_grad_(requires_grad=False), state=found.state, note=found.note)
 
 
-def load_script(path: Path) -> Loaded:
+def load_script(path: Path) -> TorchFile:
     """Load a TorchScript file.
 
     Raises:
@@ -139,10 +152,10 @@ def load_script(path: Path) -> Loaded:
         raise OperatorError(
             f"{path} is no TorchScript file ({all_lines(error)}); of a state dict give --model-file, too"
         ) from error
-    return Loaded(ListDetector(module) if takes_list(module) else module, float_type(module))
+    return TorchFile(path, ListDetector(module) if takes_list(module) else module, float_type(module))
 
 
-def load_exported(path: Path) -> Loaded:
+def load_exported(path: Path) -> TorchFile:
     """Load a graph of torch.export.
 
     Raises:
@@ -161,7 +174,9 @@ def load_exported(path: Path) -> Loaded:
     keywords = program.call_spec.in_spec.child(1)
     (taken,) = (node.meta["val"] for node in program.graph.nodes if node.name == arguments[0])
     shape = tuple(axis if isinstance(axis, int) else None for axis in taken.shape)
-    return Loaded(_Exported(module, keywords.context[0] if keywords.num_children else None), taken.dtype, shape)
+    return TorchFile(
+        path, _Exported(module, keywords.context[0] if keywords.num_children else None), taken.dtype, shape
+    )
 
 
 class _Exported(torch.nn.Module):

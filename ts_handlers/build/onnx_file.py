@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import onnx
@@ -14,50 +14,64 @@ from onnx import TensorProto
 
 from ts_handlers.batch import Array
 from ts_handlers.build.forms.onnx_names import rename
+from ts_handlers.build.forms.probe import InputForm, Run
+from ts_handlers.build.forms.scale import OwnScale, scale_of_graph
 from ts_handlers.errors import OperatorError, all_lines
-from ts_handlers.preprocessing import Size
 from ts_handlers.runtime.feeds import feed_as
 
 PIXEL_VALUES, PIXEL_MASK = "pixel_values", "pixel_mask"
 
 _TYPES = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.UINT8)
-_NUM_CHANNELS = 3
 _MAX_BYTES = 2**31 - 2**20
 
 
 @dataclass(frozen=True, slots=True)
-class OnnxGraph:
+class OnnxFile:
     """A graph whose inputs have our names.
 
     Attributes:
+        path: Where it is written.
         model: The graph.
-        layout: Axes of its pixel_values.
-        batch_size: Rows of each call; None where any number is taken.
-        size: (height, width) of its pictures; None where any is taken.
+        shape: Axes of its pictures, None where any size is taken.
         takes_mask: Whether it takes a pixel_mask.
         is_integer: Whether it takes levels from 0 to 255 as integers.
     """
 
+    path: Path
     model: onnx.ModelProto
-    layout: Literal["NCHW", "NHWC"]
-    batch_size: int | None
-    size: Size | None
+    shape: tuple[int | None, ...]
     takes_mask: bool
     is_integer: bool
+    state: ClassVar[None] = None
+    note: ClassVar[str] = ""
 
-    def save(self, path: Path, keys: Mapping[str, str] | None = None) -> Path:
-        """Write it; with keys (our name of an output -> its own) it gives these alone, under our names, in this order."""
-        if keys is not None:
-            outputs = {item.name: item for item in self.model.graph.output}
-            del self.model.graph.output[:]
-            self.model.graph.output.extend(outputs[own] for own in keys.values())
-            rename(self.model.graph, {own: name for name, own in keys.items()})
-        onnx.save(self.model, str(path))
-        return path
+    def runner(self, form: InputForm) -> Run:
+        """Return what runs it on arrays of this form and gives all that it returns."""
+        onnx.save(self.model, str(self.path))
+        session, size = OnnxModel(self.path), form.size
+        return lambda values: session.run({PIXEL_VALUES: values, PIXEL_MASK: np.ones((len(values), *size), np.int64)})
+
+    def own_scale(self, form: InputForm) -> OwnScale:
+        """Return what it does first to every number of a picture."""
+        del form
+        return scale_of_graph(self.model.graph, PIXEL_VALUES)
+
+    def named(self, keys: Mapping[str, str]) -> OnnxModel:
+        """Write it with the outputs of these keys alone (our name -> its own), in this order; return the model."""
+        outputs = {item.name: item for item in self.model.graph.output}
+        del self.model.graph.output[:]
+        self.model.graph.output.extend(outputs[own] for own in keys.values())
+        rename(self.model.graph, {own: name for name, own in keys.items()})
+        onnx.save(self.model, str(self.path))
+        return OnnxModel(self.path)
 
 
-def open_graph(path: Path) -> OnnxGraph:
+def open_onnx(path: Path, target: Path) -> OnnxFile:
     """Read a model of images.
+
+    Args:
+        path: The file.
+        target: Where it is written with our names.
 
     Raises:
         OperatorError: It is none.
@@ -68,28 +82,18 @@ def open_graph(path: Path) -> OnnxGraph:
         raise OperatorError(f"{path} is no ONNX file: {all_lines(error)}") from error
     if model.ByteSize() > _MAX_BYTES:
         raise OperatorError(f"{path} is of more than 2 GiB; models of images so large are not supported")
-    graph = model.graph
-    fixed = {item.name for item in graph.initializer}
-    inputs = [item for item in graph.input if item.name not in fixed]
+    fixed = {item.name for item in model.graph.initializer}
+    inputs = [item for item in model.graph.input if item.name not in fixed]
     pictures = [item for item in inputs if len(_shape(item)) == 4]
     masks = [item for item in inputs if len(_shape(item)) == 3]
     if len(pictures) != 1 or len(masks) > 1 or len(pictures) + len(masks) != len(inputs):
-        found = ", ".join(f"{item.name} {_shape(item)}" for item in inputs) or "nothing"
+        found = ", ".join(f"{item.name} {list(_shape(item))}" for item in inputs) or "nothing"
         raise OperatorError(f"{path} takes {found}; one input of four axes is needed, and at most a mask of three")
-    shape, kind = _shape(pictures[0]), pictures[0].type.tensor_type.elem_type
+    kind = pictures[0].type.tensor_type.elem_type
     if kind not in _TYPES:
         raise OperatorError(f"{path} takes pictures of another type than float, half, double or uint8; export it anew")
-    layout = picture_layout(path, shape)
-    height, width = (shape[2], shape[3]) if layout == "NCHW" else (shape[1], shape[2])
-    rename(graph, {pictures[0].name: PIXEL_VALUES, **{item.name: PIXEL_MASK for item in masks}})
-    return OnnxGraph(
-        model,
-        layout,
-        shape[0] if isinstance(shape[0], int) else None,
-        (height, width) if isinstance(height, int) and isinstance(width, int) else None,
-        bool(masks),
-        kind == TensorProto.UINT8,
-    )
+    rename(model.graph, {pictures[0].name: PIXEL_VALUES, **{item.name: PIXEL_MASK for item in masks}})
+    return OnnxFile(target, model, _shape(pictures[0]), bool(masks), kind == TensorProto.UINT8)
 
 
 class OnnxModel:
@@ -143,23 +147,7 @@ def count_weights(path: Path) -> int:
     return sum(int(np.prod(item.dims)) for item in graph.initializer)
 
 
-def _shape(value: onnx.ValueInfoProto) -> list[int | str]:
-    """Return sizes of axes: numbers where they are fixed, names ("" where there is none) where they are not."""
-    return [
-        axis.dim_value if axis.HasField("dim_value") and axis.dim_value > 0 else axis.dim_param
-        for axis in value.type.tensor_type.shape.dim
-    ]
-
-
-def picture_layout(path: Path, shape: Sequence[int | str | None]) -> Literal["NCHW", "NHWC"]:
-    """Return the axes of a model's pictures, by where the three channels are.
-
-    Raises:
-        OperatorError: They are nowhere, or could be at either end.
-    """
-    first, last = shape[1] == _NUM_CHANNELS, shape[3] == _NUM_CHANNELS
-    if first == last:
-        raise OperatorError(
-            f"{path} takes pictures of shape {list(shape)}; three channels are needed as the second axis or the last"
-        )
-    return "NCHW" if first else "NHWC"
+def _shape(value: onnx.ValueInfoProto) -> tuple[int | None, ...]:
+    """Return the sizes of axes; None where any is taken."""
+    axes = value.type.tensor_type.shape.dim
+    return tuple(axis.dim_value if axis.HasField("dim_value") and axis.dim_value > 0 else None for axis in axes)

@@ -16,7 +16,7 @@ from ts_handlers.build.checkpoint import account_for_weights, load_checkpoint
 from ts_handlers.build.model_source import ModelSource, digest, find_folder, labels_of
 from ts_handlers.build.texts.limits import find_max_length, neighbours_show, padding_shows, remembers_lengths
 from ts_handlers.build.texts.sentence import SentenceModel, read_sentence_model
-from ts_handlers.build.texts.tokenizer import choose_inputs, filler, load_tokenizer
+from ts_handlers.build.texts.tokenizer import choose_inputs, filler, load_tokenizer, other_file_notes
 from ts_handlers.errors import OperatorError
 
 _LESS_THAN_A_TOKEN = 0.5
@@ -164,6 +164,7 @@ def load_source(source: str, task: str) -> Source:
         can_share=can_share,
         can_pad=not padding_shows(*asked, is_pair=is_pair),
         remembers=remembers_lengths(*asked, is_pair=is_pair),
+        notes=other_file_notes(tokenizer, folder),
     )
 
 

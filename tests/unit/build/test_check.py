@@ -12,6 +12,7 @@ import pytest
 from ts_handlers.batch import Array
 from ts_handlers.build import check
 from ts_handlers.build.reference import SourceSession
+from ts_handlers.build.samples import Sample, encode
 from ts_handlers.build.source import Source, load_source
 from ts_handlers.config import BucketingConfig
 from ts_handlers.cpu import CpuShare
@@ -58,7 +59,7 @@ class FakeSession:
     ],
 )
 def test_what_to_do_is_never_what_was_done(source: Source, precision: str, number: float, message: str) -> None:
-    samples, calls = check.sample_inputs(source, ["a text"], 128), source.calls(BucketingConfig())
+    samples, calls = [encode(source, Sample("a text"))], source.calls(BucketingConfig())
     with pytest.raises(OperatorError, match=message):
         check.check_build(source, FakeSession(number), calls, samples, precision, None)
 

@@ -7,14 +7,12 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
 import transformers
-from numpy.typing import NDArray
-from PIL import Image
 
 from ts_handlers.build.checkpoint import refuse_own_code
+from ts_handlers.build.forms.preprocessing_check import TORCH_MODES, by_torch, compare, pixel_values
 from ts_handlers.build.model_source import read_json
 from ts_handlers.errors import ConfigError, OperatorError, first_line
 from ts_handlers.preprocessing import Preprocessing
@@ -24,40 +22,78 @@ from ts_handlers.processor_settings import check_keys
 
 _MODEL_FILE = "config.json"
 
-_PROBES = ((90, 200), (200, 90), (33, 47))
-"""(height, width) of pictures that show whether settings say the same."""
+
+class Preparation(NamedTuple):
+    """How pictures are prepared.
+
+    Attributes:
+        values: Contents of the archive's preprocessor_config.json; of a class of transformers they name every setting.
+        preprocessing: What they mean, compared with what transformers makes of the source's own file.
+        processor: transformers' image processor of that file; None where there is none, or it cannot be loaded here.
+        notes: What could not be compared, for the user.
+    """
+
+    values: Mapping[str, Any]
+    preprocessing: Preprocessing
+    processor: Any = None
+    notes: tuple[str, ...] = ()
 
 
-def read_preprocessor(folder: Path, given: Path | None) -> tuple[Mapping[str, Any], Preprocessing]:
+def read_preprocessor(folder: Path, given: Path | None) -> Preparation:
     """Read how pictures are prepared, with all that the class of the settings says besides.
 
     Args:
         folder: The model's folder.
         given: A file of the command line, which goes before the folder's.
 
-    Returns:
-        What an archive needs, which names every setting, and what that means.
-
     Raises:
-        OperatorError: There is none, or it asks for what is not done here.
+        OperatorError: There is none, it asks for what is not done here, or transformers does otherwise.
     """
     file = given or _own_file(folder)
     if not file.is_file():
         raise OperatorError(
             f"there is no {file}; it says how pictures are resized and normalized: give one with --preprocessor FILE"
         )
-    values = read_json(file)
     try:
-        found = settings_section(values, str(file))
-        if "input_size" not in found and "resize_size" not in found:
-            model_file = folder / _MODEL_FILE
-            found = _explicit(found, str(file), model_file if given is None and model_file.is_file() else None)
-        return found, parse_preprocessing(found, str(file))
+        values = settings_section(read_json(file), str(file))
+        if "input_size" in values or "resize_size" in values:
+            return Preparation(values, parse_preprocessing(values, str(file)))
+        model_file = folder / _MODEL_FILE
+        return _by_its_class(values, str(file), model_file if given is None and model_file.is_file() else None)
     except ConfigError as error:
         raise OperatorError(str(error)) from error
 
 
-def installed_processor(values: Mapping[str, Any], model_file: Path | None = None) -> Any:
+def _by_its_class(values: Mapping[str, Any], name: str, model_file: Path | None) -> Preparation:
+    """Return all settings by name, so that neither our table nor another release of transformers can change them.
+
+    Raises:
+        ConfigError: A setting or the class is not known, or does what is not done here.
+        OperatorError: The class does otherwise than the settings say, or needs code of its own.
+    """
+    check_keys(values, name)
+    if is_known(values):
+        find_class(values, name)  # says what it does that is not done here
+    if not class_name(values) and model_file is None:
+        return Preparation(values, parse_preprocessing(values, name))
+    try:
+        processor = _installed_processor(values, model_file)
+    except OperatorError:
+        raise
+    except Exception as error:  # noqa: BLE001  # it needs torchvision, or is broken
+        return _by_the_table(values, name, error)
+    found = json.loads(processor.to_json_string())
+    named = {"image_processor_type": class_name({"image_processor_type": type(processor).__name__})}
+    if not is_known(named):
+        check_keys(found, f"{name} ({named['image_processor_type']})")
+    keys = [key for key in heeded_settings(named) if hasattr(processor, key)]
+    explicit = {**named, **{key: _off_if_none(key, found.get(key)) for key in keys}}
+    preprocessing = parse_preprocessing(explicit, name)
+    compare(preprocessing, lambda pixels: pixel_values(processor, pixels), type(processor).__name__)
+    return Preparation(explicit, preprocessing, processor)
+
+
+def _installed_processor(values: Mapping[str, Any], model_file: Path | None) -> Any:
     """Return transformers' image processor of some settings; the one that resizes with Pillow, where it has one.
 
     Args:
@@ -79,26 +115,22 @@ def installed_processor(values: Mapping[str, Any], model_file: Path | None = Non
         return transformers.AutoImageProcessor.from_pretrained(folder, trust_remote_code=False, **preferred)
 
 
-def pixel_values(processor: Any, pixels: NDArray[np.uint8]) -> NDArray[Any]:
-    """Return what transformers' image processor makes of a picture.
-
-    Raises:
-        OperatorError: It makes something else, or cannot use its own settings.
-    """
-    name = type(processor).__name__
-    try:
-        found = processor(images=Image.fromarray(pixels), return_tensors="np")
-    except Exception as error:
-        size = f"{pixels.shape[1]} x {pixels.shape[0]}"
-        raise OperatorError(
-            f"{name} of transformers fails with these settings on a picture of {size} ({first_line(error)}); correct them"
+def _by_the_table(values: Mapping[str, Any], name: str, error: Exception) -> Preparation:
+    """Return the settings of a class that cannot be loaded here; its resizing is compared with torch's."""
+    named = class_name(values)
+    if not is_known(values):
+        is_gone = named and not hasattr(transformers, named)  # transformers' own text lists all classes
+        reason = f"transformers {transformers.__version__} has none of that name" if is_gone else first_line(error)
+        raise ConfigError(
+            f"{name}: {named or 'its class'} is not known here and cannot be loaded ({reason}); install what it needs, or "
+            "describe what it does in a file for --preprocessor"
         ) from error
-    if "pixel_values" not in found:
-        raise OperatorError(
-            f"{name} makes {', '.join(found)} and no pixel_values; describe what it does in a file for --preprocessor that "
-            "names no class, or let a handler of your own override transform"
-        )
-    return np.asarray(found["pixel_values"][0])
+    explicit = {"image_processor_type": named, **find_class(values, name).settings(values)}
+    preprocessing = parse_preprocessing(explicit, name)
+    if preprocessing.resample in TORCH_MODES:
+        compare(preprocessing, lambda pixels: by_torch(pixels, preprocessing), f"torch for {named}")
+    note = f"note: {named} cannot be loaded here; resizing is compared with torch's instead: {first_line(error)}"
+    return Preparation(explicit, preprocessing, notes=(note,))
 
 
 def _own_file(folder: Path) -> Path:
@@ -114,69 +146,6 @@ def _own_file(folder: Path) -> Path:
 
 def _mapping(values: Any) -> Mapping[str, Any]:
     return values if isinstance(values, Mapping) else {}
-
-
-def _explicit(values: Mapping[str, Any], name: str, model_file: Path | None) -> Mapping[str, Any]:
-    """Return all settings by name, so that neither our table nor another release of transformers can change them.
-
-    Raises:
-        ConfigError: A setting or the class is not known, or does what is not done here.
-    """
-    check_keys(values, name)
-    if is_known(values):
-        find_class(values, name)  # says what it does that is not done here
-    if not class_name(values) and model_file is None:
-        return values
-    try:
-        processor = installed_processor(values, model_file)
-    except OperatorError:
-        raise
-    except Exception as error:  # noqa: BLE001  # it needs torchvision, or is broken
-        return _by_the_table(values, name, error)
-    found = json.loads(processor.to_json_string())
-    named = {"image_processor_type": class_name({"image_processor_type": type(processor).__name__})}
-    if not is_known(named):
-        check_keys(found, f"{name} ({named['image_processor_type']})")
-    keys = [key for key in heeded_settings(named) if hasattr(processor, key)]
-    explicit = {**named, **{key: _off_if_none(key, found.get(key)) for key in keys}}
-    parse_preprocessing(explicit, name)  # says best what is wrong with a setting
-    _compare(processor, explicit, name)
-    return explicit
-
-
-def _compare(processor: Any, explicit: Mapping[str, Any], name: str) -> None:
-    """See that a processor of the explicit settings does what that of the file does: pictures are compared with the former.
-
-    Raises:
-        OperatorError: It does not.
-    """
-    other = installed_processor(explicit)
-    for number, size in enumerate(_PROBES):
-        pixels = np.random.default_rng(number).integers(0, 256, (*size, 3), dtype=np.uint8)
-        if not np.array_equal(pixel_values(processor, pixels), pixel_values(other, pixels)):
-            raise OperatorError(
-                f"{name}: {type(processor).__name__} heeds a setting that is not known here; its settings here are "
-                f"{json.dumps(explicit)}: correct them to what it does, and give them with --preprocessor FILE"
-            )
-
-
-def _by_the_table(values: Mapping[str, Any], name: str, error: Exception) -> Mapping[str, Any]:
-    if not is_known(values):
-        named = class_name(values) or "its class"
-        raise ConfigError(
-            f"{name}: {named} is not known here and cannot be loaded ({_reason(values, error)}); install what it needs, or "
-            "describe what it does in a file for --preprocessor"
-        ) from error
-    kind = find_class(values, name)
-    return {"image_processor_type": class_name(values), **kind.settings(values)}
-
-
-def _reason(values: Mapping[str, Any], error: Exception) -> str:
-    """Say why a class was not loaded, without transformers' list of all classes."""
-    named = class_name(values)
-    if named and not hasattr(transformers, named):
-        return f"transformers {transformers.__version__} has none of that name"
-    return first_line(error)
 
 
 def _off_if_none(key: str, value: Any) -> Any:

@@ -15,7 +15,6 @@ from tokenizers import Tokenizer
 
 from ts_handlers.build.checkpoint import cannot_load, refuse_own_code
 from ts_handlers.build.model_source import copy_of, read_json
-from ts_handlers.build.steps import Progress
 from ts_handlers.config import TokenizerConfig
 from ts_handlers.errors import OperatorError
 from ts_handlers.tokenization import NO_MAX_LENGTH, TextTokenizer
@@ -158,20 +157,21 @@ def compare_tokenizers(source: Any, model_dir: Path, config: TokenizerConfig, *,
                 )
 
 
-def note_other_file(source: Any, folder: Path, progress: Progress) -> None:
+def other_file_notes(source: Any, folder: Path) -> tuple[str, ...]:
     """Say where the folder's tokenizer.json and the class that transformers makes of it differ; the class is followed."""
     file = folder / "tokenizer.json"
     if not file.is_file():
-        return
+        return ()
     plain = Tokenizer.from_file(str(file))
     plain.no_padding()
     plain.no_truncation()
     differing = [text for text in ODD_TEXTS if plain.encode(text).ids != source(text)["input_ids"]]
-    if differing:
-        progress(
-            f"  note: transformers {transformers.__version__} ({type(source).__name__}) makes other ids than the folder's "
-            f"tokenizer.json of {len(differing)} of {len(ODD_TEXTS)} odd texts ({differing[0]!r}); the archive follows it"
-        )
+    if not differing:
+        return ()
+    return (
+        f"note: transformers {transformers.__version__} ({type(source).__name__}) makes other ids than the folder's "
+        f"tokenizer.json of {len(differing)} of {len(ODD_TEXTS)} odd texts ({differing[0]!r}); the archive follows it",
+    )
 
 
 def _compared(*, pairs: bool) -> Iterator[tuple[str, str | None]]:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import transformers
 
-from ts_handlers.build.check import SAMPLE_QUESTIONS, SAMPLE_TEXTS
+from ts_handlers.build.samples import SAMPLE_QUESTIONS, SAMPLE_TEXTS
 from ts_handlers.build.source import Source
 from ts_handlers.build.texts.tokenizer import ODD_TEXTS
 from ts_handlers.build.verify.expected import Expected

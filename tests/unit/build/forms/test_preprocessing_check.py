@@ -12,32 +12,21 @@ import pytest
 
 from tests.model_dirs import ModelDirs
 from tests.pictures import scene
-from tests.unit.build.image_forms import request_for
+from tests.unit.build.image_forms import PREPROCESSOR, make_state_dict, request_for
 from ts_handlers.build import inputs
 from ts_handlers.build.forms import processor
-from ts_handlers.build.forms.processor import pixel_values, read_preprocessor
-from ts_handlers.build.image_source import ImageSource
-from ts_handlers.build.verify.preprocessing import by_torch, check_preprocessing, compare
+from ts_handlers.build.forms.preprocessing_check import by_torch, compare, pixel_values
+from ts_handlers.build.forms.processor import Preparation, read_preprocessor
 from ts_handlers.errors import OperatorError
 from ts_handlers.images import picture_from_pixels
 from ts_handlers.preprocessing import Preprocessing, Resize, preprocess
 from ts_handlers.processor_classes import heeded_settings
 
 
-@pytest.fixture
-def source(model_dirs: ModelDirs, given: Path, tmp_path: Path) -> ImageSource:
-    request = request_for(model_dirs.checkpoint("tiny-resnet"), given, "image-classification", labels=None)
-    loaded = inputs.load(request, tmp_path)
-    assert isinstance(loaded, ImageSource)
-    return loaded
-
-
-def prepared_by(source: ImageSource, values: dict[str, Any], folder: Path) -> ImageSource:
-    """Return the source with the preprocessing of a file."""
-    file = folder / "own.json"
-    file.write_text(json.dumps(values), encoding="utf-8")
-    explicit, settings = read_preprocessor(folder, file)
-    return dataclasses.replace(source, preprocessor=explicit, preprocessing=settings)
+def prepared_by(values: dict[str, Any], folder: Path) -> Preparation:
+    """Return what is made of a file."""
+    (folder / "own.json").write_text(json.dumps(values), encoding="utf-8")
+    return read_preprocessor(folder, folder / "own.json")
 
 
 @pytest.mark.parametrize(
@@ -52,33 +41,30 @@ def prepared_by(source: ImageSource, values: dict[str, Any], folder: Path) -> Im
         {"pad_multiple": 64},
     ],
 )
-def test_whatever_is_done_otherwise_is_found(wrong: dict[str, Any], source: ImageSource, tmp_path: Path) -> None:
-    levit = prepared_by(source, {"image_processor_type": "LevitImageProcessor", "size": 96, "crop_size": 96}, tmp_path)
-    said: list[str] = []
-    check_preprocessing(levit, said.append)
-    assert said == []
-    other = dataclasses.replace(levit, preprocessing=dataclasses.replace(levit.preprocessing, **wrong))
-    with pytest.raises(OperatorError, match=r"LevitImageProcessorPil makes .*describe what it does in a file"):
-        check_preprocessing(other, said.append)
+def test_whatever_is_done_otherwise_is_found(wrong: dict[str, Any], tmp_path: Path) -> None:
+    levit = prepared_by({"image_processor_type": "LevitImageProcessor", "size": 96, "crop_size": 96}, tmp_path)
+    assert levit.notes == ()
+    other = dataclasses.replace(levit.preprocessing, **wrong)
+    with pytest.raises(OperatorError, match=r"Levit makes .*describe what it does in a file"):
+        compare(other, lambda pixels: pixel_values(levit.processor, pixels), "Levit")
 
 
-def test_pictures_of_which_nothing_is_left_are_not_compared(source: ImageSource, tmp_path: Path) -> None:
-    said: list[str] = []
-    check_preprocessing(prepared_by(source, {"image_processor_type": "GLPNImageProcessor"}, tmp_path), said.append)
-    assert said == []
+def test_pictures_of_which_nothing_is_left_are_not_compared(tmp_path: Path) -> None:
+    assert prepared_by({"image_processor_type": "GLPNImageProcessor"}, tmp_path).notes == ()
 
 
-def test_a_processor_that_makes_no_pixels_is_refused(source: ImageSource) -> None:
-    own = {"image_processor_type": "ImageGPTImageProcessor", "clusters": [[0, 0, 0], [1, 1, 1]], "size": 8}
-    with pytest.raises(OperatorError, match="ImageGPTImageProcessorPil makes input_ids and no pixel_values; describe"):
-        check_preprocessing(dataclasses.replace(source, preprocessor=own), print)
+def test_a_processor_that_makes_no_pixels_is_refused() -> None:
+    class Clusters:
+        def __call__(self, **_: Any) -> dict[str, Any]:
+            return {"input_ids": [[0]]}
+
+    with pytest.raises(OperatorError, match="Clusters makes input_ids and no pixel_values; describe"):
+        pixel_values(Clusters(), scene(5, 9))
 
 
-def test_a_class_that_needs_torchvision_is_compared_with_torch(source: ImageSource, tmp_path: Path) -> None:
-    said: list[str] = []
-    detr = prepared_by(source, {"image_processor_type": "RfDetrImageProcessor", "size": [96, 64]}, tmp_path)
-    check_preprocessing(detr, said.append)
-    [note] = said
+def test_a_class_that_needs_torchvision_is_compared_with_torch(tmp_path: Path) -> None:
+    detr = prepared_by({"image_processor_type": "RfDetrImageProcessor", "size": [96, 64]}, tmp_path)
+    [note] = detr.notes
     assert "RfDetrImageProcessor cannot be loaded here; resizing is compared with torch's instead" in note
     other = dataclasses.replace(detr.preprocessing, antialias=True)
     with pytest.raises(OperatorError, match="torch makes other values"):
@@ -93,13 +79,18 @@ def test_torchs_own_resizing_is_ours(resample: int) -> None:
     np.testing.assert_allclose(ours, theirs, atol=2 / 255)
 
 
-def test_a_source_that_names_no_class_says_that_nothing_was_compared(source: ImageSource, tmp_path: Path) -> None:
-    said: list[str] = []
-    plain = prepared_by(source, {"size": 32, "do_normalize": False}, tmp_path)
-    check_preprocessing(plain, said.append)
-    assert said == ["  note: preprocessing was not compared: its settings name no class of transformers"]
-    check_preprocessing(dataclasses.replace(plain, form="onnx"), said.append)
-    assert len(said) == 1
+def test_a_folder_that_names_no_class_says_that_nothing_was_compared(
+    model_dirs: ModelDirs, given: Path, tmp_path: Path
+) -> None:
+    plain = {"size": 32, "do_normalize": False}
+    (given / "preprocessor_config.json").write_text(json.dumps(plain), encoding="utf-8")
+    request = request_for(
+        model_dirs.checkpoint("tiny-resnet"), given, labels=None, preprocessor=given / "preprocessor_config.json"
+    )
+    note = "note: preprocessing was not compared: its settings name no class of transformers"
+    assert inputs.load(request, tmp_path).notes == (note,)
+    (given / "preprocessor_config.json").write_text(json.dumps(PREPROCESSOR), encoding="utf-8")
+    assert inputs.load(request_for(make_state_dict(given), given), tmp_path).notes == ()
 
 
 def test_settings_in_a_timm_configuration(tmp_path: Path) -> None:
@@ -107,7 +98,7 @@ def test_settings_in_a_timm_configuration(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(
         json.dumps({"architecture": "x", "pretrained_cfg": settings}), encoding="utf-8"
     )
-    explicit, found = read_preprocessor(tmp_path, None)
+    explicit, found, *_ = read_preprocessor(tmp_path, None)
     assert explicit == settings
     assert found.fixed_size == (32, 32)
     (tmp_path / "config.json").write_text("{}", encoding="utf-8")
@@ -130,11 +121,9 @@ def test_a_setting_of_the_file_that_an_archive_would_lose_is_found(
 ) -> None:
     file = tmp_path / "own.json"
     file.write_text(json.dumps({"image_processor_type": "ViTImageProcessor", "size": 32, "resample": 0}))
-    assert read_preprocessor(tmp_path, file)[1].resample == 0
+    assert read_preprocessor(tmp_path, file).preprocessing.resample == 0
     monkeypatch.setattr(processor, "heeded_settings", lambda values: set(heeded_settings(values)) - {"resample"})
-    with pytest.raises(
-        OperatorError, match="ViTImageProcessorPil heeds a setting that is not known here; .*--preprocessor"
-    ):
+    with pytest.raises(OperatorError, match="ViTImageProcessorPil makes other values, by up to .*--preprocessor"):
         read_preprocessor(tmp_path, file)
 
 
