@@ -11,7 +11,7 @@ import torch
 import transformers
 
 from ts_handlers.build.model_source import ModelSource, read_json
-from ts_handlers.errors import OperatorError, first_line
+from ts_handlers.errors import OperatorError, all_lines
 
 MODEL_CLASSES = {
     "text-classification": "AutoModelForSequenceClassification",
@@ -92,7 +92,7 @@ def cannot_load(source: str, folder: Path, task: str, error: Exception) -> Opera
             f"{source} holds objects beside its weights that can run code, so they are not read; save it with "
             "save_pretrained, which writes safetensors"
         )
-    return OperatorError(f"{source} cannot be loaded for {task}: {_said(error)}")
+    return OperatorError(f"{source} cannot be loaded for {task}: {all_lines(error)}")
 
 
 def refuse_own_code(source: str, folder: Path, file: str, key: str) -> None:
@@ -203,9 +203,3 @@ def _make_up(model: Any, names: Iterable[str]) -> None:
 def _named(names: Collection[str]) -> str:
     shown = ", ".join(list(names)[:_SHOWN])
     return f"{shown} and {len(names) - _SHOWN} more" if len(names) > _SHOWN else shown
-
-
-def _said(error: BaseException) -> str:
-    """Return what an error of another library says, in one line and not only its first."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines)[:500] if lines else first_line(error)

@@ -10,22 +10,14 @@ from typing import Any, Literal
 
 import torch
 
+from ts_handlers.build.forms.probe import Layout
 from ts_handlers.build.forms.reading import Reading
-from ts_handlers.build.model_source import (
-    OUTPUT_NAMES,
-    ModelSource,
-)
-from ts_handlers.build.onnx_file import (
-    PIXEL_MASK,
-    PIXEL_VALUES,
-    count_weights,
-)
+from ts_handlers.build.model_source import OUTPUT_NAMES, ModelSource
+from ts_handlers.build.onnx_file import PIXEL_MASK, PIXEL_VALUES
 from ts_handlers.errors import OperatorError
 from ts_handlers.preprocessing import Preprocessing, Size
 from ts_handlers.preprocessor_config import PREPROCESSOR_FILE
 from ts_handlers.runtime.torch_program import DETECTOR_OUTPUTS
-
-Layout = Literal["NCHW", "NHWC"]
 
 Form = Literal["folder", "onnx", "script", "exported", "state_dict"]
 """What a source was read from."""
@@ -44,7 +36,6 @@ class ImageSource(ModelSource):
         preprocessor: Contents of its preprocessor_config.json.
         preprocessing: What they mean.
         layout: Axes of its pixel_values.
-        fixed_batch_size: Rows of each call; None where any number is taken.
         model_file: Python file with its class, where it is a state dict.
         state: Its weights, where it is a state dict.
         reading: How its outputs are read.
@@ -56,7 +47,6 @@ class ImageSource(ModelSource):
     preprocessor: Mapping[str, Any]
     preprocessing: Preprocessing
     layout: Layout = "NCHW"
-    fixed_batch_size: int | None = None
     model_file: Path | None = None
     state: Mapping[str, torch.Tensor] | None = None
     reading: Reading = field(default_factory=lambda: Reading({}))
@@ -78,23 +68,11 @@ class ImageSource(ModelSource):
         return PIXEL_MASK in self.input_names
 
     @property
-    def max_batch_size(self) -> int | None:
-        """Most rows of a call; None where any number is taken."""
-        return self.fixed_batch_size
-
-    @property
     def architecture(self) -> str:
         """Name of the module's class, or the form."""
         if self.form in ("folder", "state_dict"):
             return type(getattr(self.model, "module", self.model)).__name__
         return self.form
-
-    @property
-    def num_parameters(self) -> int:
-        """How many numbers the model holds."""
-        if self.form == "onnx":
-            return count_weights(self.file)
-        return sum(parameter.numel() for parameter in self.model.parameters())
 
     @property
     def input_size(self) -> Size:
@@ -113,7 +91,7 @@ class ImageSource(ModelSource):
 
     def example(self) -> dict[str, torch.Tensor]:
         """Return pictures of a usual size: two, or as many as a call takes."""
-        size, rows = self.input_size, self.fixed_batch_size or 2
+        size, rows = self.input_size, self.max_batch_size or 2
         shape = (rows, 3, *size) if self.layout == "NCHW" else (rows, *size, 3)
         generator = torch.Generator().manual_seed(0)
         levels = torch.randint(0, 256, shape, generator=generator).float()
@@ -125,9 +103,7 @@ class ImageSource(ModelSource):
     def dynamic_axes(self) -> dict[str, dict[int, str]]:
         """Return batch, and height and width where pictures keep their shape."""
         names = (*self.input_names, *self.output_names)
-        axes: dict[str, dict[int, str]] = {
-            name: {0: "batch"} if self.fixed_batch_size is None else {} for name in names
-        }
+        axes: dict[str, dict[int, str]] = {name: {0: "batch"} if self.max_batch_size is None else {} for name in names}
         if self.preprocessing.fixed_size is None:
             first = 2 if self.layout == "NCHW" else 1
             axes[PIXEL_VALUES] |= {first: "height", first + 1: "width"}
@@ -157,6 +133,6 @@ class ImageSource(ModelSource):
         problem_type = getattr(getattr(self.model, "config", None), "problem_type", None)
         if self.task == "image-classification" and problem_type:
             found["output"]["problem_type"] = problem_type
-        if self.fixed_batch_size is not None:
-            found["bucketing"] = {"max_batch_size": self.fixed_batch_size}
+        if self.max_batch_size is not None:
+            found["bucketing"] = {"max_batch_size": self.max_batch_size}
         return found

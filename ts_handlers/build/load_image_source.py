@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from ts_handlers.build.checkpoint import account_for_weights, load_checkpoint
-from ts_handlers.build.forms.label_file import read_label_file, with_own_names
 from ts_handlers.build.forms.outputs import read_outputs
-from ts_handlers.build.forms.probe import InputForm, Run, probe
-from ts_handlers.build.forms.processor import read_preprocessor
+from ts_handlers.build.forms.probe import InputForm, Layout, Run, probe
+from ts_handlers.build.forms.processor import read_preprocessor, whole_numbers
 from ts_handlers.build.forms.reading import name_labels
-from ts_handlers.build.forms.scale import check_scale, whole_numbers
-from ts_handlers.build.image_source import TYPICAL_SIZE, Form, ImageSource, Layout
-from ts_handlers.build.model_source import digest, file_digest, find_folder, labels_of
+from ts_handlers.build.forms.scale import check_scale
+from ts_handlers.build.image_source import TYPICAL_SIZE, Form, ImageSource
+from ts_handlers.build.model_source import digest, file_digest, find_folder, labels_of, read_json
 from ts_handlers.build.network import TorchFile, load_exported, load_script, load_state_dict
 from ts_handlers.build.onnx_file import PIXEL_MASK, PIXEL_VALUES, OnnxFile, open_onnx
 from ts_handlers.build.request import BuildRequest
@@ -52,14 +52,14 @@ def _load_folder(request: BuildRequest) -> ImageSource:
     model = checkpoint.model
     prepared = read_preprocessor(folder, request.preprocessor)
     takes_mask = prepared.preprocessing.pads and PIXEL_MASK in inspect.signature(model.forward).parameters
-    names, given_names = labels_of(model.config), read_label_file(request.labels)
+    names, given_names = labels_of(model.config), _read_label_file(request.labels)
     if given_names is not None:
         names, _ = name_labels(given_names, len(names), source, "as many scores as config.json says")
     found = ImageSource(
         folder=folder,
         task=task,
         model=model,
-        labels=with_own_names(names, task),
+        labels=_with_own_names(names, task),
         input_names=(PIXEL_VALUES, PIXEL_MASK) if takes_mask else (PIXEL_VALUES,),
         digest=digest(folder),
         notes=prepared.notes if class_name(prepared.values) else (_NOT_COMPARED,),
@@ -92,7 +92,7 @@ def _load_file(path: Path, request: BuildRequest, work: Path) -> ImageSource:
         taken = replace(taken, layout="NHWC")
     found = probe(run, taken, str(path), tries_pairs=batch_size is None)
     is_free = request.handler is not None
-    reading = read_outputs(request.task, found, read_label_file(request.labels), str(path), is_free=is_free)
+    reading = read_outputs(request.task, found, _read_label_file(request.labels), str(path), is_free=is_free)
     check_scale(path, file.own_scale(taken), preprocessing)
     notes = [*filter(None, (file.note,)), *prepared.notes, *reading.notes]
     if batch_size is None and not found.takes_pairs:
@@ -102,7 +102,7 @@ def _load_file(path: Path, request: BuildRequest, work: Path) -> ImageSource:
         folder=path.parent,
         task=request.task,
         model=file.named(reading.keys),
-        labels=with_own_names(reading.labels, request.task),
+        labels=_with_own_names(reading.labels, request.task),
         input_names=(PIXEL_VALUES, PIXEL_MASK) if file.takes_mask else (PIXEL_VALUES,),
         digest=file_digest(path),
         notes=tuple(notes),
@@ -111,7 +111,7 @@ def _load_file(path: Path, request: BuildRequest, work: Path) -> ImageSource:
         preprocessor=prepared.values,
         preprocessing=preprocessing,
         layout=taken.layout,
-        fixed_batch_size=batch_size,
+        max_batch_size=batch_size,
         model_file=request.model_file if form == "state_dict" else None,
         state=file.state,
         reading=reading,
@@ -160,3 +160,43 @@ def _runs(run: Run, form: InputForm) -> bool:
     except Exception:  # noqa: BLE001  # what is wrong is said where the model is read
         return False
     return True
+
+
+def _read_label_file(file: Path | None) -> tuple[str, ...] | None:
+    """Read names of labels: a line each, or JSON: a list, or {"0": name or [id, name], ...}; None without a file.
+
+    Raises:
+        OperatorError: It cannot be read, or names none.
+    """
+    if file is None:
+        return None
+    if file.suffix != ".json":
+        try:
+            lines = file.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise OperatorError(f"--labels {file} cannot be read as UTF-8 text: {error}") from error
+        names = [line.strip() for line in lines if line.strip()]
+    else:
+        values = read_json(file)
+        if isinstance(values, Mapping):
+            if set(values) != {str(index) for index in range(len(values))}:
+                raise OperatorError(f'--labels {file} must map "0", "1", ... to names, without a gap')
+            values = [values[str(index)] for index in range(len(values))]
+        if not isinstance(values, list):
+            raise OperatorError(f"--labels {file} holds a {type(values).__name__}; a list or an object is needed")
+        names = [str(value[-1] if isinstance(value, list) and value else value) for value in values]
+    if not names:
+        raise OperatorError(f"--labels {file} names no label; write one a line")
+    return tuple(names)
+
+
+def _with_own_names(labels: tuple[str, ...], task: str) -> tuple[str, ...]:
+    """Number labels that share a name where answers have them as keys: ImageNet has two cranes, a bird and a machine."""
+    if task != "image-classification":
+        return labels
+    seen: set[str] = set()
+    names = []
+    for index, label in enumerate(labels):
+        names.append(f"{label} ({index})" if label in seen else label)
+        seen.add(label)
+    return tuple(names)

@@ -15,7 +15,7 @@ import torch
 from ts_handlers.batch import Array
 from ts_handlers.calls import ModelCalls
 from ts_handlers.config import BucketingConfig
-from ts_handlers.errors import OperatorError, first_line
+from ts_handlers.errors import OperatorError, all_lines
 from ts_handlers.reading import load_json
 
 OUTPUT_NAMES: Mapping[str, tuple[str, ...]] = {
@@ -43,6 +43,7 @@ class ModelSource:
         digest: SHA-256 over what it was read from.
         remembers: Whether a run changes what later runs answer (some models choose their attention by the first length that
             they see), so that each needs a copy of its own.
+        max_batch_size: Most rows of a call; None where any number is taken.
         notes: What was found in its files, for the user.
     """
 
@@ -53,6 +54,7 @@ class ModelSource:
     input_names: tuple[str, ...]
     digest: str
     remembers: bool = field(default=False, kw_only=True)
+    max_batch_size: int | None = field(default=None, kw_only=True)
     notes: tuple[str, ...] = field(default=(), kw_only=True)
 
     @property
@@ -74,11 +76,6 @@ class ModelSource:
     def pads_images(self) -> bool:
         """Whether images of different sizes may share a call."""
         return False
-
-    @property
-    def max_batch_size(self) -> int | None:
-        """Most rows of a call; None where any number is taken."""
-        return None
 
     @property
     def architecture(self) -> str:
@@ -155,9 +152,7 @@ def find_folder(source: str) -> Path:
     try:
         return Path(huggingface_hub.snapshot_download(source))
     except Exception as error:  # the hub client raises errors of several packages
-        raise OperatorError(
-            f"there is no folder {source}, and no such model on the hub: {first_line(error)}"
-        ) from error
+        raise OperatorError(f"there is no folder {source}, and no such model on the hub: {all_lines(error)}") from error
 
 
 def labels_of(config: Any) -> tuple[str, ...]:
@@ -201,4 +196,4 @@ def read_json(file: Path) -> Any:
     try:
         return load_json(file, any_number=True)
     except (OSError, ValueError) as error:
-        raise OperatorError(f"{file} cannot be read: {first_line(error)}") from error
+        raise OperatorError(f"{file} cannot be read: {all_lines(error)}") from error

@@ -136,7 +136,10 @@ def load_state_dict(weights: Path, model_file: Path) -> TorchFile:
             f"{all_lines(error)}"
         ) from error
     found = find_weights(weights, module)
-    module.load_state_dict(found.state)
+    try:
+        module.load_state_dict(found.state)
+    except RuntimeError as error:  # of other shapes
+        raise OperatorError(f"{weights} does not fit {type(module).__name__}: {all_lines(error)}") from error
     return TorchFile(weights, module.eval().requires_grad_(requires_grad=False), state=found.state, note=found.note)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import onnx
 import torch
-from onnx import TensorProto
+from onnx import TensorProto, numpy_helper
 
 from ts_handlers.batch import Array
 from ts_handlers.build.forms.onnx_names import rename
@@ -106,6 +106,7 @@ class OnnxModel:
     def __init__(self, path: Path) -> None:
         import onnxruntime as ort
 
+        self._path = path
         try:
             options = ort.SessionOptions()
             options.log_severity_level = 4  # what fails is raised, too; some of it is only tried
@@ -114,6 +115,11 @@ class OnnxModel:
             raise OperatorError(f"ONNX Runtime cannot load the model: {all_lines(error)}") from error
         self._types = {item.name: _NUMPY_TYPES.get(item.type, np.float32) for item in self._session.get_inputs()}
         self._names = [item.name for item in self._session.get_outputs()]
+
+    def parameters(self) -> Iterator[torch.Tensor]:
+        """Give its weights."""
+        for item in onnx.load(str(self._path)).graph.initializer:
+            yield torch.from_numpy(numpy_helper.to_array(item).copy())
 
     def run(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
         """Run one batch; floating point outputs are given as float32."""
@@ -139,12 +145,6 @@ _NUMPY_TYPES = {
     "tensor(int32)": np.int32,
     "tensor(bool)": np.bool_,
 }
-
-
-def count_weights(path: Path) -> int:
-    """Return how many numbers a graph holds."""
-    graph = onnx.load(str(path)).graph
-    return sum(int(np.prod(item.dims)) for item in graph.initializer)
 
 
 def _shape(value: onnx.ValueInfoProto) -> tuple[int | None, ...]:

@@ -31,14 +31,12 @@ class Source(ModelSource):
         tokenizer: Its fast tokenizer; it makes the arrays of input_names.
         max_length: Most tokens of a sequence.
         can_pad: Whether a text is answered alike alone and padded beside a longer one.
-        can_share: Whether texts and pairs can share a call.
         sentence: What sentence-transformers makes of the folder; None where it is none of its own.
     """
 
     tokenizer: Any
     max_length: int
     can_pad: bool = True
-    can_share: bool = True
     sentence: SentenceModel | None = None
 
     @property
@@ -55,11 +53,6 @@ class Source(ModelSource):
     def is_pair(self) -> bool:
         """Whether a sequence is made of two texts."""
         return self.task == "question-answering"
-
-    @property
-    def max_batch_size(self) -> int | None:
-        """One row where rows would change one another's answers; None where any number is taken."""
-        return None if self.can_share else 1
 
     def filler(self, length: int) -> dict[str, Any]:
         """Return the arrays of a text of no meaning, as lists of about `length` numbers."""
@@ -153,18 +146,16 @@ def load_source(source: str, task: str) -> Source:
         tokenizer=tokenizer,
         max_length=max_length,
         sentence=sentence,
+        notes=other_file_notes(tokenizer, folder),
     )
     account_for_weights(found, checkpoint, source)
-    can_share = tokenizer.pad_token_id is not None  # some models look for it to find the end of each row
-    if can_share and task == "text-classification":
-        can_share = not neighbours_show(model, tokenizer, found.output_names, max_length)
-    asked = model, tokenizer, found.output_names, max_length
+    is_alone = tokenizer.pad_token_id is None  # some models look for it to find the end of each row
+    is_alone = is_alone or (task == "text-classification" and neighbours_show(found))
     return dataclasses.replace(
         found,
-        can_share=can_share,
-        can_pad=not padding_shows(*asked, is_pair=is_pair),
-        remembers=remembers_lengths(*asked, is_pair=is_pair),
-        notes=other_file_notes(tokenizer, folder),
+        max_batch_size=1 if is_alone else None,
+        can_pad=not padding_shows(found),
+        remembers=remembers_lengths(found),
     )
 
 

@@ -66,7 +66,6 @@ def find_weights(path: Path, module: torch.nn.Module) -> Checkpoint:
         raise OperatorError(f"{path} does not fit {type(module).__name__}: {_difference(*nearest, expected)}")
     chosen = _choose(path, fitting)
     state = fitting[chosen]
-    _check_shapes(path, module, state, expected)
     return Checkpoint(state, _note(chosen, groups[chosen], state, [key for key in fitting if key != chosen]))
 
 
@@ -146,16 +145,6 @@ def _choose(path: Path, fitting: Mapping[str, State]) -> str:
 
 def _are_equal(left: State, right: State) -> bool:
     return all(torch.equal(tensor, right[name]) for name, tensor in left.items())
-
-
-def _check_shapes(path: Path, module: torch.nn.Module, state: State, expected: State) -> None:
-    wrong = [
-        f"{name} is {list(tensor.shape)} in the file and {list(expected[name].shape)} in the model"
-        for name, tensor in state.items()
-        if tensor.shape != expected[name].shape
-    ]
-    if wrong:
-        raise OperatorError(f"{path} does not fit {type(module).__name__}: {_few(wrong)}")
 
 
 def _note(chosen: str, group: State, state: State, left: list[str]) -> str:

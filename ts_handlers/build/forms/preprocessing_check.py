@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ts_handlers.build.forms.made_pictures import made_picture, sample_pictures
-from ts_handlers.errors import OperatorError, RequestError, first_line
+from ts_handlers.errors import OperatorError, RequestError, all_lines
 from ts_handlers.images import picture_from_pixels
 from ts_handlers.preprocessing import Preprocessing, preprocess
 
@@ -85,7 +85,7 @@ def pixel_values(processor: Any, pixels: NDArray[np.uint8]) -> NDArray[Any]:
     except Exception as error:
         size = f"{pixels.shape[1]} x {pixels.shape[0]}"
         raise OperatorError(
-            f"{name} of transformers fails with these settings on a picture of {size} ({first_line(error)}); correct them"
+            f"{name} of transformers fails with these settings on a picture of {size} ({all_lines(error)}); correct them"
         ) from error
     if "pixel_values" not in found:
         raise OperatorError(

@@ -9,11 +9,14 @@ from typing import Literal
 import numpy as np
 
 from ts_handlers.batch import Array
+from ts_handlers.build.forms.made_pictures import made_picture
 from ts_handlers.errors import OperatorError, RequestError, all_lines
 from ts_handlers.preprocessing import Channels, Size
 
 Outputs = Mapping[str, Array]
 """What a model returned of one call, by its own names, each `(batch, ...)`."""
+
+Layout = Literal["NCHW", "NHWC"]
 
 Run = Callable[[Array], Outputs]
 """Runs a model on pictures as it takes them, by whatever way its form has."""
@@ -38,7 +41,7 @@ class InputForm:
     """
 
     size: Size
-    layout: Literal["NCHW", "NHWC"]
+    layout: Layout
     scale: Channels
     shift: Channels
     is_integer: bool = False
@@ -88,18 +91,19 @@ def probe(run: Run, form: InputForm, what: str, *, tries_pairs: bool = True) -> 
     return Probe(pictures, far, tries_pairs and _takes_pairs(run, inputs[:2], pictures[:2]))
 
 
+def stacked(outputs: Sequence[Outputs], name: str, count: int) -> Array:
+    """Return one output of all calls as `(rows, count)`."""
+    return np.reshape([item[name] for item in outputs], (-1, count))
+
+
 def _levels(size: Size) -> Iterator[Array]:
     dice = np.random.default_rng(0)
-    height, width = size
-    rows, columns = np.mgrid[0:height, 0:width]
     for _ in range(3):
-        yield dice.integers(0, 256, (height, width, 3))
-    yield np.zeros((height, width, 3))
-    yield np.full((height, width, 3), 255)
-    yield np.stack([columns * 255 // width, rows * 255 // height, (rows // 8 + columns // 8) % 2 * 255], -1)
-    yield np.stack([((rows - height / 2) ** 2 + (columns - width / 2) ** 2 < (height / 3) ** 2) * 200] * 3, -1)
-    for channel in range(3):
-        yield np.eye(3)[channel] * 255 * np.ones((height, width, 1))
+        yield dice.integers(0, 256, (*size, 3))
+    for colour in (*np.eye(3), np.zeros(3), np.ones(3)):
+        yield 255 * colour * np.ones((*size, 1))
+    for number in (1, 2):
+        yield made_picture(*size, number)
 
 
 def _run_far(run: Run, form: InputForm) -> Iterator[Outputs]:

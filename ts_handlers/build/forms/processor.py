@@ -9,12 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import transformers
 
 from ts_handlers.build.checkpoint import refuse_own_code
 from ts_handlers.build.forms.preprocessing_check import TORCH_MODES, by_torch, compare, pixel_values
 from ts_handlers.build.model_source import read_json
-from ts_handlers.errors import ConfigError, OperatorError, first_line
+from ts_handlers.errors import ConfigError, OperatorError, all_lines
 from ts_handlers.preprocessing import Preprocessing
 from ts_handlers.preprocessor_config import PREPROCESSOR_FILE, PROCESSOR_FILE, parse_preprocessing, settings_section
 from ts_handlers.processor_classes import class_name, find_class, heeded_settings, is_known
@@ -62,6 +63,30 @@ def read_preprocessor(folder: Path, given: Path | None) -> Preparation:
         return _by_its_class(values, str(file), model_file if given is None and model_file.is_file() else None)
     except ConfigError as error:
         raise OperatorError(str(error)) from error
+
+
+def whole_numbers(path: Path, prepared: Preparation) -> Preparation:
+    """Return how pictures are prepared for a model that takes levels from 0 to 255 as integers.
+
+    Raises:
+        OperatorError: Its settings make other numbers of them than levels, or levels divided by 255.
+    """
+    scale, shift = np.asarray(prepared.preprocessing.scale), np.asarray(prepared.preprocessing.shift)
+    if (scale == 1).all() and (shift == 0).all():
+        return prepared
+    if np.allclose(scale, 1 / 255) and (shift == 0).all():
+        note = (
+            "the model takes whole numbers, so that pictures are fed as their levels, 0 to 255: do_rescale and do_normalize "
+            "of preprocessor_config.json are set to false"
+        )
+        values = {**prepared.values, "do_rescale": False, "do_normalize": False}
+        preprocessing = parse_preprocessing(values, PREPROCESSOR_FILE)
+        return prepared._replace(values=values, preprocessing=preprocessing, notes=(*prepared.notes, note))
+    low, high = shift.min(), (255 * scale + shift).max()
+    raise OperatorError(
+        f"{path} takes pictures as whole numbers, and preprocessor_config.json makes floats of them, from {low:.3g} to "
+        f"{high:.3g}; set do_rescale and do_normalize to false there, if the model scales levels from 0 to 255 itself"
+    )
 
 
 def _by_its_class(values: Mapping[str, Any], name: str, model_file: Path | None) -> Preparation:
@@ -120,7 +145,7 @@ def _by_the_table(values: Mapping[str, Any], name: str, error: Exception) -> Pre
     named = class_name(values)
     if not is_known(values):
         is_gone = named and not hasattr(transformers, named)  # transformers' own text lists all classes
-        reason = f"transformers {transformers.__version__} has none of that name" if is_gone else first_line(error)
+        reason = f"transformers {transformers.__version__} has none of that name" if is_gone else all_lines(error)
         raise ConfigError(
             f"{name}: {named or 'its class'} is not known here and cannot be loaded ({reason}); install what it needs, or "
             "describe what it does in a file for --preprocessor"
@@ -129,7 +154,7 @@ def _by_the_table(values: Mapping[str, Any], name: str, error: Exception) -> Pre
     preprocessing = parse_preprocessing(explicit, name)
     if preprocessing.resample in TORCH_MODES:
         compare(preprocessing, lambda pixels: by_torch(pixels, preprocessing), f"torch for {named}")
-    note = f"note: {named} cannot be loaded here; resizing is compared with torch's instead: {first_line(error)}"
+    note = f"note: {named} cannot be loaded here; resizing is compared with torch's instead: {all_lines(error)}"
     return Preparation(explicit, preprocessing, notes=(note,))
 
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from ts_handlers.batch import Array
-from ts_handlers.build.forms.probe import Probe
+from ts_handlers.build.forms.probe import Probe, stacked
 from ts_handlers.build.forms.reading import Labels, Reading, name_labels, shapes
-from ts_handlers.build.forms.scores import closing_function, function_note
+from ts_handlers.build.forms.scores import closing_function
 from ts_handlers.errors import OperatorError
 from ts_handlers.runtime.torch_program import DETECTOR_OUTPUTS
 
@@ -40,7 +37,7 @@ def read_detection(found: Probe, labels: Labels | None, what: str) -> Reading:
     scores, boxes = named or _proven(found, labels, what)
     if first[boxes].ndim != 3 or first[boxes].shape[-1] != 4 or first[scores].shape[:-1] != first[boxes].shape[:-1]:
         raise OperatorError(f"{what} gives {shapes(first)}; {_NEEDED}")
-    placed = _stacked(found.pictures, boxes, 4)
+    placed = stacked(found.pictures, boxes, 4)
     if placed.size and not (placed.min() >= -_FAR_OUT and placed.max() <= 1 + _FAR_OUT):
         raise OperatorError(f"{what} gives {boxes} from {placed.min():.3g} to {placed.max():.3g}; {_NEEDED}")
     count = first[scores].shape[-1]
@@ -52,12 +49,9 @@ def read_detection(found: Probe, labels: Labels | None, what: str) -> Reading:
     if len(labels) != count - 1:
         name_labels(labels, count, what, f"{count} numbers a query (output {scores} {list(first[scores].shape)})")
     notes = [] if named else [f"{scores} and {boxes} are read as DETR's logits and pred_boxes: no other form fits them"]
-    output: dict[str, Any] = {}
-    function = closing_function(*(_stacked(some, scores, count) for some in (found.pictures, found.far)))
-    if function is not None:
-        notes.append(function_note(function))
-        output["function_to_apply"] = "none"
-    return Reading({"logits": scores, "pred_boxes": boxes}, output, labels, tuple(notes))
+    function, closing_notes = closing_function(found, scores, count)
+    output = {} if function is None else {"function_to_apply": "none"}
+    return Reading({"logits": scores, "pred_boxes": boxes}, output, labels, (*notes, *closing_notes))
 
 
 def _read_lists(found: Probe, labels: Labels | None, what: str) -> Reading:
@@ -76,10 +70,6 @@ def _read_lists(found: Probe, labels: Labels | None, what: str) -> Reading:
     return Reading({name: name for name in DETECTOR_OUTPUTS}, {}, labels)
 
 
-def _stacked(outputs: Any, name: str, count: int) -> Array:
-    return np.reshape([item[name][0] for item in outputs], (-1, count))
-
-
 def _proven(found: Probe, labels: Labels | None, what: str) -> tuple[str, str]:
     """Tell two unnamed outputs by their values.
 
@@ -90,7 +80,7 @@ def _proven(found: Probe, labels: Labels | None, what: str) -> tuple[str, str]:
     first = found.pictures[0]
     if len(first) == 2 and labels is not None:
         for scores, boxes in (tuple(first), tuple(first)[::-1]):
-            values = _stacked(found.pictures, boxes, 4) if first[boxes].shape[-1:] == (4,) else np.empty((0, 4))
+            values = stacked(found.pictures, boxes, 4) if first[boxes].shape[-1:] == (4,) else np.empty((0, 4))
             are_parts = values.size > 0 and values.min() >= 0 and values.max() <= 1
             are_centers = bool((values[:, 2:] < values[:, :2]).any())
             if are_parts and are_centers and first[scores].ndim == 3 and first[scores].shape[-1] == len(labels):

@@ -1,4 +1,4 @@
-"""The numbers that a model's pictures have: whole levels, or levels scaled once, by the preprocessing or by the model."""
+"""What a model of images does first to the numbers of its pictures, so that they are not scaled twice, or not at all."""
 
 from __future__ import annotations
 
@@ -13,10 +13,8 @@ import torch
 from onnx import numpy_helper
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ts_handlers.build.forms.processor import Preparation
 from ts_handlers.errors import OperatorError
 from ts_handlers.preprocessing import Preprocessing
-from ts_handlers.preprocessor_config import PREPROCESSOR_FILE, parse_preprocessing
 
 _SAME_VALUES = frozenset({"cast", "identity", "transpose", "reshape", "squeeze", "unsqueeze"})
 """ONNX's operators that leave all numbers as they are."""
@@ -155,30 +153,6 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own
             self._tensor = None
         elif isinstance(result, torch.Tensor):
             self.found, self._tensor = scaled, result
-
-
-def whole_numbers(path: Path, prepared: Preparation) -> Preparation:
-    """Return how pictures are prepared for a model that takes levels from 0 to 255 as integers.
-
-    Raises:
-        OperatorError: Its settings make other numbers of them than levels, or levels divided by 255.
-    """
-    scale, shift = np.asarray(prepared.preprocessing.scale), np.asarray(prepared.preprocessing.shift)
-    if (scale == 1).all() and (shift == 0).all():
-        return prepared
-    if np.allclose(scale, 1 / 255) and (shift == 0).all():
-        note = (
-            "the model takes whole numbers, so that pictures are fed as their levels, 0 to 255: do_rescale and do_normalize "
-            "of preprocessor_config.json are set to false"
-        )
-        values = {**prepared.values, "do_rescale": False, "do_normalize": False}
-        preprocessing = parse_preprocessing(values, PREPROCESSOR_FILE)
-        return prepared._replace(values=values, preprocessing=preprocessing, notes=(*prepared.notes, note))
-    low, high = shift.min(), (255 * scale + shift).max()
-    raise OperatorError(
-        f"{path} takes pictures as whole numbers, and preprocessor_config.json makes floats of them, from {low:.3g} to "
-        f"{high:.3g}; set do_rescale and do_normalize to false there, if the model scales levels from 0 to 255 itself"
-    )
 
 
 def check_scale(path: Path, own: OwnScale, preprocessing: Preprocessing) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ts_handlers.batch import Array
-from ts_handlers.build.forms.probe import Probe
+from ts_handlers.build.forms.probe import Probe, stacked
 from ts_handlers.build.forms.reading import Labels, Reading, name_labels, one_output
 from ts_handlers.errors import OperatorError
 from ts_handlers.outputs import one_axis
@@ -15,33 +15,37 @@ from ts_handlers.outputs import one_axis
 EDGE = 1e-3
 """How far a score may be past 0 or 1, and a sum of scores from 1: half precision has three digits."""
 
+Function = Literal["softmax", "sigmoid"]
+
 _LEAST_CHANGE = 1e-6
 _LEAST_SUM = 1.5
 
 
-def closing_function(rows: Array, far: Array) -> Literal["softmax", "sigmoid"] | None:
-    """Say which function a model ends in; None where its numbers are not scores.
+def closing_function(found: Probe, key: str, count: int) -> tuple[Function | None, list[str]]:
+    """Say which function a model ends in, None where its numbers are not scores; and what to say of it.
 
     Args:
-        rows: `(pictures, ..., labels)` outputs of pictures.
-        far: The same of inputs that no picture has: what is between 0 and 1 on those, too, is kept there by the model.
+        found: What it returned. What is between 0 and 1 on inputs that no picture has, too, is kept there by the model.
+        key: Name of the output, `(1, ..., count)`.
+        count: Labels of each of its rows.
     """
-    every = np.concatenate([rows.reshape(-1, rows.shape[-1]), far.reshape(-1, rows.shape[-1])]).astype(np.float64)
+    rows, far = stacked(found.pictures, key, count), stacked(found.far, key, count)
+    every = np.concatenate([rows, far]).astype(np.float64)
     every = every[np.isfinite(every).all(axis=1)]
     if not len(every) or every.min() < -EDGE or every.max() > 1 + EDGE:
-        return None
-    if rows.shape[-1] > 1 and np.abs(every.sum(axis=1) - 1).max() <= EDGE * np.sqrt(rows.shape[-1]):
-        return "softmax"
-    return "sigmoid" if np.ptp(every, axis=0).max() > _LEAST_CHANGE else None  # a constant shows nothing
-
-
-def function_note(function: str) -> str:
-    """Say what was found."""
-    why = "between 0 and 1" if function == "sigmoid" else "between 0 and 1 and sum to 1"
-    return (
+        return None, []
+    if count > 1 and np.abs(every.sum(axis=1) - 1).max() <= EDGE * np.sqrt(count):
+        function: Function = "softmax"
+        why = "between 0 and 1 and sum to 1"
+    elif np.ptp(every, axis=0).max() > _LEAST_CHANGE:
+        function, why = "sigmoid", "between 0 and 1"
+    else:
+        return None, []  # a constant shows nothing
+    note = (
         f"the model ends in a {function}: its outputs on all probes are {why}. They are the scores "
         "(output.function_to_apply: none, which --set overrides)"
     )
+    return function, [note]
 
 
 def _are_whole(found: Probe, key: str) -> bool:
@@ -86,16 +90,9 @@ def read_classification(found: Probe, labels: Labels | None, what: str) -> Readi
             f"label, say; {needed}: leave out what comes after the scores"
         )
     labels, notes = name_labels(labels, len(row), what, f"{len(row)} scores (output {key} {list(first[key].shape)})")
-    rows, far = (
-        np.reshape([one_axis(outputs[key][0]) for outputs in some], (-1, len(row)))
-        for some in (found.pictures, found.far)
-    )
-    output: dict[str, Any] = {}
-    _refuse_percents(rows, what)
-    function = closing_function(rows, far)
-    if function is not None:
-        notes.append(function_note(function))
-        output["function_to_apply"] = "none"
-        if function == "sigmoid" and len(labels) > 1:
-            output["problem_type"] = "multi_label_classification"
-    return Reading({"logits": key}, output, labels, tuple(notes))
+    _refuse_percents(stacked(found.pictures, key, len(row)), what)
+    function, closing_notes = closing_function(found, key, len(row))
+    output: dict[str, Any] = {} if function is None else {"function_to_apply": "none"}
+    if function == "sigmoid" and len(labels) > 1:
+        output["problem_type"] = "multi_label_classification"
+    return Reading({"logits": key}, output, labels, (*notes, *closing_notes))

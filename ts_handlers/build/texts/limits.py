@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
-from typing import Any, NoReturn
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 
 from ts_handlers.build.model_source import copy_of
 from ts_handlers.build.texts.tokenizer import filler
 from ts_handlers.config import LimitsConfig
-from ts_handlers.errors import OperatorError, first_line
+from ts_handlers.errors import OperatorError, all_lines
 from ts_handlers.tokenization import NO_MAX_LENGTH
+
+if TYPE_CHECKING:
+    from ts_handlers.build.source import Source
 
 WHOLE_LENGTH = 1024
 """Up to so many tokens the whole model is run; of longer texts what is before its layers: attention costs the square."""
@@ -45,72 +49,63 @@ def find_max_length(model: Any, tokenizer: Any, *, is_pair: bool) -> int:
     shortest = len(filler(tokenizer, 1, is_pair=is_pair)["input_ids"])
     if error := failure(shortest):
         raise OperatorError(
-            f"{type(model).__name__} fails on a text of {shortest} tokens: {type(error).__name__}: {first_line(error)}; "
+            f"{type(model).__name__} fails on a text of {shortest} tokens: {type(error).__name__}: {all_lines(error)}; "
             "correct the checkpoint"
         )
     if claimed > WHOLE_LENGTH and failure(WHOLE_LENGTH):  # it is within its layers that it takes no more
         claimed = WHOLE_LENGTH
-    return _largest(shortest, max(shortest, claimed), lambda length: failure(length) is None)
+    if claimed <= shortest or failure(claimed) is None:
+        return max(shortest, claimed)
+    return shortest - 1 + bisect_left(range(shortest, claimed), True, key=lambda length: failure(length) is not None)
 
 
-def remembers_lengths(
-    model: Any, tokenizer: Any, output_names: tuple[str, ...], max_length: int, *, is_pair: bool
-) -> bool:
+def remembers_lengths(source: Source) -> bool:
     """Say whether a long text is answered otherwise after a short one than by a model that has seen none."""
-    short, long = (filler(tokenizer, length, is_pair=is_pair) for length in (1, min(max_length, WHOLE_LENGTH)))
-    used = copy_of(model)
+    short, long = (_tensors(source.filler(length)) for length in (1, min(source.max_length, WHOLE_LENGTH)))
+    used = copy_of(source.model)
     with torch.inference_mode():
-        used(**_tensors(short))
-        after, first = (each(**_tensors(long), return_dict=True) for each in (used, copy_of(model)))
-    return any(not torch.equal(after[name], first[name]) for name in output_names if name in first)
+        used(**short)
+        after, first = (each(**long, return_dict=True) for each in (used, copy_of(source.model)))
+    return any(not torch.equal(after[name], first[name]) for name in source.output_names if name in first)
 
 
-def padding_shows(model: Any, tokenizer: Any, output_names: tuple[str, ...], max_length: int, *, is_pair: bool) -> bool:
+def padding_shows(source: Source) -> bool:
     """Say whether a text is answered otherwise where it is padded on its right, as it is beside a longer one."""
-    if tokenizer.pad_token_id is None:
+    pad_token_id = source.tokenizer.pad_token_id
+    if pad_token_id is None:
         return True
-    texts = filler(tokenizer, min(12, max(1, max_length - _PADDING)), is_pair=is_pair)
-    length = len(texts["input_ids"])
-    surplus = min(_PADDING, max_length - length)
-    if surplus < 1:
-        return False
-    fill = {"input_ids": tokenizer.pad_token_id}
-    padded = {name: [*values, *[fill.get(name, 0)] * surplus] for name, values in texts.items()}
-    try:
-        with torch.inference_mode():
-            alone, beside = (copy_of(model)(**_tensors(item), return_dict=True) for item in (texts, padded))
-    except Exception:  # noqa: BLE001  # a model that cannot be padded raises what it likes
-        return True
-    return any(_differs(alone[name][0], beside[name][0], length) for name in output_names)
+    text = source.filler(min(12, max(1, source.max_length - _PADDING)))
+    surplus = min(_PADDING, source.max_length - len(text["input_ids"]))
+    fill = {"input_ids": pad_token_id}
+    padded = {name: [*values, *[fill.get(name, 0)] * surplus] for name, values in text.items()}
+    return surplus > 0 and _differ(source, [text], _tensors(padded))
 
 
-def neighbours_show(model: Any, tokenizer: Any, output_names: tuple[str, ...], max_length: int) -> bool:
+def neighbours_show(source: Source) -> bool:
     """Say whether a text is answered otherwise beside a pair of the same length.
 
     Models that look for the separator (BART, T5) take as many of each row as of the first.
     """
-    length = min(12, max_length)
-    items = [filler(tokenizer, length, is_pair=is_pair) for is_pair in (False, True)]
-    if len({len(item["input_ids"]) for item in items}) > 1:
-        return False
-    together = {name: torch.tensor([item[name] for item in items]) for name in items[0]}
+    items = [filler(source.tokenizer, min(12, source.max_length), is_pair=is_pair) for is_pair in (False, True)]
+    return len({len(item["input_ids"]) for item in items}) == 1 and _differ(source, items, _tensors(*items))
+
+
+def _differ(source: Source, items: Sequence[dict[str, Any]], together: dict[str, torch.Tensor]) -> bool:
+    """Say whether the rows of a call are answered otherwise than the items are, each in a call of its own."""
     try:
         with torch.inference_mode():
-            both = copy_of(model)(**together, return_dict=True)
-            alone = [copy_of(model)(**_tensors(item), return_dict=True) for item in items]
-    except Exception:  # noqa: BLE001  # such a model raises what it likes
+            both = copy_of(source.model)(**together, return_dict=True)
+            alone = [copy_of(source.model)(**_tensors(item), return_dict=True) for item in items]
+    except Exception:  # noqa: BLE001  # a model that cannot be called so raises what it likes
         return True
-    return any(_differs(alone[row][name][0], both[name][row], length) for name in output_names for row in (0, 1))
-
-
-def _largest(low: int, high: int, works: Callable[[int], bool]) -> int:
-    """Return the largest length from `low`, which works, to `high` that works, where all below it do."""
-    if works(high):
-        return high
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if works(middle) else (low, middle)
-    return low
+    for row, item in enumerate(items):
+        for name in source.output_names:
+            want, got = alone[row][name][0], both[name][row]
+            got = got if got.shape == want.shape else got[: len(item["input_ids"])]  # an output for each token
+            difference = torch.linalg.vector_norm((want - got).float())
+            if difference > PADDING_TOLERANCE * torch.linalg.vector_norm(want.float()).clamp(min=1e-6):
+                return True
+    return False
 
 
 def _failure(model: Any, arrays: dict[str, torch.Tensor], *, is_whole: bool) -> Exception | None:
@@ -142,12 +137,5 @@ def _without_layers(model: Any) -> Iterator[None]:
             hook.remove()
 
 
-def _tensors(values: dict[str, Any]) -> dict[str, torch.Tensor]:
-    return {name: torch.tensor([items], dtype=torch.int64) for name, items in values.items()}
-
-
-def _differs(alone: torch.Tensor, beside: torch.Tensor, length: int) -> bool:
-    if beside.shape != alone.shape:  # an output for each token
-        beside = beside[:length]
-    difference = torch.linalg.vector_norm((alone - beside).float())
-    return bool(difference > PADDING_TOLERANCE * torch.linalg.vector_norm(alone.float()).clamp(min=1e-6))
+def _tensors(*items: dict[str, Any]) -> dict[str, torch.Tensor]:
+    return {name: torch.tensor([item[name] for item in items], dtype=torch.int64) for name in items[0]}

@@ -11,7 +11,7 @@ from typing import Any
 import transformers
 
 from ts_handlers.build.model_source import read_json
-from ts_handlers.errors import OperatorError, first_line
+from ts_handlers.errors import OperatorError, all_lines
 
 MODULES_FILE = "modules.json"
 
@@ -99,4 +99,4 @@ def _load(folder: Path) -> Any:
                 str(folder), device="cpu", trust_remote_code=False, local_files_only=True
             ).eval()
     except Exception as error:  # a folder can be broken in many ways
-        raise OperatorError(f"sentence-transformers cannot load {folder}: {first_line(error)}") from error
+        raise OperatorError(f"sentence-transformers cannot load {folder}: {all_lines(error)}") from error

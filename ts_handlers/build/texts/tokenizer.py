@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from itertools import cycle, islice, pairwise
 from pathlib import Path
 from typing import Any
@@ -145,7 +145,8 @@ def compare_tokenizers(source: Any, model_dir: Path, config: TokenizerConfig, *,
         OperatorError: They make other ids, of a text or of a pair.
     """
     archive = TextTokenizer(model_dir, dataclasses.replace(config, max_length=NO_MAX_LENGTH, truncation=False))
-    for text, pair in _compared(pairs=pairs):
+    singles: list[tuple[str, str | None]] = [(text, None) for text in ODD_TEXTS]
+    for text, pair in [*singles, *(pairwise(ODD_TEXTS) if pairs else ())]:
         theirs = dict(source(text, pair))
         ours = archive.to_model_input(archive.encode(text, pair)).arrays
         for name in source.model_input_names:
@@ -172,12 +173,6 @@ def other_file_notes(source: Any, folder: Path) -> tuple[str, ...]:
         f"note: transformers {transformers.__version__} ({type(source).__name__}) makes other ids than the folder's "
         f"tokenizer.json of {len(differing)} of {len(ODD_TEXTS)} odd texts ({differing[0]!r}); the archive follows it",
     )
-
-
-def _compared(*, pairs: bool) -> Iterator[tuple[str, str | None]]:
-    yield from ((text, None) for text in ODD_TEXTS)
-    if pairs:
-        yield from pairwise(ODD_TEXTS)
 
 
 def _shown(ids: Iterable[int]) -> str:
