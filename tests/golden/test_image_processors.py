@@ -19,7 +19,7 @@ from PIL import Image
 from transformers.models.auto import image_processing_auto, modeling_auto
 
 from tests.pictures import photograph_pixels, scene
-from ts_handlers.build.forms.processor import read_preprocessor
+from ts_handlers.build.sources.processor import read_preprocessor
 from ts_handlers.errors import ConfigError, OperatorError, RequestError
 from ts_handlers.images import picture_from_pixels
 from ts_handlers.preprocessing import Preprocessing, Resize, preprocess

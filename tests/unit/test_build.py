@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from ts_handlers.build import archive, check, inputs, smoke
+from ts_handlers.build import archive, check, inputs
 from ts_handlers.build.command import parse_settings
 from ts_handlers.build.export import count_operators
 from ts_handlers.build.samples import SAMPLE_TEXTS, Sample, encode
-from ts_handlers.build.source import load_source
+from ts_handlers.build.sources.texts import load_source
+from ts_handlers.build.verify import smoke
 from ts_handlers.cli import main
 from ts_handlers.config import BucketingConfig
 from ts_handlers.cpu import CpuShare

@@ -18,7 +18,7 @@ import yaml
 from model_archiver.manifest_components.manifest import Manifest
 from model_archiver.manifest_components.model import Model
 
-from ts_handlers.build.model_source import ModelSource
+from ts_handlers.build.sources.model import ModelSource
 from ts_handlers.errors import OperatorError
 from ts_handlers.tasks import TASKS
 

@@ -13,8 +13,8 @@ import numpy as np
 from ts_handlers.batch import Array, ModelInput, pad_batch, split_rows
 from ts_handlers.bucketing import BatchPlan
 from ts_handlers.build.gate import measure_latencies
-from ts_handlers.build.model_source import ModelSource
-from ts_handlers.build.source import Source
+from ts_handlers.build.sources.model import ModelSource
+from ts_handlers.build.sources.texts import Source
 from ts_handlers.calls import ModelCalls
 from ts_handlers.errors import OperatorError, first_line
 from ts_handlers.runtime import Session

@@ -11,10 +11,7 @@ from typing import Any
 from PIL import Image
 
 from ts_handlers.batch import ModelInput
-from ts_handlers.build.forms.made_pictures import sample_pictures
-from ts_handlers.build.image_source import ImageSource
-from ts_handlers.build.load_image_source import load_image_source
-from ts_handlers.build.model_source import ModelSource
+from ts_handlers.build.image_outputs.made_pictures import sample_pictures
 from ts_handlers.build.request import BuildRequest
 from ts_handlers.build.samples import (
     MAX_LENGTH,
@@ -26,7 +23,10 @@ from ts_handlers.build.samples import (
     encode_picture,
     read_samples,
 )
-from ts_handlers.build.source import load_source
+from ts_handlers.build.sources.images import ImageSource
+from ts_handlers.build.sources.load_images import load_image_source
+from ts_handlers.build.sources.model import ModelSource
+from ts_handlers.build.sources.texts import load_source
 from ts_handlers.build.steps import Progress
 from ts_handlers.errors import OperatorError
 from ts_handlers.images import picture_from_pixels

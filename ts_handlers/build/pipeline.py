@@ -12,16 +12,15 @@ from ts_handlers.build import archive, check, inputs
 from ts_handlers.build.candidates import candidates
 from ts_handlers.build.choose import Opener, choose, open_data, torch_threads_kept
 from ts_handlers.build.engine import Engine, Material
-from ts_handlers.build.model_source import ModelSource
 from ts_handlers.build.report import build_report
 from ts_handlers.build.request import BuildRequest
 from ts_handlers.build.sections import handler_section, source_section
-from ts_handlers.build.source import Source
+from ts_handlers.build.sources.model import ModelSource
+from ts_handlers.build.sources.texts import Source
+from ts_handlers.build.sources.tokenizer import compare_tokenizers
 from ts_handlers.build.steps import Progress, step
 from ts_handlers.build.target import is_here, target_cpu
-from ts_handlers.build.texts.tokenizer import compare_tokenizers
-from ts_handlers.build.verify import verify
-from ts_handlers.build.verify.run import Verified
+from ts_handlers.build.verify.run import Verified, verify
 from ts_handlers.config import load_config
 from ts_handlers.errors import OperatorError
 from ts_handlers.tasks import TASKS

@@ -8,8 +8,8 @@ from datetime import datetime, timezone
 from typing import Any
 
 from ts_handlers.build.choose import Chosen, Data
-from ts_handlers.build.model_source import ModelSource
 from ts_handlers.build.request import BuildRequest
+from ts_handlers.build.sources.model import ModelSource
 from ts_handlers.build.target import is_here, target_cpu
 from ts_handlers.cpu.features import read_cpuinfo
 

@@ -11,10 +11,10 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from ts_handlers.batch import Array, ModelInput
-from ts_handlers.build.image_source import ImageSource
-from ts_handlers.build.model_source import ModelSource, file_digest
-from ts_handlers.build.onnx_file import PIXEL_MASK, PIXEL_VALUES
-from ts_handlers.build.source import Source
+from ts_handlers.build.image_files.onnx_file import PIXEL_MASK, PIXEL_VALUES
+from ts_handlers.build.sources.images import ImageSource
+from ts_handlers.build.sources.model import ModelSource, file_digest
+from ts_handlers.build.sources.texts import Source
 from ts_handlers.errors import OperatorError, RequestError
 from ts_handlers.images import ImageLimits, Picture, decode_image, open_image
 from ts_handlers.preprocessing import pixel_mask, preprocess

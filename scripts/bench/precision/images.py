@@ -12,7 +12,7 @@ from bench.precision.trying import Plan, guarded_opener
 from ts_handlers.build.engine import Engine
 from ts_handlers.build.gate import Answers, Limits, Reference
 from ts_handlers.build.reference import SourceSession
-from ts_handlers.build.source import Source
+from ts_handlers.build.sources.texts import Source
 from ts_handlers.build.steps import step
 from ts_handlers.build.target import NATIVE, target_cpu
 from ts_handlers.build.trial import Trials

@@ -16,7 +16,7 @@ from ts_handlers.build.reference import SourceSession
 from ts_handlers.build.request import AUTO, BuildRequest
 from ts_handlers.build.samples import Dataset
 from ts_handlers.build.sections import source_section
-from ts_handlers.build.source import Source, load_source
+from ts_handlers.build.sources.texts import Source, load_source
 from ts_handlers.build.steps import step
 from ts_handlers.build.target import NATIVE, target_cpu
 from ts_handlers.build.trial import Trials

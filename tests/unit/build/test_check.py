@@ -13,7 +13,7 @@ from ts_handlers.batch import Array
 from ts_handlers.build import check
 from ts_handlers.build.reference import SourceSession
 from ts_handlers.build.samples import Sample, encode
-from ts_handlers.build.source import Source, load_source
+from ts_handlers.build.sources.texts import Source, load_source
 from ts_handlers.config import BucketingConfig
 from ts_handlers.cpu import CpuShare
 from ts_handlers.errors import OperatorError

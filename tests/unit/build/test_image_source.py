@@ -18,11 +18,11 @@ from tests.unit.build.image_forms import FORMS, load, make_onnx, make_script, re
 from ts_handlers.build import check, inputs
 from ts_handlers.build.choose import Opener
 from ts_handlers.build.engine import Engine, Material
-from ts_handlers.build.image_source import ImageSource
 from ts_handlers.build.methods.catalogue import find_method
 from ts_handlers.build.request import BuildRequest
 from ts_handlers.build.samples import Dataset
 from ts_handlers.build.sections import source_section
+from ts_handlers.build.sources.images import ImageSource
 from ts_handlers.build.target import TARGETS
 from ts_handlers.errors import OperatorError
 from ts_handlers.preprocessing import Preprocessing
@@ -241,7 +241,7 @@ def test_preprocessing_is_compared_with_transformers_own(
     def shifted(values: Any, name: str) -> Preprocessing:
         return dataclasses.replace(parse_preprocessing(values, name), shift=(0.0, 0.0, 0.1))
 
-    monkeypatch.setattr("ts_handlers.build.forms.processor.parse_preprocessing", shifted)
+    monkeypatch.setattr("ts_handlers.build.sources.processor.parse_preprocessing", shifted)
     for request in requests:
         with pytest.raises(
             OperatorError, match="makes other values, .*or let a handler of your own override transform"

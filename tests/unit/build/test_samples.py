@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ts_handlers.build.samples import MAX_LENGTH, Dataset, Sample
-from ts_handlers.build.source import Source, load_source
+from ts_handlers.build.sources.texts import Source, load_source
 from ts_handlers.errors import OperatorError
 
 if TYPE_CHECKING:

@@ -15,10 +15,10 @@ import yaml
 from onnx import numpy_helper
 
 from tests.text_models import change_json, write_bert, write_sentence_files
-from ts_handlers.build.model_source import ModelSource
-from ts_handlers.build.source import load_source
-from ts_handlers.build.verify import verify
+from ts_handlers.build.sources.model import ModelSource
+from ts_handlers.build.sources.texts import load_source
 from ts_handlers.build.verify.compare import APART, distance
+from ts_handlers.build.verify.run import verify
 from ts_handlers.cli import main
 from ts_handlers.config import load_config
 from ts_handlers.errors import OperatorError

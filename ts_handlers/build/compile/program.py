@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.fx.experimental import _config as symbolic_shapes
 
-from ts_handlers.build.source import Source
+from ts_handlers.build.sources.texts import Source
 from ts_handlers.errors import OperatorError, first_line
 
 LEAST_LENGTH = 2

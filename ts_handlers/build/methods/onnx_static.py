@@ -13,13 +13,13 @@ import onnx
 from ts_handlers.batch import ModelInput, pad_batch
 from ts_handlers.bucketing import plan_batches, plan_images
 from ts_handlers.build.engine import Engine, Material, Method
-from ts_handlers.build.image_source import ImageSource
 from ts_handlers.build.methods.onnx_dynamic import int8_runtime
 from ts_handlers.build.methods.onnx_fp32 import graph_details
 from ts_handlers.build.quantize.attention import split_attention
 from ts_handlers.build.quantize.calibration import Calibration, CalibrationMethod, Feed
 from ts_handlers.build.quantize.static import IMAGE_OPERATORS, TEXT_OPERATORS, StaticSettings, quantize_static
 from ts_handlers.build.samples import Dataset
+from ts_handlers.build.sources.images import ImageSource
 from ts_handlers.build.steps import step
 from ts_handlers.errors import OperatorError
 

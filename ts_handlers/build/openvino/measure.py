@@ -14,7 +14,7 @@ from ts_handlers.build.engine import Material
 from ts_handlers.build.openvino.memory import mib_per_graph
 from ts_handlers.build.samples import MAX_LENGTH
 from ts_handlers.build.shapes import GROUP_SIZES, STEP, CallCosts, ShapeLimits, Shapes, choose_shapes
-from ts_handlers.build.source import Source
+from ts_handlers.build.sources.texts import Source
 from ts_handlers.config import BucketingConfig, RuntimeConfig
 from ts_handlers.cpu import CpuBudget, cpu_share
 from ts_handlers.runtime import ModelFiles

@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 
 from ts_handlers.boxes import format_detections, from_detector, from_queries
-from ts_handlers.build.forms.made_pictures import sample_pictures
-from ts_handlers.build.image_source import ImageSource
+from ts_handlers.build.image_outputs.made_pictures import sample_pictures
 from ts_handlers.build.samples import encode_picture
+from ts_handlers.build.sources.images import ImageSource
 from ts_handlers.build.verify.compare import Expected
 from ts_handlers.config import HandlerConfig
 from ts_handlers.images import picture_from_pixels

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from ts_handlers.build.check import length_advice
-from ts_handlers.build.image_source import ImageSource
-from ts_handlers.build.model_source import ModelSource
-from ts_handlers.build.smoke import Answer, Trip, send
-from ts_handlers.build.source import Source
+from ts_handlers.build.sources.images import ImageSource
+from ts_handlers.build.sources.model import ModelSource
+from ts_handlers.build.sources.texts import Source
 from ts_handlers.build.steps import Progress
 from ts_handlers.build.verify.compare import Expected, distance
 from ts_handlers.build.verify.pictures import expected_pictures
+from ts_handlers.build.verify.smoke import Answer, Trip, send
 from ts_handlers.build.verify.texts import expected_texts
 from ts_handlers.config import HandlerConfig
 from ts_handlers.errors import OperatorError

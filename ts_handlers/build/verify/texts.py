@@ -10,8 +10,8 @@ import numpy as np
 import transformers
 
 from ts_handlers.build.samples import SAMPLE_QUESTIONS, SAMPLE_TEXTS
-from ts_handlers.build.source import Source
-from ts_handlers.build.texts.tokenizer import ODD_TEXTS
+from ts_handlers.build.sources.texts import Source
+from ts_handlers.build.sources.tokenizer import ODD_TEXTS
 from ts_handlers.build.verify.compare import Expected
 from ts_handlers.config import HandlerConfig
 from ts_handlers.errors import OperatorError, all_lines
