@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -20,9 +19,6 @@ MAX_LEVELS = 3
 
 _UNUSUAL_SIZES = ((33, 47), (9, 70), (500, 64), (225, 223), (3, 5))
 """Shapes that rules of rounding, bounds and borders show on, beside the usual ones."""
-
-TORCH_MODES = {0: "nearest-exact", 2: "bilinear", 3: "bicubic"}
-"""Pillow's number of a filter -> torch's name of it."""
 
 _Reference = Callable[[NDArray[np.uint8]], NDArray[Any]]
 
@@ -50,27 +46,6 @@ def compare(settings: Preprocessing, reference: _Reference, name: str) -> None:
             f"{name} makes {what}, of a picture of {pixels.shape[1]} x {pixels.shape[0]}; describe what it does in a file "
             "for --preprocessor that names no class, or let a handler of your own override transform"
         )
-
-
-def by_torch(pixels: NDArray[np.uint8], settings: Preprocessing) -> NDArray[np.float32]:
-    """Return a model input that torch's interpolation made, `(3, height, width) float32`, resized to our size."""
-    size = settings.resized(*pixels.shape[:2])
-    tensor = torch.from_numpy(pixels.transpose(2, 0, 1).copy())[None].float()
-    mode = TORCH_MODES[settings.resample]
-    if tuple(tensor.shape[2:]) != size:
-        smooth = {} if mode == "nearest-exact" else {"antialias": settings.antialias, "align_corners": False}
-        tensor = torch.nn.functional.interpolate(tensor, size=size, mode=mode, **smooth).clamp(0, 255)
-    resized = picture_from_pixels(tensor[0].round().to(torch.uint8).numpy().transpose(1, 2, 0).copy())
-    unscaled = Preprocessing(
-        None,
-        crop=settings.crop,
-        scale=settings.scale,
-        shift=settings.shift,
-        is_bgr=settings.is_bgr,
-        pad_size=settings.pad_size,
-        pad_multiple=settings.pad_multiple,
-    )
-    return preprocess(resized, unscaled)
 
 
 def pixel_values(processor: Any, pixels: NDArray[np.uint8]) -> NDArray[Any]:

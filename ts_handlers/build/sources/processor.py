@@ -14,7 +14,7 @@ import transformers
 
 from ts_handlers.build.sources.checkpoint import refuse_own_code
 from ts_handlers.build.sources.model import read_json
-from ts_handlers.build.sources.preprocessing_check import TORCH_MODES, by_torch, compare, pixel_values
+from ts_handlers.build.sources.preprocessing_check import compare, pixel_values
 from ts_handlers.errors import ConfigError, OperatorError, all_lines
 from ts_handlers.preprocessing import Preprocessing
 from ts_handlers.preprocessor_config import PREPROCESSOR_FILE, PROCESSOR_FILE, parse_preprocessing, settings_section
@@ -141,7 +141,7 @@ def _installed_processor(values: Mapping[str, Any], model_file: Path | None) -> 
 
 
 def _by_the_table(values: Mapping[str, Any], name: str, error: Exception) -> Preparation:
-    """Return the settings of a class that cannot be loaded here; its resizing is compared with torch's."""
+    """Return the settings of a class that cannot be loaded here, as our table of transformers' classes has them."""
     named = class_name(values)
     if not is_known(values):
         is_gone = named and not hasattr(transformers, named)  # transformers' own text lists all classes
@@ -152,9 +152,7 @@ def _by_the_table(values: Mapping[str, Any], name: str, error: Exception) -> Pre
         ) from error
     explicit = {"image_processor_type": named, **find_class(values, name).settings(values)}
     preprocessing = parse_preprocessing(explicit, name)
-    if preprocessing.resample in TORCH_MODES:
-        compare(preprocessing, lambda pixels: by_torch(pixels, preprocessing), f"torch for {named}")
-    note = f"note: {named} cannot be loaded here; resizing is compared with torch's instead: {all_lines(error)}"
+    note = f"note: {named} cannot be loaded here, so that preprocessing was not compared with it: {all_lines(error)}"
     return Preparation(explicit, preprocessing, notes=(note,))
 
 
