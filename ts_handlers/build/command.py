@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -158,7 +159,8 @@ def run(args: argparse.Namespace) -> int:
         from ts_handlers.build.request import BuildRequest
     except ImportError as error:
         raise OperatorError(f"{error.name} is not installed; install ts_handlers[build]") from error
-    options = {name: value for name, value in vars(args).items() if name in BuildRequest.__dataclass_fields__}
+    names = {field.name for field in fields(BuildRequest)}
+    options = {name: value for name, value in vars(args).items() if name in names}
     request = BuildRequest(
         **{
             **options,

@@ -11,6 +11,7 @@ import transformers
 from tests.text_models import SMALL, TEXTS, labels, write_bert, write_byte_pairs, write_model, write_wordpiece
 from ts_handlers.build.sources.texts import load_source
 from ts_handlers.cli import main
+from ts_handlers.errors import OperatorError
 from ts_handlers.testing import load_archive, predict
 
 NAMES = labels("no", "maybe", "yes")
@@ -163,3 +164,13 @@ def test_a_length_of_the_command_line_that_the_model_does_not_take(
     write_bert(tmp_path / "model", max_length=32)
     assert build(tmp_path / "model", tmp_path, "--set", "tokenizer.max_length=64") == 2
     assert "fails on a " in capsys.readouterr().err
+
+
+def test_a_model_that_fails_is_quoted_to_its_last_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forward(self: Any, input_ids: Any = None, attention_mask: Any = None, **_: Any) -> None:
+        raise ValueError(f"{type(self).__name__} cannot be run\n{input_ids.shape[1]} are invalid dimensions")
+
+    write_bert(tmp_path)
+    monkeypatch.setattr(transformers.BertForSequenceClassification, "forward", forward)
+    with pytest.raises(OperatorError, match="cannot be run 3 are invalid dimensions; correct the checkpoint"):
+        load_source(str(tmp_path), "text-classification")
