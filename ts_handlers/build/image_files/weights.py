@@ -36,7 +36,7 @@ _NUMPY_GLOBALS: list[Any] = [
 
 
 @dataclass(frozen=True, slots=True)
-class Checkpoint:
+class Weights:
     """The weights of a module, found in a file.
 
     Attributes:
@@ -48,7 +48,7 @@ class Checkpoint:
     note: str = ""
 
 
-def find_weights(path: Path, module: torch.nn.Module) -> Checkpoint:
+def find_weights(path: Path, module: torch.nn.Module) -> Weights:
     """Find the weights of a module in a file: every one of its own, and nothing else beside them.
 
     Raises:
@@ -66,7 +66,7 @@ def find_weights(path: Path, module: torch.nn.Module) -> Checkpoint:
         raise OperatorError(f"{path} does not fit {type(module).__name__}: {_difference(*nearest, expected)}")
     chosen = _choose(path, fitting)
     state = fitting[chosen]
-    return Checkpoint(state, _note(chosen, groups[chosen], state, [key for key in fitting if key != chosen]))
+    return Weights(state, _note(chosen, groups[chosen], state, [key for key in fitting if key != chosen]))
 
 
 def _read(path: Path) -> Any:

@@ -7,10 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
-from numpy.typing import NDArray
 
 from tests.model_dirs import ModelDirs
 from tests.pictures import scene
@@ -20,8 +17,7 @@ from ts_handlers.build.sources import processor
 from ts_handlers.build.sources.preprocessing_check import compare, pixel_values
 from ts_handlers.build.sources.processor import Preparation, read_preprocessor
 from ts_handlers.errors import OperatorError
-from ts_handlers.images import picture_from_pixels
-from ts_handlers.preprocessing import Preprocessing, Resize, preprocess
+from ts_handlers.preprocessing import Resize
 from ts_handlers.processor_classes import heeded_settings
 
 
@@ -69,39 +65,6 @@ def test_a_class_that_cannot_be_loaded_is_prepared_by_the_table(tmp_path: Path) 
     [note] = detr.notes
     assert "RfDetrImageProcessor cannot be loaded here, so that preprocessing was not compared with it" in note
     assert (detr.preprocessing.fixed_size, detr.preprocessing.antialias) == ((96, 64), False)
-
-
-_TORCH_MODES = {0: "nearest-exact", 2: "bilinear", 3: "bicubic"}
-"""Pillow's number of a filter -> torch's name of it."""
-
-
-def by_torch(pixels: NDArray[np.uint8], settings: Preprocessing) -> NDArray[np.float32]:
-    """Return a model input that torch's interpolation made, `(3, height, width) float32`, resized to our size."""
-    size = settings.resized(*pixels.shape[:2])
-    tensor = torch.from_numpy(pixels.transpose(2, 0, 1).copy())[None].float()
-    mode = _TORCH_MODES[settings.resample]
-    if tuple(tensor.shape[2:]) != size:
-        smooth = {} if mode == "nearest-exact" else {"antialias": settings.antialias, "align_corners": False}
-        tensor = torch.nn.functional.interpolate(tensor, size=size, mode=mode, **smooth).clamp(0, 255)
-    resized = picture_from_pixels(tensor[0].round().to(torch.uint8).numpy().transpose(1, 2, 0).copy())
-    unscaled = Preprocessing(
-        None,
-        crop=settings.crop,
-        scale=settings.scale,
-        shift=settings.shift,
-        is_bgr=settings.is_bgr,
-        pad_size=settings.pad_size,
-        pad_multiple=settings.pad_multiple,
-    )
-    return preprocess(resized, unscaled)
-
-
-@pytest.mark.parametrize("resample", [0, 2, 3])
-def test_torchs_own_resizing_is_ours(resample: int) -> None:
-    settings = Preprocessing(Resize("bounded", 64, 90), resample, crop=(70, 60))
-    pixels = scene(120, 150)
-    ours, theirs = preprocess(picture_from_pixels(pixels), settings), by_torch(pixels, settings)
-    np.testing.assert_allclose(ours, theirs, atol=2 / 255)
 
 
 def test_a_folder_that_names_no_class_says_that_nothing_was_compared(
