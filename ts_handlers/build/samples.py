@@ -13,7 +13,7 @@ import numpy as np
 from ts_handlers.batch import Array, ModelInput
 from ts_handlers.build.image_files.onnx_file import PIXEL_MASK, PIXEL_VALUES
 from ts_handlers.build.sources.images import ImageSource
-from ts_handlers.build.sources.model import ModelSource, file_digest
+from ts_handlers.build.sources.model import ModelSource, file_digest, read_lines
 from ts_handlers.build.sources.texts import Source
 from ts_handlers.errors import OperatorError, RequestError
 from ts_handlers.images import ImageLimits, Picture, decode_image, open_image
@@ -148,11 +148,7 @@ def read_samples(source: ModelSource, file: Path) -> list[Sample]:
         files = sorted(path for path in file.rglob("*") if path.is_file() and path.suffix.lower() in SUFFIXES)
         found = [Sample(str(path)) for path in files]
     else:
-        try:
-            with file.open(encoding="utf-8") as lines:
-                found = [_sample(line.rstrip("\r\n")) for line in lines if line.strip()]
-        except (OSError, UnicodeDecodeError) as error:
-            raise OperatorError(f"{file} cannot be read as UTF-8 text: {error}") from error
+        found = [_sample(line) for line in read_lines(file)]
         found = [_with_path(file, sample) for sample in found] if is_image else found
     if not found:
         needed = "image; give a folder of them, or label<TAB>path lines" if is_image else "text; give one a line"

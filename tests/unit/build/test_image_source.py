@@ -144,7 +144,7 @@ def test_a_scripted_detector(given: Path, tmp_path: Path) -> None:
     [
         ({"preprocessor": Path("gone.json")}, "there is no gone.json; it says how pictures are resized"),
         ({"model_file": Path("gone.py")}, "--model-file gone.py is no file"),
-        ({"labels": Path("gone.txt")}, "--labels gone.txt cannot be read"),
+        ({"labels": Path("gone.txt")}, "gone.txt cannot be read as UTF-8 text"),
         ({"task": "text-classification"}, "--labels is for tasks of images"),
     ],
 )

@@ -18,7 +18,7 @@ from ts_handlers.build.image_outputs.reading import name_labels
 from ts_handlers.build.request import BuildRequest
 from ts_handlers.build.sources.checkpoint import account_for_weights, load_checkpoint
 from ts_handlers.build.sources.images import TYPICAL_SIZE, Form, ImageSource
-from ts_handlers.build.sources.model import digest, file_digest, find_folder, labels_of, read_json
+from ts_handlers.build.sources.model import digest, file_digest, find_folder, labels_of, read_json, read_lines
 from ts_handlers.build.sources.processor import read_preprocessor, whole_numbers
 from ts_handlers.errors import OperatorError
 from ts_handlers.preprocessing import Size
@@ -171,11 +171,7 @@ def _read_label_file(file: Path | None) -> tuple[str, ...] | None:
     if file is None:
         return None
     if file.suffix != ".json":
-        try:
-            lines = file.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise OperatorError(f"--labels {file} cannot be read as UTF-8 text: {error}") from error
-        names = [line.strip() for line in lines if line.strip()]
+        names = [line.strip() for line in read_lines(file)]
     else:
         values = read_json(file)
         if isinstance(values, Mapping):

@@ -187,6 +187,19 @@ def file_digest(file: Path) -> str:
     return content.hexdigest()
 
 
+def read_lines(file: Path) -> list[str]:
+    """Read the lines of a UTF-8 file that are not empty.
+
+    Raises:
+        OperatorError: It cannot be read.
+    """
+    try:
+        with file.open(encoding="utf-8") as lines:
+            return [line.rstrip("\r\n") for line in lines if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise OperatorError(f"{file} cannot be read as UTF-8 text: {error}") from error
+
+
 def read_json(file: Path) -> Any:
     """Read a JSON file.
 
