@@ -202,6 +202,20 @@ def test_an_archive_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
         )
 
 
+def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
+    model_file = tmp_path / "own" / "handler.py"
+    with pytest.raises(OperatorError, match=r"own/handler.py and .*/handler.py would have one name in the archive"):
+        archive.pack(
+            tmp_path / "m.mar",
+            name="m",
+            version="1.0",
+            serialized_file=tmp_path / "weights.pt",
+            handler_file=tmp_path / "handler.py",
+            config_file=tmp_path / "model-config.yaml",
+            model_file=model_file,
+        )
+
+
 def test_settings_are_nested() -> None:
     pairs = ["a.b=1", "a.c=[x, 2]", "d=true", "e=text"]
     assert parse_settings(pairs) == {"a": {"b": 1, "c": ["x", 2]}, "d": True, "e": "text"}

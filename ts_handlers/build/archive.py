@@ -118,7 +118,7 @@ def pack(
     bytes need an equal zlib too: zlib-ng, say, deflates otherwise.
 
     Raises:
-        OperatorError: A file cannot be read; or SOURCE_DATE_EPOCH is no date.
+        OperatorError: A file cannot be read; two have one name; or SOURCE_DATE_EPOCH is no date.
     """
     created = creation_time()
     model = Model(
@@ -130,16 +130,17 @@ def pack(
         config_file=config_file.name,
     )
     manifest = Manifest("python", model).manifest_dict | {"createdOn": created.strftime("%d/%m/%Y %H:%M:%S")}
-    files = {file.name: file for file in (serialized_file, handler_file, config_file, *extra_files)}
-    if model_file is not None:
-        files[model_file.name] = model_file
+    files: dict[str, Path] = {}
+    for file in (serialized_file, handler_file, config_file, *extra_files, *((model_file,) if model_file else ())):
+        if files.setdefault(file.name, file) != file:
+            raise OperatorError(f"{file} and {files[file.name]} would have one name in the archive; rename one of them")
     try:
         with zipfile.ZipFile(path, "w") as target:
             target.writestr(_entry(MANIFEST, created), json.dumps(manifest, indent=2))
-            for file in sorted(files):
-                entry = _entry(file, created)
-                entry.file_size = files[file].stat().st_size  # decides whether the entry is written as zip64
-                with files[file].open("rb") as content, target.open(entry, "w") as packed:
+            for name_inside, file in sorted(files.items()):
+                entry = _entry(name_inside, created)
+                entry.file_size = file.stat().st_size  # decides whether the entry is written as zip64
+                with file.open("rb") as content, target.open(entry, "w") as packed:
                     shutil.copyfileobj(content, packed, 2**20)
     except OSError as error:
         raise OperatorError(f"{path.name} cannot be written: {error}") from error
