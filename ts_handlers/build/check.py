@@ -16,7 +16,7 @@ from ts_handlers.build.gate import measure_latencies
 from ts_handlers.build.sources.model import ModelSource
 from ts_handlers.build.sources.texts import Source
 from ts_handlers.calls import ModelCalls
-from ts_handlers.errors import OperatorError, first_line
+from ts_handlers.errors import OperatorError, all_lines
 from ts_handlers.runtime import Session
 
 TOLERANCES = {"fp32": 1e-3, "bf16": 0.1, "fp16": 0.02, "int8": 0.25}
@@ -81,14 +81,14 @@ def check_build(
             instead = "set tokenizer.max_length to what the model takes, or " if sample.size is None else ""
             raise OperatorError(
                 f"the source itself fails on a sample of {sample.length} {_unit(sample)}: {type(failure).__name__}: "
-                f"{first_line(failure)}; {instead}correct the checkpoint"
+                f"{all_lines(failure)}; {instead}correct the checkpoint"
             ) from failure
         try:
             outputs = _run_in_pair(source, session, calls, sample, longest)
         except Exception as failure:  # engines raise what they like
             raise OperatorError(
                 f"the engine fails on a sample of {sample.length} {_unit(sample)}, and the source does not: "
-                f"{type(failure).__name__}: {first_line(failure)}; take another --backend"
+                f"{type(failure).__name__}: {all_lines(failure)}; take another --backend"
             ) from failure
         actual = _flatten(outputs, source.output_names)
         if not np.isfinite(actual).all():

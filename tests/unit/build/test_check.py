@@ -64,6 +64,18 @@ def test_what_to_do_is_never_what_was_done(source: Source, precision: str, numbe
         check.check_build(source, FakeSession(number), calls, samples, precision, None)
 
 
+def test_what_an_engine_says_is_quoted_to_its_last_line(source: Source) -> None:
+    class Failing(FakeSession):
+        def run(self, arrays: Mapping[str, Array], *, num_parallel: int = 1) -> dict[str, Array]:
+            raise RuntimeError("INVALID_ARGUMENT: Got invalid dimensions\n index: 1 Got: 3 Expected: 5")
+
+    samples, calls = [encode(source, Sample("a text"))], source.calls(BucketingConfig())
+    with pytest.raises(
+        OperatorError, match="RuntimeError: INVALID_ARGUMENT.* index: 1 Got: 3 Expected: 5; take another"
+    ):
+        check.check_build(source, Failing(0), calls, samples, "fp32", None)
+
+
 def test_latency_is_of_the_calls_that_a_worker_makes(source: Source) -> None:
     session = FakeSession(0)
     bucketing = BucketingConfig(boundaries=(16, 32), group_sizes=(1, 4), max_batch_size=4)
