@@ -14,20 +14,14 @@ def rename(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
         graph: It is changed.
         names: Old name -> new name.
     """
-    taken = set(_names(graph)) | set(names.values())
+    before = set(_names(graph))
     changes = {old: new for old, new in names.items() if old != new}
-    for new in set(changes.values()) - set(changes):
-        if new in set(_names(graph)):
-            changes[new] = _free(new, taken)
+    for new in (before & set(changes.values())) - set(changes):
+        number = 1
+        while f"{new}_{number}" in before | set(changes.values()):
+            number += 1
+        changes[new] = f"{new}_{number}"
     _apply(graph, changes)
-
-
-def _free(name: str, taken: set[str]) -> str:
-    number = 1
-    while f"{name}_{number}" in taken:
-        number += 1
-    taken.add(f"{name}_{number}")
-    return f"{name}_{number}"
 
 
 def _bodies(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:

@@ -64,17 +64,6 @@ class OwnScale:
         by = constant if operator in ("add", "mul") else 1 / constant if is_product else -constant
         return OwnScale(self.factor * by, self.offset * by) if is_product else OwnScale(self.factor, self.offset + by)
 
-    @property
-    def wants_levels(self) -> bool:
-        """Whether it makes small numbers of large ones, or takes a mean off that only levels have."""
-        return 0 < self.factor < _SMALL or -self.offset / self.factor > _LARGE
-
-    @property
-    def wants_parts(self) -> bool:
-        """Whether it spreads numbers from 0 to 1 around 0."""
-        low, high = _MEANS
-        return self.factor > _SPREAD and low < -self.offset / self.factor < high
-
 
 def scale_of_graph(graph: onnx.GraphProto, name: str) -> OwnScale:
     """Follow an input of a graph through its first steps.
@@ -163,9 +152,12 @@ def check_scale(path: Path, own: OwnScale, preprocessing: Preprocessing) -> None
     """
     low = min(preprocessing.shift)
     high = max(255 * scale + shift for scale, shift in zip(preprocessing.scale, preprocessing.shift, strict=True))
-    if own.wants_levels and high < _LARGE:
+    mean = -own.offset / own.factor
+    makes_small = 0 < own.factor < _SMALL or mean > _LARGE
+    spreads = own.factor > _SPREAD and _MEANS[0] < mean < _MEANS[1]
+    if makes_small and high < _LARGE:
         wanted, change = "levels from 0 to 255", "do_rescale and do_normalize to false"
-    elif own.wants_parts and (low < -_MEANS[0] or high > _LARGE):
+    elif spreads and (low < -_MEANS[0] or high > _LARGE):
         wanted, change = "numbers from 0 to 1", "do_rescale to true and do_normalize to false"
     else:
         return
