@@ -22,6 +22,7 @@ from tests.unit.build.images.served import (
     write_onnx,
     write_script,
 )
+from ts_handlers.build.image_files.scale import OwnScale
 from ts_handlers.errors import OperatorError, RequestError
 from ts_handlers.runtime.feeds import feed_as
 from ts_handlers.testing import predict
@@ -132,3 +133,21 @@ def test_others_may_be_scaled_as_their_preprocessing_says(preprocessor: dict[str
     pixels = {0: PIXELS, 1: PIXELS * 255, 2: PIXELS * 2 - 1}[[PLAIN, UNSCALED, NORMALIZED].index(preprocessor)]
     served = serve(write_script(given, Classifier()), given, preprocessor_config=preprocessor)
     assert served.answer() == right(Classifier(), pixels)
+
+
+@pytest.mark.parametrize(
+    ("operator", "other", "is_first"),
+    [("sub", 1.0, False), ("div", 255.0, False), ("mul", -1.0, True), ("mul", np.full(5, 2.0), True)],
+)
+def test_what_does_not_scale_is_not_followed(operator: str, other: Any, *, is_first: bool) -> None:
+    assert OwnScale(2.0, 1.0).then(operator, other, is_first=is_first) is None
+
+
+def test_steps_are_one_factor_and_one_offset() -> None:
+    steps: list[tuple[str, Any]] = [("div", 255.0), ("sub", torch.full((3, 1, 1), 0.5)), ("mul", 4.0), ("add", 1.0)]
+    found: OwnScale | None = OwnScale()
+    for operator, other in steps:
+        assert found is not None
+        found = found.then(operator, other, is_first=True)
+    assert found is not None
+    assert [found.factor, found.offset] == pytest.approx([4 / 255, -1.0])
