@@ -11,10 +11,10 @@ from tests.image_models import write_image_model
 from tests.models import MINILM, write_model
 from tests.pictures import encode, scene
 from ts_handlers.build import archive, inputs
-from ts_handlers.build.check import SAMPLE_TEXTS
 from ts_handlers.build.engine import Material
 from ts_handlers.build.methods.catalogue import candidates
 from ts_handlers.build.request import BuildRequest
+from ts_handlers.build.samples import SAMPLE_TEXTS
 from ts_handlers.build.sections import handler_section, source_section
 from ts_handlers.build.target import target_cpu
 

@@ -19,7 +19,7 @@ from PIL import Image
 from transformers.models.auto import image_processing_auto, modeling_auto
 
 from tests.pictures import photograph_pixels, scene
-from ts_handlers.build.forms.processor import read_preprocessor
+from ts_handlers.build.sources.processor import read_preprocessor
 from ts_handlers.errors import ConfigError, OperatorError, RequestError
 from ts_handlers.images import picture_from_pixels
 from ts_handlers.preprocessing import Preprocessing, Resize, preprocess
@@ -138,7 +138,7 @@ def write(folder: Path, values: dict[str, Any]) -> Path:
 def test_equal_to_what_the_installed_class_makes_of_the_file(name: str, tmp_path: Path) -> None:
     values = OLD_FORMS.get(name, {"image_processor_type": name})
     processor = transformers.AutoImageProcessor.from_pretrained(write(tmp_path, values))
-    explicit, settings = read_preprocessor(tmp_path, None)
+    explicit, settings, *_ = read_preprocessor(tmp_path, None)
     assert settings == parse_preprocessing(values, name)
     assert parse_preprocessing(explicit, name) == settings
     assert equal(processor, settings) >= 7
@@ -216,7 +216,7 @@ code calls torchvision for the resizing and the crop, torch's functions of the s
 def test_processors_of_torchvision(name: str, tmp_path: Path) -> None:
     values, size, expected = NUMBERS[name]
     write(tmp_path, {"image_processor_type": f"{name}ImageProcessor", **values})
-    explicit, settings = read_preprocessor(tmp_path, None)
+    explicit, settings, *_ = read_preprocessor(tmp_path, None)
     assert parse_preprocessing(explicit, name) == settings
     made = preprocess(picture_from_pixels(scene(211, 333, 3)), settings)
     assert made.shape == (3, *size)
@@ -233,14 +233,14 @@ def test_what_a_class_does_otherwise_is_refused_by_its_name(name: str, tmp_path:
 def test_the_model_says_the_class_where_the_settings_do_not(tmp_path: Path) -> None:
     write(tmp_path, {"size": {"shortest_edge": 96}})
     (tmp_path / "config.json").write_text('{"model_type": "levit"}', encoding="utf-8")
-    explicit, settings = read_preprocessor(tmp_path, None)
+    explicit, settings, *_ = read_preprocessor(tmp_path, None)
     assert explicit["image_processor_type"] == "LevitImageProcessor"
     assert settings.resize == Resize("shortest_edge", 109)
 
 
 def test_a_class_that_is_not_in_the_table_is_taken_where_its_settings_say_all(tmp_path: Path) -> None:
     write(tmp_path, {"image_processor_type": "BlipImageProcessor", "size": 64})
-    explicit, settings = read_preprocessor(tmp_path, None)
+    explicit, settings, *_ = read_preprocessor(tmp_path, None)
     assert parse_preprocessing(explicit, "p") == settings
     assert equal(transformers.BlipImageProcessorPil(size=64), settings) >= 7
     with pytest.raises(
@@ -256,10 +256,10 @@ def test_the_section_of_a_processor_goes_before_a_file_of_its_own(tmp_path: Path
     section = {"image_processor": {"image_processor_type": "ViTImageProcessor", "size": 48}}
     (tmp_path / "processor_config.json").write_text(json.dumps(section), encoding="utf-8")
     processor = transformers.AutoImageProcessor.from_pretrained(tmp_path)
-    _, settings = read_preprocessor(tmp_path, None)
+    settings = read_preprocessor(tmp_path, None).preprocessing
     assert settings.fixed_size == (48, 48)
     assert equal(processor, settings) >= 7
-    assert read_preprocessor(tmp_path, tmp_path / "processor_config.json")[1] == settings
+    assert read_preprocessor(tmp_path, tmp_path / "processor_config.json").preprocessing == settings
 
 
 @pytest.mark.parametrize(("mode", "resample"), [("bilinear", 2), ("bicubic", 3)])

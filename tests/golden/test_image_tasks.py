@@ -19,7 +19,7 @@ from PIL import Image
 import ts_handlers
 from tests.model_dirs import TASK_OF, serialized_file
 from tests.pictures import encode, photograph, scene
-from ts_handlers.build.checkpoint import MODEL_CLASSES
+from ts_handlers.build.sources.checkpoint import MODEL_CLASSES
 from ts_handlers.tasks import TASKS
 from ts_handlers.testing import load_handler, predict
 

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from ts_handlers.build import archive, check, smoke
+from ts_handlers.build import archive, check, inputs
 from ts_handlers.build.command import parse_settings
 from ts_handlers.build.export import count_operators
-from ts_handlers.build.source import load_source
+from ts_handlers.build.samples import SAMPLE_TEXTS, Sample, encode
+from ts_handlers.build.sources.texts import load_source
+from ts_handlers.build.verify import smoke
 from ts_handlers.cli import main
 from ts_handlers.config import BucketingConfig
 from ts_handlers.cpu import CpuShare
@@ -187,17 +189,30 @@ def test_a_handler_file_with_a_name_that_is_taken(name: str, tmp_path: Path) -> 
         archive.check_handler_file(tmp_path / name)
 
 
-def test_the_archiver_s_failure_is_one_line(tmp_path: Path) -> None:
+def test_an_archive_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     gone = tmp_path / "gone"
-    with pytest.raises(OperatorError, match="torch-model-archiver failed: .*gone"):
-        archive.run_archiver(
+    with pytest.raises(OperatorError, match=r"m\.mar cannot be written: .*gone"):
+        archive.pack(
+            tmp_path / "m.mar",
             name="m",
             version="1.0",
             serialized_file=gone,
             handler_file=gone,
             config_file=gone,
-            extra_files=[],
-            export_path=tmp_path,
+        )
+
+
+def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
+    model_file = tmp_path / "own" / "handler.py"
+    with pytest.raises(OperatorError, match=r"own/handler.py and .*/handler.py would have one name in the archive"):
+        archive.pack(
+            tmp_path / "m.mar",
+            name="m",
+            version="1.0",
+            serialized_file=tmp_path / "weights.pt",
+            handler_file=tmp_path / "handler.py",
+            config_file=tmp_path / "model-config.yaml",
+            model_file=model_file,
         )
 
 
@@ -213,14 +228,16 @@ def test_attention_is_fused(kind: str, model_dirs: ModelDirs) -> None:
     assert "SkipLayerNormalization" not in operators
 
 
-def test_samples(tmp_path: Path) -> None:
+def test_samples_are_cut_where_the_archive_cuts(model_dirs: ModelDirs, tmp_path: Path) -> None:
+    source = load_source(str(model_dirs.checkpoint("tiny-distilbert")), "text-classification")
     file = tmp_path / "samples.txt"
-    file.write_text("one\npositive\ttwo\n\n", encoding="utf-8")
-    assert check.read_samples(file) == ("one", "two")
-    assert check.read_samples(None) == check.SAMPLE_TEXTS
-    file.write_text("\n", encoding="utf-8")
-    with pytest.raises(OperatorError, match="has no text"):
-        check.read_samples(file)
+    file.write_text("one\npositive\ttwo three four\n\n", encoding="utf-8")
+    found = inputs.sample_inputs(source, file, {"tokenizer": {"max_length": 4}})
+    expected = [
+        source.tokenizer(text, truncation=True, max_length=4)["input_ids"] for text in ("one", "two three four")
+    ]
+    assert [item.arrays["input_ids"].tolist() for item in found] == expected
+    assert len(inputs.sample_inputs(source, None, {})) == len(SAMPLE_TEXTS)
 
 
 def test_a_model_that_returns_no_numbers_fails_the_check(model_dirs: ModelDirs) -> None:
@@ -240,7 +257,7 @@ def test_a_model_that_returns_no_numbers_fails_the_check(model_dirs: ModelDirs) 
         def describe(self) -> str:
             return "broken"
 
-    samples = check.sample_inputs(source, ["text"], 128)
+    samples = [encode(source, Sample("text"))]
     with pytest.raises(OperatorError, match="not finite"):
         check.check_build(source, Broken(), source.calls(BucketingConfig()), samples, "fp32", None)
 

@@ -1,20 +1,24 @@
-"""Files -> .mar, through torch-model-archiver."""
+"""What an archive holds beside the model, and the .mar itself: the same files give the same bytes."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
 import os
-import subprocess
+import shutil
+import stat
 import sys
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import yaml
+from model_archiver.manifest_components.manifest import Manifest
+from model_archiver.manifest_components.model import Model
 
-from ts_handlers.build import reproducible
-from ts_handlers.build.model_source import ModelSource
+from ts_handlers.build.sources.model import ModelSource
 from ts_handlers.errors import OperatorError
 from ts_handlers.tasks import TASKS
 
@@ -23,6 +27,17 @@ _PACKAGES = frozenset(
     | {"transformers", "safetensors", "threadpoolctl", "intel_extension_for_pytorch", "PIL"}
 )
 """Packages a worker imports; a handler file of such a name would be imported in their place."""
+
+MANIFEST = "MAR-INF/MANIFEST.json"
+
+DATE_VARIABLE = "SOURCE_DATE_EPOCH"
+"""Seconds since 1970 that stand for now (https://reproducible-builds.org/specs/source-date-epoch/)."""
+
+_FIRST, _LAST = datetime(1980, 1, 1, tzinfo=timezone.utc), datetime(2107, 12, 31, 23, 59, 58, tzinfo=timezone.utc)
+"""Dates a zip can hold."""
+
+_ATTRIBUTES = (stat.S_IFREG | 0o644) << 16
+_UNIX = 3
 
 
 def write_shim(task: str, folder: Path) -> Path:
@@ -86,42 +101,73 @@ def write_model_config(
     return path
 
 
-def run_archiver(
+def pack(
+    path: Path,
     *,
     name: str,
     version: str,
     serialized_file: Path,
     handler_file: Path,
     config_file: Path,
-    extra_files: list[Path],
-    export_path: Path,
+    extra_files: Sequence[Path] = (),
     model_file: Path | None = None,
 ) -> Path:
-    """Run torch-model-archiver; return the .mar, the same bytes for the same files.
+    """Write a .mar: the same bytes for the same files, whatever their dates, modes and order.
 
-    It works in a folder of its own: the archiver empties TMPDIR/NAME, so two builds of one name would meet there. It
-    only packs: what it writes is compressed when it is written anew.
+    The manifest is torch-model-archiver's own. Its zip is not: that has the clock and the modes of the files in it. Equal
+    bytes need an equal zlib too: zlib-ng, say, deflates otherwise.
 
     Raises:
-        OperatorError: It failed, with what it said; or SOURCE_DATE_EPOCH is no date.
+        OperatorError: A file cannot be read; two have one name; or SOURCE_DATE_EPOCH is no date.
     """
-    scratch = export_path / "archiver"
-    scratch.mkdir()
-    command = [
-        *(sys.executable, "-m", "model_archiver.model_packaging"),
-        *("--model-name", name, "--version", version),
-        *("--serialized-file", str(serialized_file), "--handler", str(handler_file)),
-        *("--config-file", str(config_file), "--export-path", str(export_path), "--archive-format", "zip-store"),
-    ]
-    if model_file is not None:
-        command += ["--model-file", str(model_file)]
-    if extra_files:
-        command += ["--extra-files", ",".join(map(str, extra_files))]
-    environment = {**os.environ, "TMPDIR": str(scratch)}
-    result = subprocess.run(command, cwd=scratch, env=environment, capture_output=True, text=True, check=False)
-    mar = export_path / f"{name}.mar"
-    if result.returncode != 0 or not mar.is_file():
-        lines = (result.stderr or result.stdout).strip().splitlines()
-        raise OperatorError(f"torch-model-archiver failed: {lines[-1] if lines else result.returncode}")
-    reproducible.rewrite(mar)
-    return mar
+    created = creation_time()
+    model = Model(
+        name,
+        serialized_file.name,
+        handler_file.name,
+        model_file and model_file.name,
+        version,
+        config_file=config_file.name,
+    )
+    manifest = Manifest("python", model).manifest_dict | {"createdOn": created.strftime("%d/%m/%Y %H:%M:%S")}
+    files: dict[str, Path] = {}
+    for file in (serialized_file, handler_file, config_file, *extra_files, *((model_file,) if model_file else ())):
+        if files.setdefault(file.name, file) != file:
+            raise OperatorError(f"{file} and {files[file.name]} would have one name in the archive; rename one of them")
+    try:
+        with zipfile.ZipFile(path, "w") as target:
+            target.writestr(_entry(MANIFEST, created), json.dumps(manifest, indent=2))
+            for name_inside, file in sorted(files.items()):
+                entry = _entry(name_inside, created)
+                entry.file_size = file.stat().st_size  # decides whether the entry is written as zip64
+                with file.open("rb") as content, target.open(entry, "w") as packed:
+                    shutil.copyfileobj(content, packed, 2**20)
+    except OSError as error:
+        raise OperatorError(f"{path.name} cannot be written: {error}") from error
+    return path
+
+
+def creation_time() -> datetime:
+    """Return what an archive says it was made at: SOURCE_DATE_EPOCH in UTC, without it the first date a zip can hold.
+
+    Raises:
+        OperatorError: SOURCE_DATE_EPOCH is no number of seconds, or a date that a zip cannot hold.
+    """
+    text = os.environ.get(DATE_VARIABLE)
+    if not text:
+        return _FIRST
+    try:
+        when = datetime.fromtimestamp(int(text), timezone.utc)
+    except (ValueError, OverflowError, OSError) as error:
+        raise OperatorError(f"{DATE_VARIABLE} is {text!r}; give seconds since 1970, or unset it") from error
+    if not _FIRST <= when <= _LAST:
+        raise OperatorError(f"{DATE_VARIABLE} is {text}, in {when.year}; an archive's dates are from 1980 to 2107")
+    return when
+
+
+def _entry(name: str, created: datetime) -> zipfile.ZipInfo:
+    entry = zipfile.ZipInfo(name, created.timetuple()[:6])
+    entry.compress_type = zipfile.ZIP_DEFLATED
+    entry.create_system = _UNIX
+    entry.external_attr = _ATTRIBUTES
+    return entry

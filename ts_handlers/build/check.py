@@ -6,7 +6,6 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,10 +13,10 @@ import numpy as np
 from ts_handlers.batch import Array, ModelInput, pad_batch, split_rows
 from ts_handlers.bucketing import BatchPlan
 from ts_handlers.build.gate import measure_latencies
-from ts_handlers.build.model_source import ModelSource
-from ts_handlers.build.source import Source
+from ts_handlers.build.sources.model import ModelSource
+from ts_handlers.build.sources.texts import Source
 from ts_handlers.calls import ModelCalls
-from ts_handlers.errors import OperatorError, first_line
+from ts_handlers.errors import OperatorError, all_lines
 from ts_handlers.runtime import Session
 
 TOLERANCES = {"fp32": 1e-3, "bf16": 0.1, "fp16": 0.02, "int8": 0.25}
@@ -28,24 +27,6 @@ JUDGED_TOLERANCE = 1.0
 
 WORST_SAMPLE_FACTOR = 3
 """How many times the tolerance a single sample may be off: one of small numbers is, one that is wrong is further."""
-
-SAMPLE_TEXTS = (
-    "The delivery came two days early, and the driver was kind enough to carry it upstairs.",
-    "Terrible.",
-    "I have mixed feelings: the screen is gorgeous, but the battery barely lasts until noon.",
-    "In 2019, Maria Gonzalez moved from Buenos Aires to Toronto to work for the Royal Ontario Museum.",
-    "Ça coûte 12,50 € - c'est trop cher! 😀",
-    "The committee, which had met in secret for the better part of a year, published its findings on Thursday: the bridge "
-    "had been inspected by people who had never seen a bridge of that kind, and the cables had been painted rather than "
-    "replaced.",
-    "What time does the museum open on Sundays?",
-    "ok",
-)
-SAMPLE_QUESTIONS = (
-    "Who moved to Toronto?",
-    "When were the findings published?",
-    "What had been painted?",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,24 +55,6 @@ class CheckResult:
         return asdict(self)
 
 
-def read_samples(file: Path | None) -> tuple[str, ...]:
-    """Read one text a line (what follows a tab, where there is a label before it); the built-in texts without a file.
-
-    Raises:
-        OperatorError: The file cannot be read or has no text.
-    """
-    if file is None:
-        return SAMPLE_TEXTS
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise OperatorError(f"{file} cannot be read as UTF-8 text: {error}") from error
-    texts = tuple(line.split("\t", 1)[-1] for line in lines if line.strip())
-    if not texts:
-        raise OperatorError(f"{file} has no text; give one a line")
-    return texts
-
-
 def check_build(
     source: ModelSource,
     session: Session,
@@ -118,14 +81,14 @@ def check_build(
             instead = "set tokenizer.max_length to what the model takes, or " if sample.size is None else ""
             raise OperatorError(
                 f"the source itself fails on a sample of {sample.length} {_unit(sample)}: {type(failure).__name__}: "
-                f"{first_line(failure)}; {instead}correct the checkpoint"
+                f"{all_lines(failure)}; {instead}correct the checkpoint"
             ) from failure
         try:
             outputs = _run_in_pair(source, session, calls, sample, longest)
         except Exception as failure:  # engines raise what they like
             raise OperatorError(
                 f"the engine fails on a sample of {sample.length} {_unit(sample)}, and the source does not: "
-                f"{type(failure).__name__}: {first_line(failure)}; take another --backend"
+                f"{type(failure).__name__}: {all_lines(failure)}; take another --backend"
             ) from failure
         actual = _flatten(outputs, source.output_names)
         if not np.isfinite(actual).all():
@@ -175,21 +138,6 @@ def length_advice(source: ModelSource, lengths: Sequence[tuple[int, bool]]) -> s
         f"texts of up to {max(right)} tokens are right and those from {min(wrong)} on are not, since the model takes "
         f"another path for them: take another --backend, or shorter texts with --set tokenizer.max_length={max(right)}"
     )
-
-
-def sample_inputs(source: Source, texts: Sequence[str], max_length: int) -> list[ModelInput]:
-    """Tokenize samples, cut at the most tokens that the archive takes."""
-    if source.task == "question-answering":
-        context = " ".join(texts)[:2000]
-        pairs: list[tuple[str, str | None]] = [(question, context) for question in SAMPLE_QUESTIONS]
-    else:
-        pairs = [(text, None) for text in texts]
-    encoded = [
-        source.tokenizer(text, pair, truncation=True, max_length=min(max_length, 384), return_tensors="np")
-        for text, pair in pairs
-    ]
-    arrays = [{name: np.asarray(item[name][0], dtype=np.int64) for name in source.input_names} for item in encoded]
-    return [ModelInput(item, len(item["input_ids"])) for item in arrays]
 
 
 def measure_latency_ms(session: Session, arrays: dict[str, Array], repeats: int = 9) -> float:

@@ -13,11 +13,11 @@ from ts_handlers.build.engine import Engine, Material, Method
 from ts_handlers.build.gate import Reference
 from ts_handlers.build.inputs import open_dataset
 from ts_handlers.build.methods.catalogue import candidates, find_method
-from ts_handlers.build.model_source import ModelSource
 from ts_handlers.build.reference import SourceSession, make_reference
 from ts_handlers.build.request import AUTO, BuildRequest
 from ts_handlers.build.samples import Dataset
 from ts_handlers.build.sections import handler_section
+from ts_handlers.build.sources.model import ModelSource
 from ts_handlers.build.steps import step
 from ts_handlers.build.target import is_here
 from ts_handlers.build.trial import Trial, Trials, fastest, trial_table

@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -156,32 +157,18 @@ def run(args: argparse.Namespace) -> int:
         from ts_handlers.build.request import BuildRequest
     except ImportError as error:
         raise OperatorError(f"{error.name} is not installed; install ts_handlers[build]") from error
+    names = {field.name for field in fields(BuildRequest)}
+    options = {name: value for name, value in vars(args).items() if name in names}
     request = BuildRequest(
-        source=args.source,
-        task=args.task,
-        name=args.name,
-        version=args.version,
-        output=store.resolve(),
-        precision=args.precision,
-        backend=args.backend or ("torch" if args.precision == "bf16" else "onnx"),
-        quantizer=args.quantizer,
-        form=args.form,
-        target_cpu=args.target_cpu,
-        calibration=args.calibration,
-        evaluation=args.evaluation,
-        limits=Limits(args.max_accuracy_drop, args.min_mean_cosine, args.min_cosine),
-        handler=args.handler and args.handler.resolve(),
-        samples=args.samples,
-        tolerance=args.tolerance,
-        labels=args.labels,
-        preprocessor=args.preprocessor,
-        model_file=args.model_file and args.model_file.resolve(),
-        sample_request=args.sample_request,
-        settings=settings,
-        response_timeout_s=args.response_timeout_s,
-        startup_timeout_s=args.startup_timeout_s,
-        weight=args.weight,
-        force=args.force,
+        **{
+            **options,
+            "output": store.resolve(),
+            "backend": args.backend or ("torch" if args.precision == "bf16" else "onnx"),
+            "limits": Limits(args.max_accuracy_drop, args.min_mean_cosine, args.min_cosine),
+            "handler": args.handler and args.handler.resolve(),
+            "model_file": args.model_file and args.model_file.resolve(),
+            "settings": settings,
+        }
     )
     with _stopped_by_sigterm():
         build(request, progress=print)

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch.fx.experimental import _config as symbolic_shapes
 
-from ts_handlers.build.source import Source
+from ts_handlers.build.sources.texts import Source
 from ts_handlers.build.target import NATIVE, TargetCpu, target_cpu
 from ts_handlers.errors import OperatorError, first_line
 from ts_handlers.runtime.torch_package import CPU_FLAGS_KEY, TORCH_KEY, read_flags

@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 
 from ts_handlers.build import export
 from ts_handlers.build.gate import Limits
-from ts_handlers.build.image_source import ImageSource
-from ts_handlers.build.model_source import ModelSource
 from ts_handlers.build.samples import Dataset
-from ts_handlers.build.source import Source
+from ts_handlers.build.sources.images import ImageSource
+from ts_handlers.build.sources.model import ModelSource
+from ts_handlers.build.sources.texts import Source
 from ts_handlers.build.steps import Progress, step
 from ts_handlers.build.target import TargetCpu
 from ts_handlers.errors import OperatorError

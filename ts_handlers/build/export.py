@@ -14,7 +14,7 @@ from typing import Any
 import onnx
 import torch
 
-from ts_handlers.build.model_source import ModelSource
+from ts_handlers.build.sources.model import ModelSource
 from ts_handlers.errors import OperatorError, all_lines
 
 OPSET = 17

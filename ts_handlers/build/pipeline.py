@@ -11,14 +11,15 @@ from ts_handlers.build import archive, check, inputs
 from ts_handlers.build.choose import Opener, choose, open_data, torch_threads_kept
 from ts_handlers.build.engine import Engine, Material
 from ts_handlers.build.methods.catalogue import candidates
-from ts_handlers.build.model_source import ModelSource
 from ts_handlers.build.report import SUFFIX, BuildReport, details_of
 from ts_handlers.build.request import BuildRequest
 from ts_handlers.build.sections import handler_section, source_section
+from ts_handlers.build.sources.model import ModelSource
+from ts_handlers.build.sources.texts import Source
+from ts_handlers.build.sources.tokenizer import compare_tokenizers
 from ts_handlers.build.steps import Progress, step
 from ts_handlers.build.target import is_here, target_cpu
-from ts_handlers.build.verify import verify
-from ts_handlers.build.verify.run import Verified
+from ts_handlers.build.verify.run import Verified, verify
 from ts_handlers.config import load_config
 from ts_handlers.errors import OperatorError
 from ts_handlers.tasks import TASKS
@@ -41,7 +42,6 @@ def build(request: BuildRequest, progress: Progress = print) -> Path:
         work = Path(scratch)
         with step(progress, f"load {request.source} for {request.task}"):
             source = inputs.load(request, work, progress)
-        inputs.check_preprocessing(source, progress)
         section = source_section(request, source)
         samples = inputs.sample_inputs(source, request.samples, section)
         data = open_data(request, source)
@@ -82,7 +82,8 @@ def _archive(
 ) -> Path:
     folder = work / "files"
     folder.mkdir()
-    return archive.run_archiver(
+    return archive.pack(
+        work / f"{request.name}.mar",
         name=request.name,
         version=request.version,
         serialized_file=engine.serialized_file,
@@ -98,7 +99,6 @@ def _archive(
             *source.write_files(folder),
             *archive.write_labels(source, folder),
         ],
-        export_path=work,
         model_file=engine.model_file,
     )
 
@@ -116,14 +116,16 @@ def _verify(
     config = None
     if request.handler is None:
         config = load_config({"handler": section}, TASKS[request.task].output_config)
-        inputs.check_tokenizer(source, work / "files", config)
+        if isinstance(source, Source):
+            is_paired = source.is_pair or source.task == "text-classification"
+            compare_tokenizers(source.tokenizer, work / "files", config.tokenizer, pairs=is_paired)
     with step(progress, "load it in a fresh process, and compare its answers with the source's"), torch_threads_kept():
         verified = verify(
             mar,
             source,
             config,
             precision,
-            inputs.sample_request(request, source, section),
+            inputs.sample_request(request),
             timeout_s=request.startup_timeout_s,
             progress=progress,
         )

@@ -10,7 +10,7 @@ import torch
 
 from ts_handlers.batch import Array, ModelInput
 from ts_handlers.build.gate import Answers, Reference
-from ts_handlers.build.model_source import ModelSource
+from ts_handlers.build.sources.model import ModelSource
 from ts_handlers.calls import ModelCalls
 from ts_handlers.cpu import CpuShare
 from ts_handlers.runtime import Session

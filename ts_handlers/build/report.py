@@ -19,8 +19,8 @@ from ts_handlers.settings import from_mapping, shown
 
 if TYPE_CHECKING:
     from ts_handlers.build.choose import Chosen, Data
-    from ts_handlers.build.model_source import ModelSource
     from ts_handlers.build.request import BuildRequest
+    from ts_handlers.build.sources.model import ModelSource
 
 SUFFIX = ".build.json"
 MAX_WEIGHT = 1_000_000.0

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ts_handlers.build.engine import Engine
-from ts_handlers.build.model_source import ModelSource
 from ts_handlers.build.request import BuildRequest
+from ts_handlers.build.sources.model import ModelSource
 from ts_handlers.config import load_config
 from ts_handlers.tasks import TASKS
 

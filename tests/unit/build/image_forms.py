@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from ts_handlers.build import inputs
-from ts_handlers.build.image_source import ImageSource
 from ts_handlers.build.request import BuildRequest
+from ts_handlers.build.sources.images import ImageSource
 
 PREPROCESSOR = {
     "size": {"height": 16, "width": 24},

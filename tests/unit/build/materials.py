@@ -7,7 +7,7 @@ from pathlib import Path
 from tests.model_dirs import TASK_OF, ModelDirs
 from ts_handlers.build.engine import Material
 from ts_handlers.build.samples import Dataset
-from ts_handlers.build.source import load_source
+from ts_handlers.build.sources.texts import load_source
 from ts_handlers.build.target import TARGETS, TargetCpu
 
 SENTENCES = (

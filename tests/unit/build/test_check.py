@@ -12,7 +12,8 @@ import pytest
 from ts_handlers.batch import Array
 from ts_handlers.build import check
 from ts_handlers.build.reference import SourceSession
-from ts_handlers.build.source import Source, load_source
+from ts_handlers.build.samples import Sample, encode
+from ts_handlers.build.sources.texts import Source, load_source
 from ts_handlers.config import BucketingConfig
 from ts_handlers.cpu import CpuShare
 from ts_handlers.errors import OperatorError
@@ -58,9 +59,21 @@ class FakeSession:
     ],
 )
 def test_what_to_do_is_never_what_was_done(source: Source, precision: str, number: float, message: str) -> None:
-    samples, calls = check.sample_inputs(source, ["a text"], 128), source.calls(BucketingConfig())
+    samples, calls = [encode(source, Sample("a text"))], source.calls(BucketingConfig())
     with pytest.raises(OperatorError, match=message):
         check.check_build(source, FakeSession(number), calls, samples, precision, None)
+
+
+def test_what_an_engine_says_is_quoted_to_its_last_line(source: Source) -> None:
+    class Failing(FakeSession):
+        def run(self, arrays: Mapping[str, Array], *, num_parallel: int = 1) -> dict[str, Array]:
+            raise RuntimeError("INVALID_ARGUMENT: Got invalid dimensions\n index: 1 Got: 3 Expected: 5")
+
+    samples, calls = [encode(source, Sample("a text"))], source.calls(BucketingConfig())
+    with pytest.raises(
+        OperatorError, match="RuntimeError: INVALID_ARGUMENT.* index: 1 Got: 3 Expected: 5; take another"
+    ):
+        check.check_build(source, Failing(0), calls, samples, "fp32", None)
 
 
 def test_latency_is_of_the_calls_that_a_worker_makes(source: Source) -> None:

@@ -19,7 +19,7 @@ from ts_handlers.build.gate import Latency
 from ts_handlers.build.methods import catalogue
 from ts_handlers.build.reference import SourceSession
 from ts_handlers.build.samples import Sample, encode
-from ts_handlers.build.source import load_source
+from ts_handlers.build.sources.texts import load_source
 from ts_handlers.build.target import NATIVE, TARGETS, target_cpu
 from ts_handlers.cli import main
 from ts_handlers.cpu import CpuBudget

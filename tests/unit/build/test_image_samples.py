@@ -6,7 +6,7 @@ import pytest
 
 from tests.pictures import encode, scene
 from tests.unit.build.image_forms import load, make_script
-from ts_handlers.build.image_samples import ImageDataset, max_samples, sample_pictures
+from ts_handlers.build.samples import Dataset
 from ts_handlers.errors import OperatorError
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, of TorchScript
@@ -20,20 +20,18 @@ def test_datasets_of_images(given: Path) -> None:
         (folder / f"{index}.png").write_bytes(encode(scene(20, 30, index), "PNG"))
     (pictures / "notes.txt").write_text("no image")
     source = load(make_script(given), given)
-    dataset = ImageDataset(source, pictures)
+    dataset = Dataset(source, pictures)
     assert len(dataset) == 6
     assert [item.arrays["pixel_values"].shape for item in dataset] == [(3, 16, 24)] * 6
     assert [item.source for item in dataset] == [(20, 30)] * 6
     kept, judged = dataset.split()
     assert (len(kept), len(judged)) == (4, 2)
-    assert {sample.text for sample in kept.samples()}.isdisjoint(sample.text for sample in judged.samples())
+    assert {sample.text for sample in kept.samples}.isdisjoint(sample.text for sample in judged.samples)
     assert len(dataset.digest) == 64
-    assert len(ImageDataset(source, pictures, limit=3)) == 3
     assert len(dataset.spread(2)) == 2
     lines = given / "labelled.tsv"
     lines.write_text("green\tpictures/0.png\n2\tpictures/1.png\nred (3)\tpictures/more/4.png\n")
-    assert ImageDataset(source, lines).labels == (1, 2, 3)
-    assert ImageDataset(source, lines, limit=2).labels == (1, 2)
+    assert Dataset(source, lines).labels == (1, 2, 3)
     with pytest.raises(OperatorError, match="has no label"):
         _ = dataset.labels
 
@@ -46,15 +44,19 @@ def test_files_of_images_that_cannot_be_read(text: str, message: str, given: Pat
     (given / "lines.tsv").write_text(text)
     source = load(make_script(given), given)
     with pytest.raises(OperatorError, match=message):
-        len(ImageDataset(source, given / "lines.tsv"))
+        len(Dataset(source, given / "lines.tsv"))
     with pytest.raises(OperatorError, match=r"gone cannot be read"):
-        len(ImageDataset(source, given / "gone"))
+        len(Dataset(source, given / "gone"))
     (given / "broken.png").write_bytes(b"x")
     (given / "lines.tsv").write_text("broken.png\n")
     with pytest.raises(OperatorError, match="cannot be read as an image"):
-        list(ImageDataset(source, given / "lines.tsv"))
+        list(Dataset(source, given / "lines.tsv"))
 
 
-def test_samples_are_bounded_by_their_pixels(given: Path) -> None:
-    assert max_samples(load(make_script(given), given)) == 2**26 // (16 * 24)
-    assert len({picture.shape for picture in sample_pictures()}) == 7
+def test_samples_in_memory_are_bounded_by_their_pixels(given: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for index in range(10):
+        (given / f"{index}.png").write_bytes(encode(scene(20, 30, index), "PNG"))
+    dataset = Dataset(load(make_script(given), given), given)
+    assert len(dataset.in_memory()) == 10
+    monkeypatch.setattr("ts_handlers.build.samples.MAX_PIXELS", 3 * 16 * 24)
+    assert [Path(sample.text).name for sample in dataset.in_memory().samples] == ["0.png", "3.png", "6.png"]

@@ -19,13 +19,15 @@ from tests.unit.build.image_forms import FORMS, load, make_onnx, make_script, re
 from ts_handlers.build import check, inputs
 from ts_handlers.build.choose import Opener
 from ts_handlers.build.engine import Engine, Material
-from ts_handlers.build.image_samples import ImageDataset
-from ts_handlers.build.image_source import ImageSource
 from ts_handlers.build.methods.catalogue import find_method
 from ts_handlers.build.request import BuildRequest
+from ts_handlers.build.samples import Dataset
 from ts_handlers.build.sections import source_section
+from ts_handlers.build.sources.images import ImageSource
 from ts_handlers.build.target import TARGETS
 from ts_handlers.errors import OperatorError
+from ts_handlers.preprocessing import Preprocessing
+from ts_handlers.preprocessor_config import parse_preprocessing
 
 if TYPE_CHECKING:
     from tests.model_dirs import ModelDirs
@@ -41,7 +43,7 @@ def build(source: ImageSource, request: BuildRequest, work: Path) -> tuple[Engin
         pictures.mkdir()
         for seed in range(4):
             (pictures / f"{seed}.png").write_bytes(encode(scene(40, 60, seed), "PNG"))
-        dataset = ImageDataset(source, pictures)
+        dataset = Dataset(source, pictures)
     material = Material(source, work, TARGETS["avx2"], dataset, progress=lambda _: None)
     folder = work / "engine"
     folder.mkdir()
@@ -144,7 +146,7 @@ def test_a_scripted_detector(given: Path, tmp_path: Path) -> None:
     [
         ({"preprocessor": Path("gone.json")}, "there is no gone.json; it says how pictures are resized"),
         ({"model_file": Path("gone.py")}, "--model-file gone.py is no file"),
-        ({"labels": Path("gone.txt")}, "--labels gone.txt cannot be read"),
+        ({"labels": Path("gone.txt")}, "gone.txt cannot be read as UTF-8 text"),
         ({"task": "text-classification"}, "--labels is for tasks of images"),
     ],
 )
@@ -231,18 +233,19 @@ def test_a_folders_own_outputs_are_found_by_name(model_dirs: ModelDirs, given: P
     assert again.max_batch_size is None
 
 
-def test_preprocessing_is_compared_with_transformers_own(model_dirs: ModelDirs, given: Path, tmp_path: Path) -> None:
-    said: list[str] = []
-    for kind, task in (("tiny-resnet", "image-classification"), ("tiny-detr", "object-detection")):
-        checkpoint = model_dirs.checkpoint(kind)
-        source = inputs.load(request_for(checkpoint, given, task, labels=None), tmp_path)
-        inputs.check_preprocessing(source, said.append)
-        assert isinstance(source, ImageSource)
-        other = dataclasses.replace(
-            source, preprocessing=dataclasses.replace(source.preprocessing, shift=(0.0, 0.0, 0.1))
-        )
+def test_preprocessing_is_compared_with_transformers_own(
+    model_dirs: ModelDirs, given: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kinds = {"tiny-resnet": "image-classification", "tiny-detr": "object-detection"}
+    requests = [request_for(model_dirs.checkpoint(kind), given, kinds[kind], labels=None) for kind in kinds]
+    assert [inputs.load(request, tmp_path).notes for request in requests] == [(), ()]
+
+    def shifted(values: Any, name: str) -> Preprocessing:
+        return dataclasses.replace(parse_preprocessing(values, name), shift=(0.0, 0.0, 0.1))
+
+    monkeypatch.setattr("ts_handlers.build.sources.processor.parse_preprocessing", shifted)
+    for request in requests:
         with pytest.raises(
             OperatorError, match="makes other values, .*or let a handler of your own override transform"
         ):
-            inputs.check_preprocessing(other, said.append)
-    assert said == []
+            inputs.load(request, tmp_path)

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ts_handlers.build import archive
-from ts_handlers.build.reproducible import MANIFEST, VARIABLE, creation_time, rewrite
+from ts_handlers.build.archive import DATE_VARIABLE as VARIABLE
+from ts_handlers.build.archive import MANIFEST, creation_time
 from ts_handlers.errors import OperatorError
 
 if TYPE_CHECKING:
@@ -52,24 +53,15 @@ def pack(folder: Path, *, mode: int = 0o644, modified: int = 1_700_000_000) -> P
         file.write_text(f"content of {name}\n" * 100, encoding="utf-8")
         file.chmod(mode)
         os.utime(file, (modified, modified))
-    return archive.run_archiver(
+    return archive.pack(
+        folder / "m.mar",
         name="m",
         version="1.0",
         serialized_file=files["model.onnx"],
         handler_file=files["handler.py"],
         config_file=files["model-config.yaml"],
         extra_files=[files["b.json"], files["a.json"]],
-        export_path=folder,
     )
-
-
-def write_zip(path: Path, names: list[str], created_on: str, year: int) -> Path:
-    manifest = {"createdOn": created_on, "runtime": "python", "model": {"modelName": "m"}}
-    with zipfile.ZipFile(path, "w") as target:
-        for name in names:
-            content = json.dumps(manifest) if name == MANIFEST else name * 50
-            target.writestr(zipfile.ZipInfo(name, (year, 5, 4, 3, 2, 0)), content)
-    return path
 
 
 def test_dates_order_and_modes_of_the_files_do_not_show(tmp_path: Path) -> None:
@@ -91,23 +83,9 @@ def test_dates_order_and_modes_of_the_files_do_not_show(tmp_path: Path) -> None:
 CONFIGURED = ("model-config.yaml", "model.onnx")
 
 
-def test_an_archive_written_anew_is_the_same(tmp_path: Path) -> None:
-    first = write_zip(tmp_path / "first.mar", ["b", MANIFEST, "a"], "24/12/2023 10:00:00", 2023)
-    second = write_zip(tmp_path / "second.mar", ["a", "b", MANIFEST], "01/02/2024 11:00:01", 2024)
-    assert first.read_bytes() != second.read_bytes()
-    rewrite(first)
-    rewrite(second)
-    assert first.read_bytes() == second.read_bytes()
-    rewrite(second)
-    assert first.read_bytes() == second.read_bytes()
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["first.mar", "second.mar"]
-
-
 def test_the_date_of_the_sources_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, "1700000001")
-    mar = write_zip(tmp_path / "m.mar", [MANIFEST, "a"], "24/12/2023 10:00:00", 2023)
-    rewrite(mar)
-    with zipfile.ZipFile(mar) as found:
+    with zipfile.ZipFile(pack(tmp_path / "files")) as found:
         assert json.loads(found.read(MANIFEST))["createdOn"] == "14/11/2023 22:13:21"
         assert {info.date_time for info in found.infolist()} == {(2023, 11, 14, 22, 13, 20)}  # two seconds are its unit
 

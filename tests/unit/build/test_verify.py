@@ -6,7 +6,7 @@ import json
 import shutil
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -15,14 +15,17 @@ import yaml
 from onnx import numpy_helper
 
 from tests.text_models import change_json, write_bert, write_sentence_files
-from ts_handlers.build.model_source import ModelSource
-from ts_handlers.build.source import load_source
-from ts_handlers.build.verify import verify
+from ts_handlers.build.sources.model import ModelSource
+from ts_handlers.build.sources.texts import load_source
 from ts_handlers.build.verify.compare import APART, distance
+from ts_handlers.build.verify.run import verify
 from ts_handlers.cli import main
 from ts_handlers.config import load_config
 from ts_handlers.errors import OperatorError
 from ts_handlers.tasks import TASKS
+
+if TYPE_CHECKING:
+    from tests.model_dirs import ModelDirs
 
 Archive = tuple[Path, str, Path]
 """Source folder, task, unpacked archive."""
@@ -117,6 +120,25 @@ def compare(source: ModelSource, right: Path, archive: Path) -> None:
     found = verify(archive, source, config, "fp32", request, progress=lambda _: None)
     assert found.num_requests > 20
     assert found.largest_distance < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("kind", "task"),
+    [
+        ("tiny-resnet", "image-classification"),
+        ("tiny-detr", "object-detection"),
+        ("tiny-segformer", "image-segmentation"),
+    ],
+)
+def test_pictures_are_compared_with_transformers_own_answers(
+    kind: str, task: str, model_dirs: ModelDirs, tmp_path: Path
+) -> None:
+    checkpoint = model_dirs.checkpoint(kind)
+    assert main(["build", str(checkpoint), "--task", task, "--name", "m", "--output", str(tmp_path)]) == 0
+    verified = json.loads((tmp_path / "m.build.json").read_text(encoding="utf-8"))["verified"]
+    assert verified["requests"] == 7
+    assert verified["longest"] == 700 * 520
+    assert verified["largest_distance"] < 1e-3
 
 
 @pytest.mark.parametrize(

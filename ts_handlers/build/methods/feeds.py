@@ -7,8 +7,8 @@ from itertools import islice
 
 from ts_handlers.batch import ModelInput, pad_batch
 from ts_handlers.bucketing import plan_batches, plan_images
-from ts_handlers.build.model_source import ModelSource
 from ts_handlers.build.quantize.graph import Feed
+from ts_handlers.build.sources.model import ModelSource
 from ts_handlers.tasks import TASKS
 
 GROUP = 64

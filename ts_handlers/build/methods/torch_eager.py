@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from ts_handlers.build.engine import Engine, Material, Method
-from ts_handlers.build.image_source import ImageSource
+from ts_handlers.build.sources.images import ImageSource
 from ts_handlers.build.steps import step
 from ts_handlers.errors import OperatorError
 

@@ -1,15 +1,33 @@
-"""How far two answers of a task are apart: pure functions."""
+"""What an archive is asked, and how far its answers are from those of the source's own library."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 APART = math.inf
 """Distance of answers of another form, or with other objects in them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """One request and its right answer.
+
+    Attributes:
+        payload: The request: a str, or anything JSON.
+        answer: What the source answers, in the form that the archive has.
+        length: Tokens of a text, or pixels of a picture.
+        shown: The request in a few words, for errors.
+    """
+
+    payload: Any
+    answer: Any
+    length: int
+    shown: str
 
 
 def distance(task: str, got: Any, want: Any) -> float:

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import torch
-import transformers
 from PIL import Image
 
 from ts_handlers.boxes import format_detections, from_detector, from_queries
-from ts_handlers.build.image_samples import encode_picture, sample_pictures
-from ts_handlers.build.image_source import ImageSource
-from ts_handlers.build.verify.expected import Expected
+from ts_handlers.build.image_outputs.made_pictures import sample_pictures
+from ts_handlers.build.samples import encode_picture
+from ts_handlers.build.sources.images import ImageSource
+from ts_handlers.build.verify.compare import Expected
 from ts_handlers.config import HandlerConfig
 from ts_handlers.images import picture_from_pixels
 from ts_handlers.masks import read_mask, run_lengths
@@ -25,10 +25,9 @@ from ts_handlers.outputs import default_function, one_axis, score_labels
 def expected_pictures(source: ImageSource, config: HandlerConfig) -> list[Expected]:
     """Return pictures of several sizes with the source's answers.
 
-    The source is fed what our preprocessing makes, which `check_preprocessing` compares with transformers' own: processors
+    The source is fed what our preprocessing makes, which the source's loading compares with transformers' own: processors
     of one class differ among themselves by two levels of 256, which would show here.
     """
-    processor = _processor(source)
     found = []
     for pixels in sample_pictures():
         height, width = pixels.shape[:2]
@@ -37,37 +36,27 @@ def expected_pictures(source: ImageSource, config: HandlerConfig) -> list[Expect
         payload = {"image": base64.b64encode(target.getvalue()).decode("ascii")}
         if source.task == "image-segmentation":
             payload["mask"] = "rle"
-        answer = _answer(source, config, processor, pixels)
+        answer = _answer(source, config, pixels)
         found.append(Expected(payload, answer, height * width, f"a picture of {width} x {height}"))
     return sorted(found, key=lambda item: item.length)
 
 
-def _processor(source: ImageSource) -> Any:
-    """Return transformers' processor of a folder; None where there is none, or where it needs torchvision."""
-    if source.form != "folder":
-        return None
-    try:
-        return transformers.AutoImageProcessor.from_pretrained(source.folder, trust_remote_code=False)
-    except Exception:  # noqa: BLE001  # check_preprocessing has said so
-        return None
-
-
-def _answer(source: ImageSource, config: HandlerConfig, processor: Any, pixels: Any) -> Any:
+def _answer(source: ImageSource, config: HandlerConfig, pixels: Any) -> Any:
     item = encode_picture(source, picture_from_pixels(pixels))
     tensors = {name: torch.from_numpy(array[None]) for name, array in item.arrays.items() if name in source.input_names}
-    if processor is None or source.task == "image-classification":
+    if source.processor is None or source.task == "image-classification":
         outputs = source.run({name: tensor.numpy() for name, tensor in tensors.items()})
         return _by_our_functions(source, config, {name: array[0] for name, array in outputs.items()}, item)
     with torch.inference_mode():
         made = source.unused_model()(**tensors, return_dict=True)
     if source.task == "object-detection":
-        return _detected(source, config, processor, made, item.source)
-    [mask] = processor.post_process_semantic_segmentation(made, target_sizes=[item.source])
+        return _detected(source, config, made, item.source)
+    [mask] = source.processor.post_process_semantic_segmentation(made, target_sizes=[item.source])
     return run_lengths(np.asarray(mask, dtype=np.uint16))
 
 
-def _detected(source: ImageSource, config: HandlerConfig, processor: Any, made: Any, size: tuple[int, int]) -> Any:
-    [found] = processor.post_process_object_detection(
+def _detected(source: ImageSource, config: HandlerConfig, made: Any, size: tuple[int, int]) -> Any:
+    [found] = source.processor.post_process_object_detection(
         made, threshold=config.output.threshold, target_sizes=torch.tensor([size])
     )
     order = torch.argsort(found["scores"], descending=True, stable=True)[: config.output.top_k]

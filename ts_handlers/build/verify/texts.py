@@ -7,15 +7,14 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
-import torch
 import transformers
 
-from ts_handlers.build.check import SAMPLE_QUESTIONS, SAMPLE_TEXTS
-from ts_handlers.build.source import Source
-from ts_handlers.build.texts.tokenizer import ODD_TEXTS
-from ts_handlers.build.verify.expected import Expected
+from ts_handlers.build.samples import SAMPLE_QUESTIONS, SAMPLE_TEXTS
+from ts_handlers.build.sources.texts import Source
+from ts_handlers.build.sources.tokenizer import ODD_TEXTS
+from ts_handlers.build.verify.compare import Expected
 from ts_handlers.config import HandlerConfig
-from ts_handlers.errors import OperatorError, first_line
+from ts_handlers.errors import OperatorError, all_lines
 from ts_handlers.outputs import embed
 from ts_handlers.spans import best_answers, window_from_encoding
 
@@ -30,37 +29,39 @@ _WORDS = " ".join(SAMPLE_TEXTS).split()
 
 def expected_texts(source: Source, config: HandlerConfig) -> list[Expected]:
     """Return texts of many kinds and lengths, ascending in length, with the source's answers."""
-    answer = _ANSWERS[source.task](source, config)
     found: list[Expected] = []
-    left_out: list[tuple[str, Exception]] = []
+    refused: OperatorError | None = None
+    limit = _limit(source, config)
     for instance, shown in _instances(source, config):
         length = _num_tokens(source, instance)
-        if not length or (length > _limit(source, config) and not _is_cut(source, config)):
-            continue
-        try:
-            found.append(Expected(instance, answer(instance), length, shown))
-        except Exception as failure:  # noqa: BLE001  # a model may refuse odd texts: one more separator, say
-            left_out.append((shown, failure))
-    if left_out and not found:
-        shown, error = left_out[0]
-        raise OperatorError(
-            f"the source itself fails on {shown}: {type(error).__name__}: {first_line(error)}"
-        ) from error
+        if length and (length <= limit or _is_cut(source, config)):
+            try:
+                found.append(_ask(source, config, instance, shown))
+            except OperatorError as error:  # a model may refuse odd texts: one more separator, say
+                refused = refused or error
+    if refused and not found:
+        raise refused
     for count in LENGTHS:
         started = time.perf_counter()
-        text = _text_of(source, min(count, _limit(source, config)))
-        instance = _as_instance(source, text)
-        length = _num_tokens(source, instance)
+        instance = _as_instance(source, _text_of(source, min(count, limit)))
         try:
-            found.append(Expected(instance, answer(instance), length, f"a text of {length} tokens"))
-        except Exception as failure:  # positions that the model does not have
-            raise OperatorError(
-                f"the source itself fails on a text of {length} tokens: {type(failure).__name__}: {first_line(failure)}; "
-                "set tokenizer.max_length to what the model takes"
-            ) from failure
-        if count >= _limit(source, config) or time.perf_counter() - started > MOST_SECONDS:
+            found.append(_ask(source, config, instance, f"a text of {_num_tokens(source, instance)} tokens"))
+        except OperatorError as error:  # positions that the model does not have
+            raise OperatorError(f"{error}; set tokenizer.max_length to what the model takes") from error
+        if count >= limit or time.perf_counter() - started > MOST_SECONDS:
             break
     return sorted(found, key=lambda item: item.length)
+
+
+def _ask(source: Source, config: HandlerConfig, instance: Any, shown: str) -> Expected:
+    try:
+        answer = _ANSWERS[source.task](source, config, instance)
+    except OperatorError:
+        raise
+    except Exception as error:  # models raise what they like
+        said = f"{type(error).__name__}: {all_lines(error)}"
+        raise OperatorError(f"the source itself fails on {shown}: {said}") from error
+    return Expected(instance, answer, _num_tokens(source, instance), shown)
 
 
 def _instances(source: Source, config: HandlerConfig) -> Iterator[tuple[Any, str]]:
@@ -106,108 +107,75 @@ def _text_of(source: Source, length: int) -> str:
     return " ".join(words[:low])
 
 
-Answer = Callable[[Any], Any]
-
-
-def _classify(source: Source, config: HandlerConfig) -> Answer:
+def _classify(source: Source, config: HandlerConfig, instance: Any) -> dict[str, float]:
     function = {"regression": "none", "multi_label_classification": "sigmoid", "single_label_classification": "softmax"}
     kind = config.output.problem_type
-    pipe = _pipeline("text-classification", source, config)
-
-    def answer(instance: Any) -> dict[str, float]:
-        pipe.model = source.unused_model()
-        given = {} if kind is None else {"function_to_apply": function[kind]}
-        found = pipe(instance, top_k=None, truncation=config.tokenizer.truncation, **given)
-        return {item["label"]: float(item["score"]) for item in found}
-
-    return answer
+    given = {} if kind is None else {"function_to_apply": function[kind]}
+    found = _pipeline(source, config)(instance, top_k=None, truncation=config.tokenizer.truncation, **given)
+    return {item["label"]: float(item["score"]) for item in found}
 
 
-def _find_entities(source: Source, config: HandlerConfig) -> Answer:
+def _find_entities(source: Source, config: HandlerConfig, instance: Any) -> list[dict[str, Any]]:
     settings = config.output
-    pipe = _pipeline("token-classification", source, config)
-    given: dict[str, Any] = {
-        "aggregation_strategy": settings.aggregation_strategy,
-        "ignore_labels": list(settings.ignore_labels),
-    }
-    if settings.stride is not None:
-        given["stride"] = settings.stride
-
-    def answer(instance: Any) -> list[dict[str, Any]]:
-        pipe.model = source.unused_model()
-        return [{**item, "score": float(item["score"])} for item in pipe(instance, **given)]
-
-    return answer
-
-
-def _embed(source: Source, config: HandlerConfig) -> Answer:
-    settings = config.output
-    is_untouched = source.sentence is not None and all(
-        getattr(settings, name) == value for name, value in source.sentence.output.items()
+    given: dict[str, Any] = {} if settings.stride is None else {"stride": settings.stride}
+    found = _pipeline(source, config)(
+        instance,
+        aggregation_strategy=settings.aggregation_strategy,
+        ignore_labels=list(settings.ignore_labels),
+        **given,
     )
-
-    def answer(instance: Any) -> list[float]:
-        if source.sentence is not None and is_untouched:
-            return [float(number) for number in source.sentence.embed(instance)]
-        hidden = _run(source, instance, config)["last_hidden_state"][0].numpy()
-        vector = embed(hidden, settings.pooling, normalize=settings.normalize, truncate_dim=settings.truncate_dim)
-        return [float(number) for number in vector]
-
-    return answer
+    return [{**item, "score": float(item["score"])} for item in found]
 
 
-def _answer_questions(source: Source, config: HandlerConfig) -> Answer:
+def _embed(source: Source, config: HandlerConfig, instance: Any) -> list[float]:
+    settings, sentence = config.output, source.sentence
+    if sentence is not None and all(getattr(settings, name) == value for name, value in sentence.output.items()):
+        return [float(number) for number in sentence.embed(instance)]
+    encoded = source.tokenizer(
+        instance, truncation=config.tokenizer.truncation, max_length=_limit(source, config), return_tensors="pt"
+    )
+    hidden = source.run({name: encoded[name].numpy() for name in source.input_names})["last_hidden_state"][0]
+    vector = embed(hidden, settings.pooling, normalize=settings.normalize, truncate_dim=settings.truncate_dim)
+    return [float(number) for number in vector]
+
+
+def _answer_question(source: Source, config: HandlerConfig, instance: Any) -> Any:
     """Return answers by the steps of transformers 4's pipeline, which 5 no longer has; a golden test compares with it."""
     settings = config.output
     window = settings.max_seq_len or min(_limit(source, config), 384)
-    stride = min(window // 2, 128) if settings.doc_stride is None else settings.doc_stride
-
-    def answer(instance: Any) -> Any:
-        encoded = source.tokenizer(
-            instance["question"],
-            instance["context"],
-            truncation="only_second",
-            max_length=window,
-            stride=stride,
-            return_overflowing_tokens=True,
-        )
-        windows = []
-        for index, encoding in enumerate(encoded.encodings):
-            arrays = {name: torch.tensor([encoded[name][index]]) for name in source.input_names}
-            with torch.inference_mode():
-                outputs = source.unused_model()(**arrays, return_dict=True)
-            start, end = (np.asarray(outputs[name][0].float()) for name in ("start_logits", "end_logits"))
-            windows.append(window_from_encoding(encoding, start, end, source.tokenizer.cls_token_id))
-        found = best_answers(
-            windows,
-            instance["context"],
-            top_k=settings.top_k,
-            max_answer_len=settings.max_answer_len,
-            handle_impossible_answer=settings.handle_impossible_answer,
-            align_to_words=settings.align_to_words,
-        )
-        return found[0] if len(found) == 1 else found
-
-    return answer
-
-
-def _run(source: Source, text: str, config: HandlerConfig) -> Any:
     encoded = source.tokenizer(
-        text, truncation=config.tokenizer.truncation, max_length=_limit(source, config), return_tensors="pt"
+        instance["question"],
+        instance["context"],
+        truncation="only_second",
+        max_length=window,
+        stride=min(window // 2, 128) if settings.doc_stride is None else settings.doc_stride,
+        return_overflowing_tokens=True,
     )
-    with torch.inference_mode():
-        return source.unused_model()(**{name: encoded[name] for name in source.input_names}, return_dict=True)
+    windows = []
+    for index, encoding in enumerate(encoded.encodings):
+        outputs = source.run({name: np.asarray([encoded[name][index]], np.int64) for name in source.input_names})
+        start, end = outputs["start_logits"][0], outputs["end_logits"][0]
+        windows.append(window_from_encoding(encoding, start, end, source.tokenizer.cls_token_id))
+    found = best_answers(
+        windows,
+        instance["context"],
+        top_k=settings.top_k,
+        max_answer_len=settings.max_answer_len,
+        handle_impossible_answer=settings.handle_impossible_answer,
+        align_to_words=settings.align_to_words,
+    )
+    return found[0] if len(found) == 1 else found
 
 
-def _pipeline(task: str, source: Source, config: HandlerConfig) -> Any:
-    tokenizer = source.tokenizer
-    tokenizer.model_max_length = _limit(source, config)
-    return transformers.pipeline(task, model=source.model, tokenizer=tokenizer, device="cpu")
+def _pipeline(source: Source, config: HandlerConfig) -> Any:
+    """Return transformers' own; a new one for each text, since some models remember those before."""
+    source.tokenizer.model_max_length = _limit(source, config)
+    return transformers.pipeline(source.task, model=source.unused_model(), tokenizer=source.tokenizer, device="cpu")
 
 
-_ANSWERS: Mapping[str, Callable[[Source, HandlerConfig], Answer]] = {
+_ANSWERS: Mapping[str, Callable[[Source, HandlerConfig, Any], Any]] = {
     "text-classification": _classify,
     "token-classification": _find_entities,
     "feature-extraction": _embed,
-    "question-answering": _answer_questions,
+    "question-answering": _answer_question,
 }

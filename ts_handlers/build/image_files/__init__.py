@@ -1,0 +1,1 @@
+"""Models of images that somebody else exported or saved: ONNX, TorchScript, torch.export, state dicts."""
