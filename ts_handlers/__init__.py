@@ -9,9 +9,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ts_handlers.base import InferenceHandler
-    from ts_handlers.batch import ModelInput
+    from ts_handlers.batching.padding import ModelInput
     from ts_handlers.errors import ConfigError, PayloadTooLargeError, RequestError
+    from ts_handlers.handler import InferenceHandler
     from ts_handlers.text import (
         FeatureExtractionHandler,
         QuestionAnsweringHandler,

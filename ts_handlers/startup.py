@@ -10,13 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ts_handlers.batch import ModelInput
-from ts_handlers.bucketing import BatchPlan
-from ts_handlers.config import BucketingConfig, CpuConfig, HandlerConfig
-from ts_handlers.cpu import WORKERS_ENV, cpu_budget
-from ts_handlers.cpu.placement import Declared, Placement
-from ts_handlers.cpu.share import threads_from_environ, workers_from_environ
+from ts_handlers.batching.bucketing import BatchPlan
+from ts_handlers.batching.padding import ModelInput
+from ts_handlers.config.sections import BucketingConfig, CpuConfig, HandlerConfig
 from ts_handlers.errors import ConfigError
+from ts_handlers.machine import WORKERS_ENV, cpu_budget
+from ts_handlers.machine.placement.worker import Declared, Placement
+from ts_handlers.machine.share import threads_from_environ, workers_from_environ
 
 DEFAULT_LENGTHS = (16, 64, 512)
 """Lengths to warm up with where there are neither lengths nor boundaries; cut to what the model takes."""

@@ -21,8 +21,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
+from ts_handlers.config.reading import load_json, load_yaml
 from ts_handlers.errors import ConfigError, first_line
-from ts_handlers.reading import load_json, load_yaml
 
 H = TypeVar("H")
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
-from ts_handlers.base import InferenceHandler
-from ts_handlers.batch import Array, ModelInput
-from ts_handlers.entities import TokenizedText, aggregate_entities, merge_windows
+from ts_handlers.batching.padding import ModelInput
+from ts_handlers.config.labels import read_labels
+from ts_handlers.config.tasks import AnswerOutput, ClassificationOutput, EmbeddingOutput, EntityOutput
 from ts_handlers.errors import ConfigError, PayloadTooLargeError, RequestError
-from ts_handlers.labels import read_labels
+from ts_handlers.handler import InferenceHandler
+from ts_handlers.nlp.entities import TokenizedText, aggregate_entities, merge_windows
+from ts_handlers.nlp.spans import best_answers, window_from_encoding
+from ts_handlers.nlp.tokenization import TextTokenizer, require_tokens
 from ts_handlers.outputs import default_function, embed, require_finite, score_labels
-from ts_handlers.spans import best_answers, window_from_encoding
-from ts_handlers.tasks import AnswerOutput, ClassificationOutput, EmbeddingOutput, EntityOutput
-from ts_handlers.tokenization import TextTokenizer, require_tokens
+from ts_handlers.shapes import Array
 
 
 class TextExample(NamedTuple):

@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ts_handlers.base import InferenceHandler
-from ts_handlers.batch import Array, ModelInput
-from ts_handlers.boxes import format_detections, from_detector, from_queries
-from ts_handlers.bucketing import Size
+from ts_handlers.batching.padding import ModelInput
+from ts_handlers.config.labels import read_labels
+from ts_handlers.config.tasks import DetectionOutput, ImageClassificationOutput, SegmentationOutput
 from ts_handlers.errors import ConfigError, InferenceError, PayloadTooLargeError, RequestError
-from ts_handlers.image_instance import read_instance
-from ts_handlers.images import (
+from ts_handlers.handler import InferenceHandler
+from ts_handlers.imaging.boxes import format_detections, from_detector, from_queries
+from ts_handlers.imaging.decoding import (
     EncodedImage,
     ImageLimits,
     Picture,
@@ -23,12 +23,12 @@ from ts_handlers.images import (
     open_image,
     picture_from_pixels,
 )
-from ts_handlers.labels import read_labels
-from ts_handlers.masks import MASK_FORMATS, format_mask, read_mask
+from ts_handlers.imaging.masks import MASK_FORMATS, format_mask, read_mask
+from ts_handlers.imaging.preprocessing import Preprocessing, pixel_mask, preprocess
+from ts_handlers.imaging.processors.preprocessor_config import read_preprocessing
 from ts_handlers.outputs import default_function, one_axis, score_labels
-from ts_handlers.preprocessing import Preprocessing, pixel_mask, preprocess
-from ts_handlers.preprocessor_config import read_preprocessing
-from ts_handlers.tasks import DetectionOutput, ImageClassificationOutput, SegmentationOutput
+from ts_handlers.requests.image_instance import read_instance
+from ts_handlers.shapes import Array, Size
 
 _TYPICAL_SIZE = (480, 640)
 """(height, width) of the picture that models of no fixed size are warmed up with."""

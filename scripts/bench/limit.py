@@ -111,7 +111,7 @@ def _start(archive: Path, payloads: Path, index: int, count: int) -> None:
 
 def _work(size: int, seconds: float) -> dict[str, float]:
     """Work for at least so long, and say what was done and what it took."""
-    from ts_handlers.batch import pad_batch
+    from ts_handlers.batching.padding import pad_batch
 
     handler, bodies = _state
     hooks_s, run_s, logs = 0.0, 0.0, list[float]()

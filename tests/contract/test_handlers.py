@@ -14,11 +14,11 @@ import pytest
 import ts_handlers
 from tests.contract.engines import ENGINES, ENGINES_BY_KIND
 from tests.model_dirs import KINDS, TASK_OF, TINY_KINDS, serialized_file
-from ts_handlers.bucketing import BatchPlan
+from ts_handlers.batching.bucketing import BatchPlan
 from ts_handlers.build.engine import Method
 from ts_handlers.build.methods.catalogue import find_method
-from ts_handlers.cpu import CpuShare
-from ts_handlers.tasks import TASKS
+from ts_handlers.config.tasks import TASKS
+from ts_handlers.machine import CpuShare
 from ts_handlers.testing import Raw, load_handler, predict
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from tests.model_dirs import IMAGE_KINDS, TASK_OF, serialized_file
 from tests.pictures import broken_images, encode, png_header, scene
 from ts_handlers.build.engine import Method
 from ts_handlers.build.methods.catalogue import METHODS, missing_packages
-from ts_handlers.cpu import CpuShare
-from ts_handlers.tasks import TASKS
+from ts_handlers.config.tasks import TASKS
+from ts_handlers.machine import CpuShare
 from ts_handlers.testing import Raw, load_handler, predict
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tests.model_dirs import TASK_OF, ModelDirs, serialized_file
-from ts_handlers.tasks import TASKS
+from ts_handlers.config.tasks import TASKS
 
 CONFIG = "model-config.yaml"
 

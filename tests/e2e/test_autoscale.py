@@ -38,7 +38,7 @@ from types import SimpleNamespace
 
 import numpy as np
 from ts_handlers import InferenceHandler
-from ts_handlers.batch import ModelInput
+from ts_handlers.batching.padding import ModelInput
 
 
 def run(arrays, *, num_parallel=1):

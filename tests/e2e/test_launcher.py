@@ -15,7 +15,7 @@ import pytest
 
 from tests.e2e.archives import pack_model
 from tests.e2e.conftest import run_cli
-from ts_handlers.cpu import POOL_ENV, cpu_budget
+from ts_handlers.machine import POOL_ENV, cpu_budget
 from ts_handlers.operate.background import BackgroundServer
 from ts_handlers.operate.torchserve.process.ports import free_port_options
 

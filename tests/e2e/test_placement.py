@@ -21,9 +21,9 @@ import pytest
 
 from tests.e2e.archives import pack_model
 from tests.e2e.conftest import run_cli
-from ts_handlers.cpu.roster import ABSENCE_S
-from ts_handlers.cpu.slices import slice_cpus
-from ts_handlers.cpu.topology import read_topology
+from ts_handlers.machine.placement.roster import ABSENCE_S
+from ts_handlers.machine.placement.slices import slice_cpus
+from ts_handlers.machine.topology import read_topology
 from ts_handlers.operate.background import BackgroundServer
 from ts_handlers.operate.torchserve.process.ports import free_port_options
 

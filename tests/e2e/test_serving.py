@@ -21,7 +21,7 @@ from tests.e2e import grpc_client
 from tests.e2e.conftest import SERVED
 from tests.model_dirs import TASK_OF
 from ts_handlers.cli import main
-from ts_handlers.tasks import TASKS
+from ts_handlers.config.tasks import TASKS
 from ts_handlers.testing import load_handler, predict
 
 if TYPE_CHECKING:

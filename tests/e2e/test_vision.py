@@ -22,11 +22,11 @@ from tests.e2e.test_serving import ask
 from tests.efficientnet import PREPROCESSOR, eager_network, write_efficientnet
 from tests.model_dirs import TASK_OF
 from tests.pictures import broken_images, encode, photograph, photograph_pixels, scene
-from ts_handlers.images import picture_from_pixels
+from ts_handlers.imaging.decoding import picture_from_pixels
+from ts_handlers.imaging.preprocessing import preprocess
+from ts_handlers.imaging.processors.preprocessor_config import parse_preprocessing
 from ts_handlers.operate.background import BackgroundServer
 from ts_handlers.operate.torchserve.process.ports import free_port_options
-from ts_handlers.preprocessing import preprocess
-from ts_handlers.preprocessor_config import parse_preprocessing
 
 if TYPE_CHECKING:
     from tests.model_dirs import ModelDirs

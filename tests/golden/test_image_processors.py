@@ -21,10 +21,10 @@ from transformers.models.auto import image_processing_auto, modeling_auto
 from tests.pictures import photograph_pixels, scene
 from ts_handlers.build.sources.processor import read_preprocessor
 from ts_handlers.errors import ConfigError, OperatorError, RequestError
-from ts_handlers.images import picture_from_pixels
-from ts_handlers.preprocessing import Preprocessing, Resize, preprocess
-from ts_handlers.preprocessor_config import parse_preprocessing
-from ts_handlers.processor_classes import is_known
+from ts_handlers.imaging.decoding import picture_from_pixels
+from ts_handlers.imaging.preprocessing import Preprocessing, Resize, preprocess
+from ts_handlers.imaging.processors.classes import is_known
+from ts_handlers.imaging.processors.preprocessor_config import parse_preprocessing
 
 SLOW = 1e-5
 """Largest difference from processors that resize with Pillow, in the units of the model's input."""

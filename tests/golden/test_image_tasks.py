@@ -20,7 +20,7 @@ import ts_handlers
 from tests.model_dirs import TASK_OF, serialized_file
 from tests.pictures import encode, photograph, scene
 from ts_handlers.build.sources.checkpoint import MODEL_CLASSES
-from ts_handlers.tasks import TASKS
+from ts_handlers.config.tasks import TASKS
 from ts_handlers.testing import load_handler, predict
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ import yaml
 import ts_handlers
 from tests.golden import reference as golden
 from tests.model_dirs import TASK_OF, serialized_file
-from ts_handlers.tasks import TASKS
+from ts_handlers.config.tasks import TASKS
 from ts_handlers.testing import load_handler, predict
 
 if TYPE_CHECKING:

@@ -18,9 +18,9 @@ from tests.e2e.conftest import run_cli
 from tests.e2e.test_serving import ask
 from tests.model_dirs import TASK_OF
 from tests.pictures import encode, scene
+from ts_handlers.config.tasks import TASKS
 from ts_handlers.operate.background import BackgroundServer
 from ts_handlers.operate.torchserve.process.ports import free_port_options
-from ts_handlers.tasks import TASKS
 from ts_handlers.testing import FakeContext, predict
 
 if TYPE_CHECKING:

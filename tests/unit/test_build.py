@@ -18,9 +18,9 @@ from ts_handlers.build.samples import SAMPLE_TEXTS, Sample, encode
 from ts_handlers.build.sources.texts import load_source
 from ts_handlers.build.verify import smoke
 from ts_handlers.cli import main
-from ts_handlers.config import BucketingConfig
-from ts_handlers.cpu import CpuShare
+from ts_handlers.config.sections import BucketingConfig
 from ts_handlers.errors import OperatorError
+from ts_handlers.machine import CpuShare
 
 if TYPE_CHECKING:
     from tests.model_dirs import ModelDirs

@@ -13,11 +13,11 @@ import torch
 from onnx import TensorProto, helper
 
 from ts_handlers.build.methods.catalogue import find_method
-from ts_handlers.config import RuntimeConfig
-from ts_handlers.cpu import CpuBudget, cpu_share
+from ts_handlers.config.sections import RuntimeConfig
+from ts_handlers.machine import CpuBudget, cpu_share
 from ts_handlers.runtime import ModelFiles, open_session
-from ts_handlers.runtime.onnx_binding import MAX_SHAPES, BoundCalls
-from ts_handlers.runtime.torch_program import Program
+from ts_handlers.runtime.onnx.binding import MAX_SHAPES, BoundCalls
+from ts_handlers.runtime.torch.program import Program
 from ts_handlers.testing import load_handler, predict
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def test_onnx_on_a_gpu(providers: Any, tmp_path: Path, monkeypatch: pytest.Monke
     write_graph(tmp_path)
     monkeypatch.setattr(ort, "InferenceSession", FakeCudaSession)
     monkeypatch.setattr(ort, "get_available_providers", lambda: [TENSORRT, CUDA, CPU])
-    monkeypatch.setattr("ts_handlers.runtime.onnx.BoundCalls", bind)
+    monkeypatch.setattr("ts_handlers.runtime.onnx.session.BoundCalls", bind)
     config = RuntimeConfig(providers=providers, precision="fp16")
     session = open_session(config, ModelFiles(tmp_path, "model.onnx", gpu_id=1), SHARE)
     assert session.run({"x": rows(2)})["y"].tolist() == (2 * rows(2)).tolist()

@@ -12,8 +12,8 @@ import pytest
 from onnx import TensorProto, helper, save
 
 RUNTIMES = {
-    "the worker": "import ts_handlers.base, onnxruntime as ort; ort.InferenceSession('model.onnx')",
-    "onnx": "from ts_handlers.runtime.onnx import ort; ort.InferenceSession('model.onnx')",
+    "the worker": "import ts_handlers.handler, onnxruntime as ort; ort.InferenceSession('model.onnx')",
+    "onnx": "from ts_handlers.runtime.onnx.session import ort; ort.InferenceSession('model.onnx')",
     "openvino": "import ts_handlers.runtime.openvino",
 }
 

@@ -14,8 +14,8 @@ from onnx import TensorProto, helper
 
 from tests.pictures import encode, scene
 from ts_handlers import ImageClassificationHandler, ImageSegmentationHandler, ObjectDetectionHandler
-from ts_handlers.cpu import limit_threads
 from ts_handlers.errors import ConfigError
+from ts_handlers.machine import limit_threads
 from ts_handlers.testing import load_handler, predict
 
 PLAIN = {"do_resize": False, "do_normalize": False, "do_rescale": False}

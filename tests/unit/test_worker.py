@@ -13,11 +13,11 @@ import pytest
 from torch.profiler import ProfilerActivity
 
 import ts_handlers
-from ts_handlers.batch import ModelInput
-from ts_handlers.bucketing import BatchPlan
-from ts_handlers.config import BucketingConfig, HandlerConfig, WarmupConfig
-from ts_handlers.cpu import CpuBudget, limit_threads
+from ts_handlers.batching.bucketing import BatchPlan
+from ts_handlers.batching.padding import ModelInput
+from ts_handlers.config.sections import BucketingConfig, HandlerConfig, WarmupConfig
 from ts_handlers.errors import ConfigError, OperatorError
+from ts_handlers.machine import CpuBudget, limit_threads
 from ts_handlers.startup import declared_workers, expect_workers, warm_up
 from ts_handlers.testing import FakeContext, load_handler, predict
 
@@ -63,7 +63,7 @@ def test_one_line_says_what_was_decided(model_dirs: ModelDirs, caplog: pytest.Lo
         "handler": {"bucketing": {"boundaries": [16, 64]}, "tokenizer": {"pad_token_id": 1}},
     }
     handler = load_handler(ts_handlers.TextClassificationHandler, folder, config, serialized_file="model.onnx")
-    lines = [record.getMessage() for record in caplog.records if record.name == "ts_handlers.base"]
+    lines = [record.getMessage() for record in caplog.records if record.name == "ts_handlers.handler"]
     assert len(lines) == 1
     for part in (
         "text-classification ready",
@@ -85,10 +85,12 @@ def test_a_worker_follows_what_changes_between_two_batches(
     handler = load_handler(ts_handlers.TextClassificationHandler, folder, {}, serialized_file="model.onnx")
     before = predict(handler, "fine")[0].json()
     threads = handler.share.threads
-    monkeypatch.setattr("ts_handlers.cpu.placement.LOOK_INTERVAL_S", 0.0)
+    monkeypatch.setattr("ts_handlers.machine.placement.worker.LOOK_INTERVAL_S", 0.0)
     monkeypatch.setattr(handler._placement, "_next_look", 0.0)
     assert predict(handler, "fine")[0].json() == before
-    monkeypatch.setattr("ts_handlers.cpu.placement.cpu_budget", lambda *_: CpuBudget((0, 1, 2, 3), float(threads + 1)))
+    monkeypatch.setattr(
+        "ts_handlers.machine.placement.worker.cpu_budget", lambda *_: CpuBudget((0, 1, 2, 3), float(threads + 1))
+    )
     try:
         assert predict(handler, "fine")[0].json() == before
         assert handler.share.threads == threads + 1
@@ -206,7 +208,7 @@ def test_a_row_whose_prediction_json_cannot_carry_fails_alone(model_dirs: ModelD
 
 
 def test_a_handler_of_nothing_says_what_to_override(tmp_path: Path) -> None:
-    from ts_handlers.base import InferenceHandler
+    from ts_handlers.handler import InferenceHandler
 
     handler = InferenceHandler()
     assert handler.decode("x") == "x"
@@ -312,7 +314,7 @@ def test_a_handler_without_an_input_to_warm_up_with_is_not_warmed_up() -> None:
 def test_declared_metrics_are_used_and_others_declared(tmp_path: Path) -> None:
     from ts.metrics.metric_type_enum import MetricTypes
 
-    from ts_handlers.metrics import CATALOGUE, RUN_SECONDS, WorkerMetrics
+    from ts_handlers.hosts.torchserve.metrics import CATALOGUE, RUN_SECONDS, WorkerMetrics
 
     context = FakeContext(tmp_path)
     declared = context.metrics.add_metric_to_cache(RUN_SECONDS.name, "s", [], MetricTypes.HISTOGRAM)

@@ -19,8 +19,8 @@ from model_archiver.manifest_components.manifest import Manifest
 from model_archiver.manifest_components.model import Model
 
 from ts_handlers.build.sources.model import ModelSource
+from ts_handlers.config.tasks import TASKS
 from ts_handlers.errors import OperatorError
-from ts_handlers.tasks import TASKS
 
 _PACKAGES = frozenset(
     {"ts", "ts_handlers", "tokenizers", "torch", "numpy", "onnxruntime", "openvino", "orjson", "yaml", "psutil"}

@@ -10,14 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from ts_handlers.batch import Array, ModelInput, pad_batch, split_rows
-from ts_handlers.bucketing import BatchPlan
+from ts_handlers.batching.bucketing import BatchPlan
+from ts_handlers.batching.calls import ModelCalls
+from ts_handlers.batching.padding import ModelInput, pad_batch, split_rows
 from ts_handlers.build.gate import measure_latencies
 from ts_handlers.build.sources.model import ModelSource
 from ts_handlers.build.sources.texts import Source
-from ts_handlers.calls import ModelCalls
 from ts_handlers.errors import OperatorError, all_lines
 from ts_handlers.runtime import Session
+from ts_handlers.shapes import Array
 
 TOLERANCES = {"fp32": 1e-3, "bf16": 0.1, "fp16": 0.02, "int8": 0.25}
 """Largest relative error of a build by its precision. Cosine 0.99 is a relative error of about 0.14."""

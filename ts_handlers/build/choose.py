@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from ts_handlers.batching.calls import ModelCalls
 from ts_handlers.build.engine import Engine, Material, Method
 from ts_handlers.build.gate import Reference
 from ts_handlers.build.inputs import open_dataset
@@ -21,10 +22,9 @@ from ts_handlers.build.sources.model import ModelSource
 from ts_handlers.build.steps import step
 from ts_handlers.build.target import is_here
 from ts_handlers.build.trial import Trial, Trials, fastest, trial_table
-from ts_handlers.calls import ModelCalls
-from ts_handlers.config import BucketingConfig, load_config
-from ts_handlers.cpu import CpuBudget, cpu_budget, cpu_share
+from ts_handlers.config.sections import BucketingConfig, load_config
 from ts_handlers.errors import OperatorError
+from ts_handlers.machine import CpuBudget, cpu_budget, cpu_share
 from ts_handlers.outputs import default_function
 from ts_handlers.runtime import ModelFiles, Session, open_session
 

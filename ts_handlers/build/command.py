@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from ts_handlers.build.report import MAX_WEIGHT
-from ts_handlers.cpu.features import TARGETS
+from ts_handlers.config.reading import parse_yaml
+from ts_handlers.config.tasks import NAME_PATTERN, TASKS
 from ts_handlers.errors import OperatorError
-from ts_handlers.reading import parse_yaml
-from ts_handlers.tasks import NAME_PATTERN, TASKS
+from ts_handlers.machine.features import TARGETS
 
 HELP = "package a model into a .mar"
 

@@ -19,7 +19,7 @@ from torch.fx.experimental import _config as symbolic_shapes
 from ts_handlers.build.sources.texts import Source
 from ts_handlers.build.target import NATIVE, TargetCpu, target_cpu
 from ts_handlers.errors import OperatorError, first_line
-from ts_handlers.runtime.torch_package import CPU_FLAGS_KEY, TORCH_KEY, read_flags
+from ts_handlers.runtime.torch.package import CPU_FLAGS_KEY, TORCH_KEY, read_flags
 
 LEAST_LENGTH = 2
 """Attention is exported for two tokens and more, which is what a text has with its special tokens."""

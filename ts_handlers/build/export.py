@@ -74,7 +74,7 @@ def fuse(source: ModelSource, path: Path, fused_path: Path) -> dict[str, int]:
     """Fuse attention, GELU and the embedding into ONNX Runtime's operators.
 
     SkipLayerNormalization is left out: on the CPU its kernel takes longer than the addition and the normalization do
-    apart (`ts_handlers.runtime.onnx` keeps ONNX Runtime from fusing them when it loads the model).
+    apart (`ts_handlers.runtime.onnx.session` keeps ONNX Runtime from fusing them when it loads the model).
 
     Returns:
         How many of each operator of ONNX Runtime's own domain the graph has; empty where the architecture is not known

@@ -7,14 +7,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ts_handlers.batch import ModelInput
+from ts_handlers.batching.calls import ModelCalls
+from ts_handlers.batching.padding import ModelInput
 from ts_handlers.build.engine import Material
 from ts_handlers.build.gate import Quality, Reference
 from ts_handlers.build.reference import make_reference
-from ts_handlers.calls import ModelCalls
-from ts_handlers.config import load_config
-from ts_handlers.cpu import CpuBudget, cpu_share
+from ts_handlers.config.sections import load_config
 from ts_handlers.errors import OperatorError
+from ts_handlers.machine import CpuBudget, cpu_share
 from ts_handlers.runtime import ModelFiles, Session, open_session
 
 NUM_SAMPLES = 768

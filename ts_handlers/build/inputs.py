@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from ts_handlers.batch import ModelInput
+from ts_handlers.batching.padding import ModelInput
 from ts_handlers.build.image_outputs.made_pictures import sample_pictures
 from ts_handlers.build.request import BuildRequest
 from ts_handlers.build.samples import (
@@ -28,10 +28,10 @@ from ts_handlers.build.sources.load_images import load_image_source
 from ts_handlers.build.sources.model import ModelSource
 from ts_handlers.build.sources.texts import load_source
 from ts_handlers.build.steps import Progress
+from ts_handlers.config.reading import load_json
+from ts_handlers.config.tasks import TASKS
 from ts_handlers.errors import OperatorError
-from ts_handlers.images import picture_from_pixels
-from ts_handlers.reading import load_json
-from ts_handlers.tasks import TASKS
+from ts_handlers.imaging.decoding import picture_from_pixels
 
 
 def load(request: BuildRequest, work: Path, progress: Progress | None = None) -> ModelSource:

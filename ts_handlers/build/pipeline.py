@@ -20,9 +20,9 @@ from ts_handlers.build.sources.tokenizer import compare_tokenizers
 from ts_handlers.build.steps import Progress, step
 from ts_handlers.build.target import is_here, target_cpu
 from ts_handlers.build.verify.run import Verified, verify
-from ts_handlers.config import load_config
+from ts_handlers.config.sections import load_config
+from ts_handlers.config.tasks import TASKS
 from ts_handlers.errors import OperatorError
-from ts_handlers.tasks import TASKS
 
 
 def build(request: BuildRequest, progress: Progress = print) -> Path:

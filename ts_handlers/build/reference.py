@@ -8,13 +8,14 @@ from typing import Any
 
 import torch
 
-from ts_handlers.batch import Array, ModelInput
+from ts_handlers.batching.calls import ModelCalls
+from ts_handlers.batching.padding import ModelInput
 from ts_handlers.build.gate import Answers, Reference
 from ts_handlers.build.sources.model import ModelSource
-from ts_handlers.calls import ModelCalls
-from ts_handlers.cpu import CpuShare
+from ts_handlers.config.tasks import TASKS
+from ts_handlers.machine import CpuShare
 from ts_handlers.runtime import Session
-from ts_handlers.tasks import TASKS
+from ts_handlers.shapes import Array
 
 
 def make_reference(

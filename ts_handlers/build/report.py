@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ts_handlers.build.target import is_here, target_cpu
-from ts_handlers.cpu.features import read_cpuinfo
+from ts_handlers.config.reading import load_json
+from ts_handlers.config.settings import from_mapping, shown
 from ts_handlers.errors import OperatorError
-from ts_handlers.reading import load_json
-from ts_handlers.settings import from_mapping, shown
+from ts_handlers.machine.features import read_cpuinfo
 
 if TYPE_CHECKING:
     from ts_handlers.build.choose import Chosen, Data

@@ -10,14 +10,15 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from ts_handlers.batch import Array, ModelInput
+from ts_handlers.batching.padding import ModelInput
 from ts_handlers.build.image_files.onnx_file import PIXEL_MASK, PIXEL_VALUES
 from ts_handlers.build.sources.images import ImageSource
 from ts_handlers.build.sources.model import ModelSource, file_digest, read_lines
 from ts_handlers.build.sources.texts import Source
 from ts_handlers.errors import OperatorError, RequestError
-from ts_handlers.images import ImageLimits, Picture, decode_image, open_image
-from ts_handlers.preprocessing import pixel_mask, preprocess
+from ts_handlers.imaging.decoding import ImageLimits, Picture, decode_image, open_image
+from ts_handlers.imaging.preprocessing import pixel_mask, preprocess
+from ts_handlers.shapes import Array
 
 MAX_LENGTH = 384
 """Longest sequence of a sample, in tokens: longer ones are cut, as question-answering's windows are."""

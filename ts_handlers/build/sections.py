@@ -8,8 +8,8 @@ from typing import Any
 from ts_handlers.build.engine import Engine
 from ts_handlers.build.request import BuildRequest
 from ts_handlers.build.sources.model import ModelSource
-from ts_handlers.config import load_config
-from ts_handlers.tasks import TASKS
+from ts_handlers.config.sections import load_config
+from ts_handlers.config.tasks import TASKS
 
 
 def source_section(request: BuildRequest, source: ModelSource) -> dict[str, Any]:

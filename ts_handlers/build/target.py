@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ts_handlers.cpu.features import TARGETS, CpuInfo, TargetCpu, read_cpuinfo
 from ts_handlers.errors import OperatorError
+from ts_handlers.machine.features import TARGETS, CpuInfo, TargetCpu, read_cpuinfo
 
 __all__ = ["NATIVE", "TARGETS", "TargetCpu", "is_here", "target_cpu"]
 

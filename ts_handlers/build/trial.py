@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ts_handlers.batching.calls import ModelCalls
 from ts_handlers.build.engine import Engine, Material, Method
 from ts_handlers.build.gate import Latency, Limits, Quality, Reference, measure_latencies
 from ts_handlers.build.steps import step
-from ts_handlers.calls import ModelCalls
 from ts_handlers.errors import OperatorError, reason
 from ts_handlers.runtime import Session
 

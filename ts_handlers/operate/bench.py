@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ts_handlers.config.reading import load_json
 from ts_handlers.errors import OperatorError
 from ts_handlers.operate.arguments import whole
 from ts_handlers.operate.load.generator import LoadSpec, generate_load, run_loop
@@ -18,7 +19,6 @@ from ts_handlers.operate.load.payloads import read_payloads
 from ts_handlers.operate.load.plot import import_plotly, latency_page
 from ts_handlers.operate.load.result import LoadResult
 from ts_handlers.optional import import_optional
-from ts_handlers.reading import load_json
 
 HELP = "load a server, closed or open loop, and report rate, latencies and errors"
 

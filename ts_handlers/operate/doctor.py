@@ -12,12 +12,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from ts_handlers.cgroup import cgroup_version
-from ts_handlers.cpu import CpuBudget, cpu_budget
-from ts_handlers.cpu.features import CpuInfo, parse_cpuinfo
-from ts_handlers.cpu.share import threads_from_environ, workers_from_environ
 from ts_handlers.errors import ConfigError, OperatorError
-from ts_handlers.memory import memory_limit
+from ts_handlers.machine import CpuBudget, cpu_budget
+from ts_handlers.machine.cgroup import cgroup_version
+from ts_handlers.machine.features import CpuInfo, parse_cpuinfo
+from ts_handlers.machine.memory import memory_limit
+from ts_handlers.machine.share import threads_from_environ, workers_from_environ
 from ts_handlers.operate.torchserve.address import GRPC_PORTS, HTTP_PORTS
 from ts_handlers.operate.torchserve.config import java_int
 from ts_handlers.operate.torchserve.process.frontend import torchserve_folder

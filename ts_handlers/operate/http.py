@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ts_handlers.config.reading import parse_json
 from ts_handlers.errors import OperatorError
-from ts_handlers.reading import parse_json
 
 
 class NoAnswerError(OperatorError):

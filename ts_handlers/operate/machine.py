@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ts_handlers.cgroup import read_lines
-from ts_handlers.cpu import CpuBudget, cpu_budget
-from ts_handlers.cpu.topology import parse_cpu_list
-from ts_handlers.memory import memory_limit
+from ts_handlers.machine import CpuBudget, cpu_budget
+from ts_handlers.machine.cgroup import read_lines
+from ts_handlers.machine.memory import memory_limit
+from ts_handlers.machine.topology import parse_cpu_list
 from ts_handlers.operate.memory import MIB
 
 _SMI = ("rocm-smi", "nvidia-smi", "xpu-smi")

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 import yaml
 
-from ts_handlers.metrics import CATALOGUE, MetricSpec
+from ts_handlers.hosts.torchserve.metrics import CATALOGUE, MetricSpec
 
 _HOST = ("Level", "Hostname")
 _GPU = ("Level", "DeviceId", "Hostname")
@@ -51,7 +51,7 @@ WORKER: tuple[MetricSpec, ...] = (
 
 METRICS_HEADER = """\
 # The metrics TorchServe keeps; a metric that is not named here is dropped.
-# Generated from ts_handlers.metrics by `ts-handlers configure`: change that, not this file.
+# Generated from ts_handlers.hosts.torchserve.metrics by `ts-handlers configure`: change that, not this file.
 """
 
 

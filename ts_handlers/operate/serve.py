@@ -12,10 +12,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ts_handlers.config import RESPONSE_ENV
-from ts_handlers.cpu import POOL_ENV, WORKERS_ENV, cpu_budget, cpu_share
-from ts_handlers.cpu.share import threads_from_environ
+from ts_handlers.config.sections import RESPONSE_ENV
 from ts_handlers.errors import OperatorError
+from ts_handlers.machine import POOL_ENV, WORKERS_ENV, cpu_budget, cpu_share
+from ts_handlers.machine.share import threads_from_environ
 from ts_handlers.operate.arguments import whole
 from ts_handlers.operate.stop_signals import StopRequested, ignore_stop_signals, stop_on_signals
 from ts_handlers.operate.torchserve.client import KEY_FILE_NAME, RUN_FOLDER, TorchServe

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from ts_handlers.config import RuntimeConfig
-from ts_handlers.cpu import CpuShare
+from ts_handlers.config.sections import RuntimeConfig
 from ts_handlers.errors import ConfigError
-from ts_handlers.runtime.session import ModelFiles, Session, Shape
+from ts_handlers.machine import CpuShare
+from ts_handlers.runtime.session import ModelFiles, Session
 from ts_handlers.runtime.target import check_target
+from ts_handlers.shapes import Shape
 
 _SETTINGS_OF: Mapping[str, frozenset[str]] = {
     "onnx": frozenset({"providers", "provider_options", "graph_optimization_level", "share_weights", "allow_spinning"}),
@@ -36,7 +37,7 @@ def open_session(config: RuntimeConfig, files: ModelFiles, share: CpuShare, shap
     check_settings(config)
     check_target(config)
     if config.backend == "onnx":
-        from ts_handlers.runtime.onnx import OnnxSession  # an engine is imported by those who use it
+        from ts_handlers.runtime.onnx.session import OnnxSession  # an engine is imported by those who use it
 
         return OnnxSession(config, files, share)
     if config.backend == "openvino":
@@ -44,10 +45,10 @@ def open_session(config: RuntimeConfig, files: ModelFiles, share: CpuShare, shap
 
         return OpenVinoSession(config, files, share, shapes)
     if config.backend == "ipex":
-        from ts_handlers.runtime.ipex import IpexSession
+        from ts_handlers.runtime.torch.ipex import IpexSession
 
         return IpexSession(config, files)
-    from ts_handlers.runtime.torch import TorchSession
+    from ts_handlers.runtime.torch.session import TorchSession
 
     return TorchSession(config, files)
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ts_handlers.batch import Array
 from ts_handlers.errors import RequestError
+from ts_handlers.shapes import Array
 
 
 def feed_as(name: str, array: Array, dtype: Any) -> Array:

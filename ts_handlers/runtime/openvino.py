@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import psutil
 
-from ts_handlers.batch import Array
-from ts_handlers.config import RuntimeConfig
-from ts_handlers.cpu import CpuShare
+from ts_handlers.config.sections import RuntimeConfig
 from ts_handlers.errors import ConfigError, RuntimeUnavailableError, first_line
-from ts_handlers.runtime.session import ModelFiles, Shape
+from ts_handlers.machine import CpuShare
+from ts_handlers.runtime.session import ModelFiles
+from ts_handlers.shapes import Array, Shape
 from ts_handlers.telemetry import disable_telemetry
 
 disable_telemetry()

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from ts_handlers.batch import Array
-from ts_handlers.cpu import CpuShare
 from ts_handlers.errors import ConfigError
+from ts_handlers.machine import CpuShare
+from ts_handlers.shapes import Array
 
 Shape = tuple[int, int]
 """Rows of a call, and the length each is padded to."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 
-from ts_handlers.config import RuntimeConfig
-from ts_handlers.cpu.features import TARGETS, CpuInfo, TargetCpu, read_cpuinfo
+from ts_handlers.config.sections import RuntimeConfig
 from ts_handlers.errors import ConfigError
+from ts_handlers.machine.features import TARGETS, CpuInfo, TargetCpu, read_cpuinfo
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ import onnx
 import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
-from ts_handlers.batch import Array
+from ts_handlers.shapes import Array
 
 
 class Graph:

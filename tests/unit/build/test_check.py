@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from ts_handlers.batch import Array
 from ts_handlers.build import check
 from ts_handlers.build.reference import SourceSession
 from ts_handlers.build.samples import Sample, encode
 from ts_handlers.build.sources.texts import Source, load_source
-from ts_handlers.config import BucketingConfig
-from ts_handlers.cpu import CpuShare
+from ts_handlers.config.sections import BucketingConfig
 from ts_handlers.errors import OperatorError
+from ts_handlers.machine import CpuShare
+from ts_handlers.shapes import Array
 
 if TYPE_CHECKING:
     from tests.model_dirs import ModelDirs

@@ -22,8 +22,8 @@ from ts_handlers.build.samples import Sample, encode
 from ts_handlers.build.sources.texts import load_source
 from ts_handlers.build.target import NATIVE, TARGETS, target_cpu
 from ts_handlers.cli import main
-from ts_handlers.cpu import CpuBudget
 from ts_handlers.errors import OperatorError
+from ts_handlers.machine import CpuBudget
 
 if TYPE_CHECKING:
     from tests.model_dirs import ModelDirs

@@ -12,7 +12,7 @@ from tests.unit.build.graphs import product, run, run_with
 from tests.unit.build.materials import material
 from ts_handlers.build.methods.catalogue import find_method
 from ts_handlers.build.quantize.int8 import quantize_dynamic
-from ts_handlers.cpu.features import TARGETS, read_cpuinfo
+from ts_handlers.machine.features import TARGETS, read_cpuinfo
 
 
 @pytest.mark.parametrize("target", ["avx2", "amx"])

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ts_handlers.batch import Array, ModelInput
+from ts_handlers.batching.calls import ModelCalls
+from ts_handlers.batching.padding import ModelInput
 from ts_handlers.build.gate import Answers, Limits, Quality, Reference, measure_latencies
 from ts_handlers.build.gate import quality as quality_module
-from ts_handlers.calls import ModelCalls
-from ts_handlers.config import BucketingConfig
-from ts_handlers.cpu import CpuShare
+from ts_handlers.config.sections import BucketingConfig
 from ts_handlers.errors import OperatorError
+from ts_handlers.machine import CpuShare
+from ts_handlers.shapes import Array
 
 CALLS = ModelCalls(BucketingConfig(), {}, ())
 RIGHT, WRONG = 0, 1

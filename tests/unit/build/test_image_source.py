@@ -26,8 +26,8 @@ from ts_handlers.build.sections import source_section
 from ts_handlers.build.sources.images import ImageSource
 from ts_handlers.build.target import TARGETS
 from ts_handlers.errors import OperatorError
-from ts_handlers.preprocessing import Preprocessing
-from ts_handlers.preprocessor_config import parse_preprocessing
+from ts_handlers.imaging.preprocessing import Preprocessing
+from ts_handlers.imaging.processors.preprocessor_config import parse_preprocessing
 
 if TYPE_CHECKING:
     from tests.model_dirs import ModelDirs

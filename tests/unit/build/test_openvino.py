@@ -20,7 +20,7 @@ from ts_handlers.build.openvino.signal_stack import SignalStack, signal_stack_ke
 from ts_handlers.build.reference import SourceSession
 from ts_handlers.build.samples import Sample, encode
 from ts_handlers.build.target import NATIVE, TARGETS, target_cpu
-from ts_handlers.config import load_config
+from ts_handlers.config.sections import load_config
 from ts_handlers.errors import OperatorError
 
 if TYPE_CHECKING:

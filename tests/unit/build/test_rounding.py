@@ -7,9 +7,9 @@ import onnx
 import pytest
 
 from tests.unit.build.graphs import product
-from ts_handlers.batch import Array
 from ts_handlers.build.quantize.int8 import quantize_dynamic
 from ts_handlers.build.quantize.rounding import LEVELS, REDUCED_LEVELS, round_weights
+from ts_handlers.shapes import Array
 
 RNG = np.random.default_rng(6)
 

@@ -10,7 +10,6 @@ import pytest
 from tests.model_dirs import ModelDirs
 from tests.unit.build.graphs import Graph, cosine, product, run
 from tests.unit.build.materials import SENTENCES, material
-from ts_handlers.batch import Array
 from ts_handlers.build.quantize import graph as module
 from ts_handlers.build.quantize.attention import split_attention
 from ts_handlers.build.quantize.graph import measure_maxima, measure_moments, products
@@ -18,6 +17,7 @@ from ts_handlers.build.quantize.int8 import quantize_dynamic
 from ts_handlers.build.quantize.smooth import factors, smooth
 from ts_handlers.build.samples import Sample, encode
 from ts_handlers.errors import OperatorError
+from ts_handlers.shapes import Array
 
 RNG = np.random.default_rng(4)
 X = RNG.normal(size=(5, 16)).astype(np.float32)

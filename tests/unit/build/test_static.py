@@ -17,7 +17,6 @@ import pytest
 from tests.model_dirs import ModelDirs
 from tests.unit.build.graphs import Graph, cosine, images, operators_run, product, residual_network, run
 from tests.unit.build.materials import SENTENCES, material
-from ts_handlers.batch import Array
 from ts_handlers.build.engine import Engine, Material
 from ts_handlers.build.methods import feeds as feeds_module
 from ts_handlers.build.methods.catalogue import METHODS, find_method
@@ -27,8 +26,9 @@ from ts_handlers.build.quantize.graph import Feed
 from ts_handlers.build.quantize.int8 import CalibrationMethod, quantize_static
 from ts_handlers.build.samples import Dataset, Sample, encode
 from ts_handlers.build.target import TARGETS
-from ts_handlers.cpu import CpuBudget
 from ts_handlers.errors import OperatorError
+from ts_handlers.machine import CpuBudget
+from ts_handlers.shapes import Array
 
 ALL: tuple[CalibrationMethod, ...] = ("minmax", "percentile", "entropy")
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from ts_handlers.build.target import NATIVE, TARGETS, target_cpu
-from ts_handlers.cpu.features import parse_cpuinfo, read_cpuinfo
 from ts_handlers.errors import OperatorError
+from ts_handlers.machine.features import parse_cpuinfo, read_cpuinfo
 
 
 def test_a_named_target() -> None:

@@ -18,9 +18,9 @@ from ts_handlers.build.compile import EXAMPLES, copy_model, export_model, instru
 from ts_handlers.build.methods import torch_compiled
 from ts_handlers.build.methods.catalogue import find_method, missing_packages
 from ts_handlers.build.target import NATIVE, TARGETS, target_cpu
-from ts_handlers.config import RuntimeConfig
-from ts_handlers.cpu import CpuBudget, cpu_share
+from ts_handlers.config.sections import RuntimeConfig
 from ts_handlers.errors import ConfigError, OperatorError
+from ts_handlers.machine import CpuBudget, cpu_share
 from ts_handlers.runtime import ModelFiles, Session, open_session, torch_package
 
 if TYPE_CHECKING:

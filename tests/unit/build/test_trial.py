@@ -11,14 +11,15 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from ts_handlers.batch import Array, ModelInput
+from ts_handlers.batching.calls import ModelCalls
+from ts_handlers.batching.padding import ModelInput
 from ts_handlers.build.engine import Engine, Material, Method
 from ts_handlers.build.gate import Answers, Limits, Quality, Reference
 from ts_handlers.build.trial import Trial, Trials, fastest
-from ts_handlers.calls import ModelCalls
-from ts_handlers.config import BucketingConfig
-from ts_handlers.cpu import CpuShare
+from ts_handlers.config.sections import BucketingConfig
 from ts_handlers.errors import OperatorError
+from ts_handlers.machine import CpuShare
+from ts_handlers.shapes import Array
 
 CALLS = ModelCalls(BucketingConfig(), {}, ())
 INPUTS = [ModelInput({"input_ids": np.array([index, 9])}, 2) for index in range(4)]

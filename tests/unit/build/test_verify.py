@@ -20,9 +20,9 @@ from ts_handlers.build.sources.texts import load_source
 from ts_handlers.build.verify.compare import APART, distance
 from ts_handlers.build.verify.run import verify
 from ts_handlers.cli import main
-from ts_handlers.config import load_config
+from ts_handlers.config.sections import load_config
+from ts_handlers.config.tasks import TASKS
 from ts_handlers.errors import OperatorError
-from ts_handlers.tasks import TASKS
 
 if TYPE_CHECKING:
     from tests.model_dirs import ModelDirs

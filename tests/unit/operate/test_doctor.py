@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from ts_handlers.cgroup import cgroup_version
 from ts_handlers.cli import main
-from ts_handlers.cpu import CpuBudget
-from ts_handlers.cpu.features import parse_cpuinfo
 from ts_handlers.errors import OperatorError
-from ts_handlers.memory import memory_limit
+from ts_handlers.machine import CpuBudget
+from ts_handlers.machine.cgroup import cgroup_version
+from ts_handlers.machine.features import parse_cpuinfo
+from ts_handlers.machine.memory import memory_limit
 from ts_handlers.operate import doctor
 from ts_handlers.operate.doctor import Advice, Facts, find_problems
 from ts_handlers.operate.torchserve.process.java import Java

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ts_handlers.metrics import CATALOGUE
+from ts_handlers.hosts.torchserve.metrics import CATALOGUE
 from ts_handlers.operate.metrics_config import metrics_yaml
 
 ROOT = Path(__file__).parents[3]

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from ts_handlers.batch import Array
+from ts_handlers.config.settings import from_mapping
+from ts_handlers.config.tasks import TASKS
 from ts_handlers.errors import OperatorError
-from ts_handlers.masks import pixel_scores
+from ts_handlers.imaging.masks import pixel_scores
 from ts_handlers.outputs import ScoreFunction, default_function, embed, one_axis, sigmoid, softmax
-from ts_handlers.settings import from_mapping
-from ts_handlers.tasks import TASKS
+from ts_handlers.shapes import Array
 
 _UNDECIDED = ("feature-extraction", "image-segmentation", "object-detection")
 """Tasks that decide nothing, or so many things that one of them always differs."""

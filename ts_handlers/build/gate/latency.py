@@ -8,9 +8,9 @@ from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ts_handlers.batch import ModelInput
+from ts_handlers.batching.calls import ModelCalls
+from ts_handlers.batching.padding import ModelInput
 from ts_handlers.build.steps import track
-from ts_handlers.calls import ModelCalls
 from ts_handlers.errors import OperatorError, reason
 from ts_handlers.runtime import Session
 

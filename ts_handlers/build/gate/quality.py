@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from ts_handlers.batch import Array, ModelInput
+from ts_handlers.batching.calls import ModelCalls, Outputs
+from ts_handlers.batching.padding import ModelInput
 from ts_handlers.build.gate.answers import Answers
 from ts_handlers.build.steps import track
-from ts_handlers.calls import ModelCalls, Outputs
 from ts_handlers.errors import OperatorError
 from ts_handlers.runtime import Session
+from ts_handlers.shapes import Array
 
 GROUP = 8
 """Samples that are run together: INT8's activations share their scale with their neighbours, as they will in a worker."""

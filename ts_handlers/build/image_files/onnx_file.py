@@ -12,12 +12,12 @@ import onnx
 import torch
 from onnx import TensorProto, numpy_helper
 
-from ts_handlers.batch import Array
 from ts_handlers.build.image_files.onnx_names import rename
 from ts_handlers.build.image_files.scale import OwnScale, scale_of_graph
 from ts_handlers.build.image_outputs.probe import InputForm, Run
 from ts_handlers.errors import OperatorError, all_lines
 from ts_handlers.runtime.feeds import feed_as
+from ts_handlers.shapes import Array
 
 PIXEL_VALUES, PIXEL_MASK = "pixel_values", "pixel_mask"
 

@@ -14,7 +14,7 @@ from onnx import numpy_helper
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ts_handlers.errors import OperatorError
-from ts_handlers.preprocessing import Preprocessing
+from ts_handlers.imaging.preprocessing import Preprocessing
 
 _SAME_VALUES = frozenset({"cast", "identity", "transpose", "reshape", "squeeze", "unsqueeze"})
 """ONNX's operators that leave all numbers as they are."""

@@ -10,15 +10,15 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from ts_handlers.batch import Array
 from ts_handlers.build.image_files.scale import OwnScale, scale_of_module
 from ts_handlers.build.image_files.weights import State, find_weights
 from ts_handlers.build.image_outputs.probe import InputForm, Outputs, Run
 from ts_handlers.errors import OperatorError, all_lines
-from ts_handlers.runtime.torch_module import construct
-from ts_handlers.runtime.torch_package import read_exported
-from ts_handlers.runtime.torch_program import named_tensors, pick
-from ts_handlers.runtime.torch_script import ListDetector, float_type, takes_list
+from ts_handlers.runtime.torch.module import construct
+from ts_handlers.runtime.torch.package import read_exported
+from ts_handlers.runtime.torch.program import named_tensors, pick
+from ts_handlers.runtime.torch.script import ListDetector, float_type, takes_list
+from ts_handlers.shapes import Array
 
 _CAST = {torch.float16: ".half()", torch.float64: ".double()"}
 

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from ts_handlers.errors import OperatorError, all_lines
-from ts_handlers.runtime.torch_module import refusal
-from ts_handlers.runtime.torch_script import is_script
+from ts_handlers.runtime.torch.module import refusal
+from ts_handlers.runtime.torch.script import is_script
 
 State = dict[str, torch.Tensor]
 

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ts_handlers.batch import Array
 from ts_handlers.build.image_outputs.probe import Probe
 from ts_handlers.build.image_outputs.reading import Labels, Reading, name_labels, one_output
 from ts_handlers.build.image_outputs.scores import EDGE
 from ts_handlers.errors import OperatorError
-from ts_handlers.masks import Pixels
+from ts_handlers.imaging.masks import Pixels
+from ts_handlers.shapes import Array
 
 BACKGROUND = "background"
 """Name of what is not the object, where only the object has one."""

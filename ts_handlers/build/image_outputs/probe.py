@@ -8,10 +8,10 @@ from typing import Literal
 
 import numpy as np
 
-from ts_handlers.batch import Array
 from ts_handlers.build.image_outputs.made_pictures import made_picture
 from ts_handlers.errors import OperatorError, RequestError, all_lines
-from ts_handlers.preprocessing import Channels, Size
+from ts_handlers.imaging.preprocessing import Channels
+from ts_handlers.shapes import Array, Size
 
 Outputs = Mapping[str, Array]
 """What a model returned of one call, by its own names, each `(batch, ...)`."""

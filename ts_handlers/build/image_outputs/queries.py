@@ -8,7 +8,7 @@ from ts_handlers.build.image_outputs.probe import Probe, stacked
 from ts_handlers.build.image_outputs.reading import Labels, Reading, name_labels, shapes
 from ts_handlers.build.image_outputs.scores import closing_function
 from ts_handlers.errors import OperatorError
-from ts_handlers.runtime.torch_program import DETECTOR_OUTPUTS
+from ts_handlers.runtime.torch.program import DETECTOR_OUTPUTS
 
 _NAMES = (("logits", "pred_boxes"), ("pred_logits", "pred_boxes"))
 """What transformers and DETR's authors call them."""

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ts_handlers.batch import Array
 from ts_handlers.build.image_outputs.probe import Outputs
 from ts_handlers.errors import OperatorError
+from ts_handlers.shapes import Array
 
 Labels = tuple[str, ...]
 

@@ -6,11 +6,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ts_handlers.batch import Array
 from ts_handlers.build.image_outputs.probe import Probe, stacked
 from ts_handlers.build.image_outputs.reading import Labels, Reading, name_labels, one_output
 from ts_handlers.errors import OperatorError
 from ts_handlers.outputs import one_axis
+from ts_handlers.shapes import Array
 
 EDGE = 1e-3
 """How far a score may be past 0 or 1, and a sum of scores from 1: half precision has three digits."""

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from ts_handlers.build.engine import Method
 from ts_handlers.build.methods import onnx, openvino, smooth, torch_compiled, torch_eager
 from ts_handlers.build.request import AUTO, BuildRequest
+from ts_handlers.config.tasks import TASKS
 from ts_handlers.errors import OperatorError
-from ts_handlers.tasks import TASKS
 
 METHODS: tuple[Method, ...] = (
     *onnx.FLOATS,

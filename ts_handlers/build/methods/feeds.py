@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from itertools import islice
 
-from ts_handlers.batch import ModelInput, pad_batch
-from ts_handlers.bucketing import plan_batches, plan_images
+from ts_handlers.batching.bucketing import plan_batches, plan_images
+from ts_handlers.batching.padding import ModelInput, pad_batch
 from ts_handlers.build.quantize.graph import Feed
 from ts_handlers.build.sources.model import ModelSource
-from ts_handlers.tasks import TASKS
+from ts_handlers.config.tasks import TASKS
 
 GROUP = 64
 """Texts that are sorted by length together, so that little of a feed is padding."""

@@ -21,7 +21,7 @@ from ts_handlers.build.methods.feeds import feeds
 from ts_handlers.build.steps import step
 from ts_handlers.build.target import TargetCpu
 from ts_handlers.errors import OperatorError, first_line
-from ts_handlers.runtime.torch_module import cast_product_weights
+from ts_handlers.runtime.torch.module import cast_product_weights
 
 _AUTOCAST = {"fp32": None, "bf16": torch.bfloat16}
 

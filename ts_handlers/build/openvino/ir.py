@@ -11,11 +11,11 @@ import numpy as np
 import openvino as ov
 from openvino import opset13 as operators
 
-from ts_handlers.batch import Array
 from ts_handlers.build.engine import Engine, Material
 from ts_handlers.build.openvino.shapes import shape_sections
 from ts_handlers.build.quantize.graph import Feed
 from ts_handlers.runtime.openvino import EMBEDDINGS, IDS, process_core
+from ts_handlers.shapes import Array
 
 TABLE_FILE = "embeddings.npy"
 

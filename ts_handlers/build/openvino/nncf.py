@@ -9,13 +9,14 @@ from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any
 
-from ts_handlers.batch import Array, ModelInput
+from ts_handlers.batching.padding import ModelInput
 from ts_handlers.build.engine import Material
 from ts_handlers.build.methods.feeds import feeds
 from ts_handlers.build.openvino.ir import with_embeddings
 from ts_handlers.build.openvino.signal_stack import signal_stack_kept
 from ts_handlers.build.quantize.graph import Feed
 from ts_handlers.errors import OperatorError, first_line
+from ts_handlers.shapes import Array
 from ts_handlers.telemetry import disable_telemetry
 
 disable_telemetry()

@@ -13,7 +13,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from ts_handlers.batch import Array
+from ts_handlers.shapes import Array
 
 INT8_PRODUCTS = 4
 """`accuracy_level` of MatMulNBits at which activations are quantized to INT8 too, block by block."""

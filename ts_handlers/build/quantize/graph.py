@@ -12,9 +12,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from ts_handlers.batch import Array
-from ts_handlers.cpu import cpu_budget
 from ts_handlers.errors import OperatorError
+from ts_handlers.machine import cpu_budget
+from ts_handlers.shapes import Array
 
 Feed = Mapping[str, Array]
 """What one run of a graph is fed: input name -> array."""

@@ -15,9 +15,10 @@ from ts_handlers.build.image_outputs.probe import Layout
 from ts_handlers.build.image_outputs.reading import Reading
 from ts_handlers.build.sources.model import OUTPUT_NAMES, ModelSource
 from ts_handlers.errors import OperatorError
-from ts_handlers.preprocessing import Preprocessing, Size
-from ts_handlers.preprocessor_config import PREPROCESSOR_FILE
-from ts_handlers.runtime.torch_program import DETECTOR_OUTPUTS
+from ts_handlers.imaging.preprocessing import Preprocessing
+from ts_handlers.imaging.processors.preprocessor_config import PREPROCESSOR_FILE
+from ts_handlers.runtime.torch.program import DETECTOR_OUTPUTS
+from ts_handlers.shapes import Size
 
 Form = Literal["folder", "onnx", "script", "exported", "state_dict"]
 """What a source was read from."""

@@ -21,8 +21,8 @@ from ts_handlers.build.sources.images import TYPICAL_SIZE, Form, ImageSource
 from ts_handlers.build.sources.model import digest, file_digest, find_folder, labels_of, read_json, read_lines
 from ts_handlers.build.sources.processor import read_preprocessor, whole_numbers
 from ts_handlers.errors import OperatorError
-from ts_handlers.preprocessing import Size
-from ts_handlers.processor_classes import class_name
+from ts_handlers.imaging.processors.classes import class_name
+from ts_handlers.shapes import Size
 
 _NUM_CHANNELS = 3
 

@@ -12,11 +12,11 @@ from typing import Any
 import huggingface_hub
 import torch
 
-from ts_handlers.batch import Array
-from ts_handlers.calls import ModelCalls
-from ts_handlers.config import BucketingConfig
+from ts_handlers.batching.calls import ModelCalls
+from ts_handlers.config.reading import load_json
+from ts_handlers.config.sections import BucketingConfig
 from ts_handlers.errors import OperatorError, all_lines
-from ts_handlers.reading import load_json
+from ts_handlers.shapes import Array
 
 OUTPUT_NAMES: Mapping[str, tuple[str, ...]] = {
     "text-classification": ("logits",),

@@ -11,8 +11,8 @@ from PIL import Image
 
 from ts_handlers.build.image_outputs.made_pictures import made_picture, sample_pictures
 from ts_handlers.errors import OperatorError, RequestError, all_lines
-from ts_handlers.images import picture_from_pixels
-from ts_handlers.preprocessing import Preprocessing, preprocess
+from ts_handlers.imaging.decoding import picture_from_pixels
+from ts_handlers.imaging.preprocessing import Preprocessing, preprocess
 
 MAX_LEVELS = 3
 """Levels of 256 that a pixel may differ by: some round between two steps."""

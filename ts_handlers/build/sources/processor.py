@@ -16,10 +16,15 @@ from ts_handlers.build.sources.checkpoint import refuse_own_code
 from ts_handlers.build.sources.model import read_json
 from ts_handlers.build.sources.preprocessing_check import compare, pixel_values
 from ts_handlers.errors import ConfigError, OperatorError, all_lines
-from ts_handlers.preprocessing import Preprocessing
-from ts_handlers.preprocessor_config import PREPROCESSOR_FILE, PROCESSOR_FILE, parse_preprocessing, settings_section
-from ts_handlers.processor_classes import class_name, find_class, heeded_settings, is_known
-from ts_handlers.processor_settings import check_keys
+from ts_handlers.imaging.preprocessing import Preprocessing
+from ts_handlers.imaging.processors.classes import class_name, find_class, heeded_settings, is_known
+from ts_handlers.imaging.processors.preprocessor_config import (
+    PREPROCESSOR_FILE,
+    PROCESSOR_FILE,
+    parse_preprocessing,
+    settings_section,
+)
+from ts_handlers.imaging.processors.settings import check_keys
 
 _MODEL_FILE = "config.json"
 

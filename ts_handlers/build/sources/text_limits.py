@@ -11,9 +11,9 @@ import torch
 
 from ts_handlers.build.sources.model import copy_of
 from ts_handlers.build.sources.tokenizer import filler
-from ts_handlers.config import LimitsConfig
+from ts_handlers.config.sections import LimitsConfig
 from ts_handlers.errors import OperatorError, all_lines
-from ts_handlers.tokenization import NO_MAX_LENGTH
+from ts_handlers.nlp.tokenization import NO_MAX_LENGTH
 
 if TYPE_CHECKING:
     from ts_handlers.build.sources.texts import Source

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from ts_handlers.batch import Array
 from ts_handlers.build.sources.checkpoint import account_for_weights, load_checkpoint
 from ts_handlers.build.sources.model import ModelSource, digest, find_folder, labels_of
 from ts_handlers.build.sources.sentence import SentenceModel, read_sentence_model
 from ts_handlers.build.sources.text_limits import find_max_length, neighbours_show, padding_shows, remembers_lengths
 from ts_handlers.build.sources.tokenizer import choose_inputs, filler, load_tokenizer, other_file_notes
 from ts_handlers.errors import OperatorError
+from ts_handlers.shapes import Array
 
 _LESS_THAN_A_TOKEN = 0.5
 """Cost of a call with which texts of one length share calls, and no others: one token of padding costs more."""

@@ -15,9 +15,9 @@ from tokenizers import Tokenizer
 
 from ts_handlers.build.sources.checkpoint import cannot_load, refuse_own_code
 from ts_handlers.build.sources.model import copy_of, read_json
-from ts_handlers.config import TokenizerConfig
+from ts_handlers.config.sections import TokenizerConfig
 from ts_handlers.errors import OperatorError
-from ts_handlers.tokenization import NO_MAX_LENGTH, TextTokenizer
+from ts_handlers.nlp.tokenization import NO_MAX_LENGTH, TextTokenizer
 
 _FILES = frozenset({"tokenizer.json", "vocab.txt", "vocab.json"})
 """Without one of them (or a sentencepiece .model) transformers makes up an empty tokenizer."""

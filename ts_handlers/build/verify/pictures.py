@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ts_handlers.boxes import format_detections, from_detector, from_queries
 from ts_handlers.build.image_outputs.made_pictures import sample_pictures
 from ts_handlers.build.samples import encode_picture
 from ts_handlers.build.sources.images import ImageSource
 from ts_handlers.build.verify.compare import Expected
-from ts_handlers.config import HandlerConfig
-from ts_handlers.images import picture_from_pixels
-from ts_handlers.masks import read_mask, run_lengths
+from ts_handlers.config.sections import HandlerConfig
+from ts_handlers.imaging.boxes import format_detections, from_detector, from_queries
+from ts_handlers.imaging.decoding import picture_from_pixels
+from ts_handlers.imaging.masks import read_mask, run_lengths
 from ts_handlers.outputs import default_function, one_axis, score_labels
 
 

@@ -17,7 +17,7 @@ from ts_handlers.build.verify.compare import Expected, distance
 from ts_handlers.build.verify.pictures import expected_pictures
 from ts_handlers.build.verify.smoke import Answer, Trip, send
 from ts_handlers.build.verify.texts import expected_texts
-from ts_handlers.config import HandlerConfig
+from ts_handlers.config.sections import HandlerConfig
 from ts_handlers.errors import OperatorError
 
 LIMITS = {"fp32": 1e-3, "bf16": 0.1, "fp16": 0.02, "int8": 0.25}

@@ -13,10 +13,10 @@ from ts_handlers.build.samples import SAMPLE_QUESTIONS, SAMPLE_TEXTS
 from ts_handlers.build.sources.texts import Source
 from ts_handlers.build.sources.tokenizer import ODD_TEXTS
 from ts_handlers.build.verify.compare import Expected
-from ts_handlers.config import HandlerConfig
+from ts_handlers.config.sections import HandlerConfig
 from ts_handlers.errors import OperatorError, all_lines
+from ts_handlers.nlp.spans import best_answers, window_from_encoding
 from ts_handlers.outputs import embed
-from ts_handlers.spans import best_answers, window_from_encoding
 
 LENGTHS = (1, 4, 12, 24, 48, 80, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 8192)
 """Tokens of the texts; and one of as many tokens as the model takes."""

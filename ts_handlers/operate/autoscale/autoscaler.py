@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from ts_handlers.cpu import cpu_budget
-from ts_handlers.memory import available_memory
+from ts_handlers.machine import cpu_budget
+from ts_handlers.machine.memory import available_memory
 from ts_handlers.operate.autoscale.decide import Limit
 from ts_handlers.operate.autoscale.pod import Resizer
 from ts_handlers.operate.autoscale.remove import in_background

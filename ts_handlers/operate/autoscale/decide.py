@@ -17,7 +17,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from ts_handlers.settings import setting
+from ts_handlers.config.settings import setting
 
 Cause = Literal["steady", "load", "idle", "latency", "minimum", "maximum", "budget", "starting", "window", "cooldown"]
 

@@ -1,7 +1,7 @@
 """Remove a model's last worker without losing a request: hold it on a describe request, then scale down.
 
 The frontend hands a describe request to whichever worker asks next, so it is repeated until the last one has taken it; the
-others answer at once. `ts_handlers.hold` is the worker's side.
+others answer at once. `ts_handlers.hosts.torchserve.hold` is the worker's side.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from ts_handlers.errors import OperatorError
-from ts_handlers.hold import HEADER, MOST_HELD_S, gate_name, peer_uid
+from ts_handlers.hosts.torchserve.hold import HEADER, MOST_HELD_S, gate_name, peer_uid
 from ts_handlers.operate.torchserve.client import TorchServe, TorchServeError, Worker
 
 T = TypeVar("T")

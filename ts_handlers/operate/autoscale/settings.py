@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ts_handlers.config.reading import load_yaml
+from ts_handlers.config.settings import from_mapping, setting
 from ts_handlers.errors import ConfigError
 from ts_handlers.operate.autoscale.decide import Policy
 from ts_handlers.operate.torchserve.client import TorchServe
-from ts_handlers.reading import load_yaml
-from ts_handlers.settings import from_mapping, setting
 
 SERVICE_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 

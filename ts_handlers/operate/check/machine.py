@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ts_handlers.build.report import BuildReport
-from ts_handlers.config import DEFAULT_BODY_BYTES
+from ts_handlers.config.sections import DEFAULT_BODY_BYTES
 from ts_handlers.errors import OperatorError
 from ts_handlers.operate.build_report import read_reports
 from ts_handlers.operate.check.finding import Finding, Rule, found, judge

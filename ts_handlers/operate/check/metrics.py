@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ts_handlers.metrics import CATALOGUE
+from ts_handlers.hosts.torchserve.metrics import CATALOGUE
 from ts_handlers.operate.check.finding import Finding, found
 from ts_handlers.operate.check.server import Server
 from ts_handlers.operate.torchserve.handler import is_ours

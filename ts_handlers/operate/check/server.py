@@ -11,7 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ts_handlers.cpu.topology import format_cpu_list
+from ts_handlers.config.reading import load_yaml, parse_yaml
+from ts_handlers.machine.topology import format_cpu_list
 from ts_handlers.operate.check.text import Text, parse_text
 from ts_handlers.operate.machine import Machine, this_machine
 from ts_handlers.operate.torchserve.address import HTTP_PORTS
@@ -19,7 +20,6 @@ from ts_handlers.operate.torchserve.archives import read_store
 from ts_handlers.operate.torchserve.config import ServerConfig, effective, java_int
 from ts_handlers.operate.torchserve.models import LoadedModel, java_cpus, loaded_models
 from ts_handlers.operate.torchserve.properties import read_text
-from ts_handlers.reading import load_yaml, parse_yaml
 
 _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 _MAX_PATTERN = 10_000

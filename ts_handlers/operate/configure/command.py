@@ -8,10 +8,10 @@ import os
 from dataclasses import asdict
 from pathlib import Path
 
-from ts_handlers.cpu import cpu_budget
-from ts_handlers.cpu.topology import read_topology
 from ts_handlers.errors import OperatorError
-from ts_handlers.memory import memory_limit
+from ts_handlers.machine import cpu_budget
+from ts_handlers.machine.memory import memory_limit
+from ts_handlers.machine.topology import read_topology
 from ts_handlers.operate.arguments import from_arguments
 from ts_handlers.operate.build_report import read_reports
 from ts_handlers.operate.check import find_all

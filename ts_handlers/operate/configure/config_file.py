@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ts_handlers.config import DEFAULT_BODY_BYTES
+from ts_handlers.config.sections import DEFAULT_BODY_BYTES
 from ts_handlers.operate.arguments import host, option, port, whole
 from ts_handlers.operate.configure.plan import LATENCY_QUEUE_PER_WORKER, MIN_JOB_QUEUE_SIZE, Plan
 from ts_handlers.operate.torchserve.properties import Entry

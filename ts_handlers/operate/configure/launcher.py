@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from ts_handlers.cpu import CpuBudget
-from ts_handlers.cpu.topology import Core
 from ts_handlers.errors import OperatorError
+from ts_handlers.machine import CpuBudget
+from ts_handlers.machine.topology import Core
 from ts_handlers.operate.configure.plan import Plan
 
 _LEAVE_OUT = "leave --launcher out: the handlers pin themselves, by what is free on this machine"

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from ts_handlers.build.report import BuildReport
-from ts_handlers.config import DEFAULT_BODY_BYTES, ROOT, LimitsConfig
+from ts_handlers.config.sections import DEFAULT_BODY_BYTES, ROOT, LimitsConfig
+from ts_handlers.config.settings import from_mapping
 from ts_handlers.operate.arguments import option, whole
 from ts_handlers.operate.torchserve.archives import Archive
 from ts_handlers.operate.torchserve.models import DEFAULT_TIMEOUT_S, MAX_WORKERS
-from ts_handlers.settings import from_mapping
 
 Profile = Literal["throughput", "latency"]
 

@@ -7,8 +7,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from ts_handlers.cpu import CpuBudget
 from ts_handlers.errors import OperatorError
+from ts_handlers.machine import CpuBudget
 from ts_handlers.operate.check import find_all
 from ts_handlers.operate.check.finding import Finding
 from ts_handlers.operate.check.server import Place, gather

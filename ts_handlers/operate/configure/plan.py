@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ts_handlers.build.report import BuildReport
-from ts_handlers.config import DEFAULT_BODY_BYTES
+from ts_handlers.config.sections import DEFAULT_BODY_BYTES
 from ts_handlers.errors import OperatorError
 from ts_handlers.operate.configure.model import MAX_BATCH_SIZE, Model, Options
 from ts_handlers.operate.configure.workers import count_workers

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ts_handlers.config.reading import MAX_BYTES, parse_json, parse_yaml
+from ts_handlers.config.tasks import NAME_PATTERN
 from ts_handlers.errors import OperatorError
-from ts_handlers.reading import MAX_BYTES, parse_json, parse_yaml
-from ts_handlers.tasks import NAME_PATTERN
 
 _MANIFEST = "MAR-INF/MANIFEST.json"
 MAX_JAVA_INT = 2**31 - 1

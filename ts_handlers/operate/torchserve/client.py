@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from ts_handlers.config.reading import load_json
 from ts_handlers.errors import OperatorError
 from ts_handlers.operate.http import Answer, NoAnswerError, send
 from ts_handlers.operate.torchserve.config import ServerConfig
-from ts_handlers.reading import load_json
 
 if TYPE_CHECKING:
     from ts_handlers.operate.torchserve.metrics import Counters

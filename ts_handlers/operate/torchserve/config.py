@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ts_handlers.config import DEFAULT_BODY_BYTES
+from ts_handlers.config.sections import DEFAULT_BODY_BYTES
 from ts_handlers.errors import ConfigError
 from ts_handlers.operate.torchserve import properties
 from ts_handlers.operate.torchserve.address import GRPC_PORTS, HTTP_PORTS, LARGEST_PORT, Address, parse_http

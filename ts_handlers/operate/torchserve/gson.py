@@ -10,7 +10,7 @@ import re
 from collections.abc import Container
 from typing import Any
 
-from ts_handlers.reading import MAX_DEPTH
+from ts_handlers.config.reading import MAX_DEPTH
 
 _BLANK = re.compile(r"(?:[ \n\r\t]|/\*.*?\*/|(?://|#)[^\n\r]*)*", re.DOTALL)
 _BARE = re.compile(r"[^{}\[\]:, \t\f\r\n/\\;#=]+")

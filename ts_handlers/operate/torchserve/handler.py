@@ -7,7 +7,7 @@ import dataclasses
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from ts_handlers.config import HandlerConfig
+from ts_handlers.config.sections import HandlerConfig
 from ts_handlers.operate.torchserve.archives import Archive
 
 _OUR_SETTINGS = {setting.name for setting in dataclasses.fields(HandlerConfig)}

@@ -17,9 +17,10 @@ from typing import Any
 import yaml
 
 from ts_handlers.build.report import SUFFIX, BuildReport
-from ts_handlers.config import HandlerConfig
-from ts_handlers.cpu import CpuBudget, cpu_share
+from ts_handlers.config.reading import parse_json, read_member
+from ts_handlers.config.sections import HandlerConfig
 from ts_handlers.errors import OperatorError
+from ts_handlers.machine import CpuBudget, cpu_share
 from ts_handlers.operate.build_report import read_reports
 from ts_handlers.operate.configure import command as configure
 from ts_handlers.operate.memory import MIB, worker_mb
@@ -28,7 +29,6 @@ from ts_handlers.operate.torchserve import properties
 from ts_handlers.operate.torchserve.archives import Archive, read_archive
 from ts_handlers.operate.torchserve.config import CONFIG_NAME
 from ts_handlers.operate.tune.results import Setting
-from ts_handlers.reading import parse_json, read_member
 
 _SERVER_KEYS = ("minWorkers", "maxWorkers", "batchSize", "maxBatchDelay")
 """Keys of model-config.yaml that TorchServe prefers to config.properties."""

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from importlib.metadata import distributions
 from pathlib import Path
 
-from ts_handlers.cpu import CpuBudget
-from ts_handlers.cpu.features import read_cpuinfo
-from ts_handlers.memory import memory_limit
+from ts_handlers.machine import CpuBudget
+from ts_handlers.machine.features import read_cpuinfo
+from ts_handlers.machine.memory import memory_limit
 from ts_handlers.operate.load.generator import LoadSpec
 from ts_handlers.operate.torchserve.archives import Archive
 from ts_handlers.operate.torchserve.process.java import find_java

@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ts_handlers.config.reading import load_json
 from ts_handlers.errors import OperatorError
 from ts_handlers.operate.load.result import LoadResult
 from ts_handlers.operate.replacing import replacing
-from ts_handlers.reading import load_json
 
 RESULTS_NAME = "results.json"
 FORMAT = "ts-handlers tune 2"

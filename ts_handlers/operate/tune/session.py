@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import quote
 
-from ts_handlers.cpu import cpu_budget
 from ts_handlers.errors import OperatorError
-from ts_handlers.memory import memory_limit
+from ts_handlers.machine import cpu_budget
+from ts_handlers.machine.memory import memory_limit
 from ts_handlers.operate.load.generator import LoadSpec
 from ts_handlers.operate.load.payloads import read_payloads
 from ts_handlers.operate.load.plot import import_plotly

@@ -12,8 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
-from ts_handlers.cpu import THREADS_ENV
 from ts_handlers.errors import OperatorError
+from ts_handlers.machine import THREADS_ENV
 from ts_handlers.operate.background import BackgroundServer
 from ts_handlers.operate.load.generator import LoadSpec, run_load
 from ts_handlers.operate.load.result import LoadResult, describe_errors

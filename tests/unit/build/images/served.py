@@ -20,7 +20,7 @@ from ts_handlers.build.engine import Material
 from ts_handlers.build.methods.catalogue import find_method
 from ts_handlers.build.sections import handler_section, source_section
 from ts_handlers.build.target import TARGETS
-from ts_handlers.tasks import TASKS
+from ts_handlers.config.tasks import TASKS
 from ts_handlers.testing import load_handler, predict
 
 HEIGHT, WIDTH = 16, 24

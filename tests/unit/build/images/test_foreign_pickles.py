@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from ts_handlers.build.image_files.torch_file import load_exported
-from ts_handlers.config import RuntimeConfig
+from ts_handlers.config.sections import RuntimeConfig
 from ts_handlers.errors import ConfigError, OperatorError
 from ts_handlers.runtime.session import ModelFiles
-from ts_handlers.runtime.torch_module import load_module
-from ts_handlers.runtime.torch_package import open_package
+from ts_handlers.runtime.torch.module import load_module
+from ts_handlers.runtime.torch.package import open_package
 
 
 class Touch:

@@ -15,8 +15,8 @@ from PIL import Image
 
 from tests.pictures import encode, scene
 from tests.unit.build.images.served import NAMES, PIXELS, WRITERS, Segmenter, serve, write_onnx, write_script
-from ts_handlers.batch import Array
 from ts_handlers.errors import OperatorError
+from ts_handlers.shapes import Array
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::DeprecationWarning", "ignore:.*[Tt]rac"

@@ -17,8 +17,8 @@ from ts_handlers.build.sources import processor
 from ts_handlers.build.sources.preprocessing_check import compare, pixel_values
 from ts_handlers.build.sources.processor import Preparation, read_preprocessor
 from ts_handlers.errors import OperatorError
-from ts_handlers.preprocessing import Resize
-from ts_handlers.processor_classes import heeded_settings
+from ts_handlers.imaging.preprocessing import Resize
+from ts_handlers.imaging.processors.classes import heeded_settings
 
 
 def prepared_by(values: dict[str, Any], folder: Path) -> Preparation:

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from tests.unit.build.images.served import PIXELS, WRITERS, serve, write_exported, write_onnx, write_script
-from ts_handlers.boxes import format_detections, from_queries
 from ts_handlers.errors import OperatorError
+from ts_handlers.imaging.boxes import format_detections, from_queries
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::DeprecationWarning", "ignore:.*[Tt]rac"

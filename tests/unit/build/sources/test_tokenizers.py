@@ -15,7 +15,7 @@ from tests.text_models import SMALL, TEXTS, labels, write_bert, write_byte_pairs
 from ts_handlers.build.sources.texts import load_source
 from ts_handlers.build.sources.tokenizer import compare_tokenizers
 from ts_handlers.cli import main
-from ts_handlers.config import load_config
+from ts_handlers.config.sections import load_config
 from ts_handlers.errors import OperatorError
 from ts_handlers.testing import load_archive, predict
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from ts_handlers import hold
+from ts_handlers.hosts.torchserve import hold
 from ts_handlers.operate.autoscale.remove import NotRemovedError, remove_last_worker
 from ts_handlers.operate.torchserve.client import ModelStatus, TorchServe, Worker
 

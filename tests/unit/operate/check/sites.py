@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ts_handlers.cpu import CpuBudget
+from ts_handlers.machine import CpuBudget
 from ts_handlers.operate.check import find_all
 from ts_handlers.operate.check.finding import Finding
 from ts_handlers.operate.check.server import HERE, Place, gather

@@ -11,7 +11,7 @@ import pytest
 import trustme
 
 from tests.unit.operate.check.sites import IN_POD, LAUNCHER, MACHINE, YAML, Site, expect
-from ts_handlers.cpu import CpuBudget
+from ts_handlers.machine import CpuBudget
 from ts_handlers.operate.check.server import Place
 from ts_handlers.operate.machine import Machine
 

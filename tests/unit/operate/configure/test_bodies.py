@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.unit.operate.configure.written import configured
-from ts_handlers.config import DEFAULT_BODY_BYTES
+from ts_handlers.config.sections import DEFAULT_BODY_BYTES
 from ts_handlers.errors import ConfigError
 from ts_handlers.operate.configure.model import Options
 from ts_handlers.operate.configure.plan import Plan, make_plan

@@ -9,7 +9,7 @@ import pytest
 
 from tests.unit.operate.configure.written import configured, read
 from ts_handlers.cli import main
-from ts_handlers.cpu import cpu_budget
+from ts_handlers.machine import cpu_budget
 from ts_handlers.operate.metrics_config import metrics_yaml
 from ts_handlers.operate.torchserve.config import read_config
 from ts_handlers.operate.torchserve.models import served_models, worker_numbers

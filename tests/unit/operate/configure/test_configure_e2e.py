@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ts_handlers.cli import main
-from ts_handlers.cpu import POOL_ENV, cpu_budget
+from ts_handlers.machine import POOL_ENV, cpu_budget
 from ts_handlers.operate.background import BackgroundServer
 from ts_handlers.operate.torchserve.models import served_models
 from ts_handlers.operate.torchserve.process.ports import free_port_options

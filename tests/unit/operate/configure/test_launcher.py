@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from ts_handlers.cpu import CpuBudget
-from ts_handlers.cpu.topology import Core
 from ts_handlers.errors import OperatorError
+from ts_handlers.machine import CpuBudget
+from ts_handlers.machine.topology import Core
 from ts_handlers.operate.configure.launcher import launcher_args
 from ts_handlers.operate.configure.model import Options
 from ts_handlers.operate.configure.plan import make_plan

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from ts_handlers.cli import main
-from ts_handlers.cpu import cpu_budget
+from ts_handlers.machine import cpu_budget
 from ts_handlers.operate.load.generator import LoadSpec
 from ts_handlers.operate.load.payloads import Payload
 from ts_handlers.operate.memory import MIB, worker_mb

@@ -1,0 +1,1 @@
+"""Who calls the handler. Only here, and in handler.py, is a server known."""

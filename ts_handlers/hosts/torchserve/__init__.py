@@ -1,0 +1,1 @@
+"""What touches TorchServe: its context, messages, metrics and describe requests."""

@@ -1,0 +1,1 @@
+"""transformers' image processors: preprocessor_config.json -> `Preprocessing`."""

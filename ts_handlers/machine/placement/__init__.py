@@ -1,0 +1,1 @@
+"""The place of this worker among those of the machine: who they are, which CPUs each has, and their changes."""

@@ -1,0 +1,1 @@
+"""Texts: the tokenizer, entities, and spans of answers."""

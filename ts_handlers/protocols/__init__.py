@@ -1,1 +1,0 @@
-"""What a request says of itself, the forms it comes in, and the answer in the same form."""

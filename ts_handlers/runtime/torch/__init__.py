@@ -1,0 +1,1 @@
+"""PyTorch: eager modules, TorchScript, packages, and Intel's extension."""
