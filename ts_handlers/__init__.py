@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "InferenceHandler": "base",
-    "ModelInput": "batch",
+    "InferenceHandler": "handler",
+    "ModelInput": "batching.padding",
     "ConfigError": "errors",
     "PayloadTooLargeError": "errors",
     "RequestError": "errors",

@@ -1,8 +1,8 @@
 """InferenceHandler: the whole data path. Read this file first; a handler of your own needs nothing else.
 
-    rows -> decode -> transform -> plan_batches -> pad_batch -> session.run -> split_rows -> format -> responses
+    rows -> decode -> transform -> plan_batches -> pad_batch -> session.run -> split_batch -> format -> responses
 
-This is the only file that imports TorchServe.
+A row is one request of a TorchServe batch; it holds one instance or many. What a model call holds is an input.
 """
 
 from __future__ import annotations
@@ -14,11 +14,6 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ts.handler_utils.timer import timed
-from ts.metrics.caching_metric import logger as metric_lines
-from ts.metrics.metric_type_enum import MetricTypes
-from ts.protocol import otf_message_handler
-
 from ts_handlers import startup
 from ts_handlers.batching.bucketing import BatchPlan, check_boundaries, check_group_sizes
 from ts_handlers.batching.calls import ModelCalls, padding_ratio
@@ -28,34 +23,29 @@ from ts_handlers.batching.row import Row, open_rows
 from ts_handlers.batching.transforms import Transforms
 from ts_handlers.config.sections import HandlerConfig, OutputConfig, load_config
 from ts_handlers.errors import (
-    ConfigError,
     InferenceError,
     OperatorError,
-    PayloadTooLargeError,
     RequestError,
-    UnsupportedRequestError,
 )
-from ts_handlers.hosts.torchserve import hold, metrics
-from ts_handlers.hosts.torchserve.codec import buffer_reads, keep_repeated_fields
-from ts_handlers.hosts.torchserve.served import ServedModel
+from ts_handlers.hosts.torchserve import answers, metrics
+from ts_handlers.hosts.torchserve.base import BaseHandler, join_worker, timed
+from ts_handlers.hosts.torchserve.served import ServedModel, check_communication
 from ts_handlers.machine import CpuShare, change_threads, limit_threads
-from ts_handlers.optional import not_imported
 from ts_handlers.requests.headers import Headers, guess_protocol
 from ts_handlers.requests.payload import InstanceType, Reading, parse_request
-from ts_handlers.requests.response import Answer, encode_error, encode_json, encode_response
+from ts_handlers.requests.response import Answer, encode_error, encode_response
 from ts_handlers.runtime import ModelFiles, Session, open_session
 from ts_handlers.shapes import Array
-from ts_handlers.telemetry import disable_telemetry
-
-with not_imported("openvino.torch"):  # TorchServe looks for it, for torch.compile: 134 MB and 3 s of every worker
-    disable_telemetry()  # it imports onnxruntime
-    from ts.torch_handler.base_handler import BaseHandler
 
 logger = logging.getLogger(__name__)
 
 
 class InferenceHandler(BaseHandler):
     """A TorchServe handler for many instances a row and many rows a batch.
+
+    TorchServe's three steps call the hooks for every instance of every row: `preprocess` calls `decode`, `inference` calls
+    `transform` and runs the model, `postprocess` calls `format`. Override the hooks and not the steps: what a hook raises
+    fails its own row, what a step raises fails the batch.
 
     Override `decode`, `transform` and `format`, and, rarely, `open_session` and `prepare`. Nothing about a request is
     stored on the handler; everything else is built once, in `initialize`.
@@ -148,8 +138,8 @@ class InferenceHandler(BaseHandler):
         self._served = served = ServedModel.of(context)
         self.model_dir = served.files.model_dir
         self.config = load_config(context.model_yaml_config, self.output_config)
-        self._check_task()
-        startup.check_communication(context.model_yaml_config or {}, self.handle)
+        startup.check_task(self.config, self.task, type(self).__name__)
+        check_communication(context.model_yaml_config or {}, self.handle)
         self._placement = startup.take_place(
             self.config.cpu,
             f"{served.name} {served.version}",
@@ -174,18 +164,11 @@ class InferenceHandler(BaseHandler):
             self.options,
         )
         self.session = self.open_session(served.files)
-        self._metrics = metrics.WorkerMetrics(context.metrics, MetricTypes)
-        if served.owns_process:
-            metrics.OneWrite(metric_lines, lambda: self._metrics.is_sampled)
-            metrics.silence_batches(logging.getLogger())
-            buffer_reads(otf_message_handler)
-            keep_repeated_fields(otf_message_handler)
+        self._metrics = join_worker(context.metrics, owns_process=served.owns_process)
         warmed = startup.warm_up(self.config, self.max_length, self.warmup_input, self._warm_up)
-        name = self.task or type(self).__name__
-        place = self._placement.describe()
-        logger.info(
-            "%s", startup.decisions(name, self.config, self._describe_calls(), self.session.describe(), place, warmed)
-        )
+        calls = startup.describe_calls(self.config.bucketing, self.instance_type, pads_images=self.pads_images)
+        name, place = self.task or type(self).__name__, self._placement.describe()
+        logger.info("%s", startup.decisions(name, self.config, calls, self.session.describe(), place, warmed))
         self.initialized = True
 
     # Every batch
@@ -211,31 +194,27 @@ class InferenceHandler(BaseHandler):
 
     @timed  # type: ignore[untyped-decorator]  # TorchServe has no types
     def preprocess(self, data: list[dict[str, Any]]) -> list[Row]:
-        """Decode and transform each row; a row that fails keeps its error. Some are transformed while the model runs."""
+        """Decode each row; a row that fails keeps its error."""
         rows = [Row() for _ in data]
         with self._metrics.timed(metrics.DECODE_SECONDS):
             for index, row in enumerate(rows):
                 row.attempt(self._decode_row, row, data[index], index)
-        if not (self.interleaves and can_interleave(self.session, rows, self.num_parallel_transforms)):
-            with self._metrics.timed(metrics.TRANSFORM_SECONDS):
-                self._transforms.run(list(open_rows(rows)), self.transform, self.num_parallel_transforms)
         return rows
 
     @timed  # type: ignore[untyped-decorator]
     def inference(self, data: list[Row], *args: Any, **kwargs: Any) -> list[Row]:
-        """Run the model on the inputs of all rows together, in as few and as little padded calls as pays."""
+        """Transform the examples of all rows and run the model on their inputs, in few calls with little padding.
+
+        Examples are transformed while the model computes on others, where the task allows it and threads are free for it;
+        else all of them are transformed first.
+        """
         del args, kwargs
-        if not all(row.is_transformed for row in open_rows(data)):
-            self._run_interleaved(data)
-            return data
-        places = [(row, inputs) for row in data if row.is_open for inputs in row.inputs]
-        flat = [item for _, inputs in places for item in inputs]
-        plans = self.calls.plan(self.session, flat)
-        with self._metrics.timed(metrics.RUN_SECONDS):
-            outcomes = iter(self.calls.run(self.session, flat, plans))
-        self._metrics.observe(metrics.PADDED_TOKENS, round(padding_ratio(flat, plans), 4))
-        for row, inputs in places:
-            row.outputs.append([row.take(next(outcomes)) for _ in inputs])
+        if self.interleaves and can_interleave(self.session, data, self.num_parallel_transforms):
+            self._transform_and_run(data)
+        else:
+            with self._metrics.timed(metrics.TRANSFORM_SECONDS):
+                self._transforms.run(list(open_rows(data)), self.transform, self.num_parallel_transforms)
+            self._run(data)
         return data
 
     @timed  # type: ignore[untyped-decorator]
@@ -258,18 +237,15 @@ class InferenceHandler(BaseHandler):
         try:
             if self.share.threads != before.threads:
                 change_threads(self.share.threads)
-            self.session.resize(self.share)
+            self.session.change_threads(self.share)
         except Exception:  # the batch at hand must not pay for it
             logger.exception("threads could not follow; the worker goes on with those it has")
 
     def _decode_row(self, row: Row, data: Mapping[str, Any], index: int) -> None:
         headers = self.context.get_all_request_header(index)
-        if headers.get("describe") == "True":
-            hold.hold_if_asked(headers)
-            row.answer = Answer(encode_json({**self.describe_handle(), **hold.describe_worker()}))
+        row.answer = answers.describe_answer(headers, self.describe_handle)
+        if row.answer is not None:
             return
-        if headers.get("explain") == "True":
-            raise UnsupportedRequestError("this model gives predictions, not explanations; use /predictions")
         sent = Headers.of(headers)
         try:
             row.request = parse_request(data, sent, self._reading)
@@ -281,11 +257,21 @@ class InferenceHandler(BaseHandler):
             row.call(number, self.decode, instance) for number, instance in enumerate(row.request.instances)
         ]
 
-    def _run_interleaved(self, rows: Sequence[Row]) -> None:
+    def _transform_and_run(self, rows: Sequence[Row]) -> None:
         done = self._pipeline.run(rows, self.transform, self.session, self.num_parallel_transforms)
         self._metrics.observe(metrics.TRANSFORM_SECONDS, round(done.transform_s, 6))
         self._metrics.observe(metrics.RUN_SECONDS, round(done.run_s, 6))
         self._metrics.observe(metrics.PADDED_TOKENS, round(done.padding, 4))
+
+    def _run(self, rows: Sequence[Row]) -> None:
+        examples = [(row, inputs) for row in open_rows(rows) for inputs in row.inputs]
+        flat = [item for _, inputs in examples for item in inputs]
+        plans = self.calls.plan(self.session, flat)
+        with self._metrics.timed(metrics.RUN_SECONDS):
+            results = iter(self.calls.run(self.session, flat, plans))
+        self._metrics.observe(metrics.PADDED_TOKENS, round(padding_ratio(flat, plans), 4))
+        for row, inputs in examples:
+            row.outputs.append([row.take(next(results)) for _ in inputs])
 
     def _warm_up(self, inputs: Sequence[ModelInput], plan: BatchPlan) -> None:
         for num_parallel in {1, self.session.max_parallel}:
@@ -307,21 +293,13 @@ class InferenceHandler(BaseHandler):
 
     def _finish_row(self, row: Row, index: int) -> bytes:
         answer = row.answer or Answer(b"")
-        limit = self._served.max_response_bytes
-        if row.error is None and len(answer.body) > limit:
-            row.error = PayloadTooLargeError(
-                f"the answer has {len(answer.body)} bytes, and this server sends {limit} at most: ask for less, or raise "
-                "max_response_size",
-                code="response_too_large",
-            )
+        if row.error is None:
+            row.attempt(answers.check_size, answer, self._served.max_response_bytes)
         if row.error is not None:
             self.context.set_response_status(row.error.status, row.error.phrase, index)
             self._metrics.observe(metrics.REJECTED_ROWS, 1, row.error.code)
             answer = Answer(encode_error(row.error, row.protocol))
-        self.context.set_response_content_type(index, answer.content_type)
-        for name, value in answer.headers.items():
-            self.context.set_response_header(index, name, value)
-        return answer.body
+        return answers.send(self.context, index, answer)
 
     @property
     def pad_values(self) -> Mapping[str, int]:
@@ -348,20 +326,9 @@ class InferenceHandler(BaseHandler):
         """Whether images of different sizes may share a call, padded."""
         return False
 
-    def _describe_calls(self) -> str:
-        if self.instance_type == "image":
-            return startup.describe_image_calls(self.config.bucketing, pads_images=self.pads_images)
-        return startup.describe_sequence_calls(self.config.bucketing)
-
     def describe_handle(self) -> dict[str, Any]:
         """Answer TorchServe's describe request (`GET /models/NAME?customized=true`)."""
         return {"task": self.task, "runtime": self.session.describe(), "threads": self.share.threads}
 
     def _is_explain(self) -> bool:
         return False  # rows are routed one by one, in _decode_row
-
-    def _check_task(self) -> None:
-        if self.task is not None and self.config.task not in (None, self.task):
-            raise ConfigError(
-                f"handler.task is {self.config.task} and {type(self).__name__} serves {self.task}; use the task's handler"
-            )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import os
 import time
@@ -27,7 +26,7 @@ class Warmup:
     """What was run before the first request.
 
     Attributes:
-        shapes: (batch size, length in tokens) of each call.
+        shapes: (batch size, length in tokens, or pixels of an image) of each call.
         seconds: How long they took together.
     """
 
@@ -73,17 +72,14 @@ def expect_workers(model_config: Mapping[str, Any], environ: Mapping[str, str] =
     return Declared(by_default, source, is_of_model=True)
 
 
-def check_communication(model_config: Mapping[str, Any], handle: Callable[..., Any]) -> None:
-    """Refuse asyncCommunication for a handler that it cannot await: TorchServe would answer no request.
+def check_task(config: HandlerConfig, task: str | None, handler: str) -> None:
+    """Refuse an archive that was built for another task.
 
     Raises:
-        ConfigError: model-config.yaml asks for it, and `handle` is no coroutine function.
+        ConfigError: `handler.task` is not the handler's.
     """
-    if model_config.get("asyncCommunication") and not inspect.iscoroutinefunction(handle):
-        raise ConfigError(
-            "asyncCommunication is true in model-config.yaml, and this handler answers batches one by one; remove it. "
-            "Images are decoded while the model computes without it"
-        )
+    if task is not None and config.task not in (None, task):
+        raise ConfigError(f"handler.task is {config.task} and {handler} serves {task}; use the task's handler")
 
 
 def declared_workers(model_config: Mapping[str, Any]) -> int | None:
@@ -119,11 +115,11 @@ def warm_up(
         if item.size is None:
             length = max(length, item.length)
         else:
-            length = item.length
-            most = max(1, min(bucketing.max_batch_size, bucketing.max_padded_pixels // length))
+            length = 0
+            most = max(1, min(bucketing.max_batch_size, bucketing.max_padded_pixels // item.num_positions))
         for size in sorted({1, most, *(size for size in bucketing.group_sizes if size < most)}):
             run([item] * size, BatchPlan(tuple(range(size)), length, padded_size=item.size))
-            shapes.append((size, length))
+            shapes.append((size, length or item.num_positions))
         if item.size is not None:  # images have no lengths
             break
     return Warmup(tuple(shapes), time.perf_counter() - started)
@@ -138,16 +134,13 @@ def decisions(name: str, config: HandlerConfig, calls: str, runtime: str, place:
     )
 
 
-def describe_sequence_calls(bucketing: BucketingConfig) -> str:
-    """Say what bounds a call of sequences."""
-    buckets = f"padded to {list(bucketing.boundaries)}" if bucketing.boundaries else "padded to the longest"
-    return f"sequences and {bucketing.max_padded_tokens} tokens, {buckets}"
-
-
-def describe_image_calls(bucketing: BucketingConfig, *, pads_images: bool) -> str:
-    """Say what bounds a call of images."""
-    pads = "padded where that costs less than a call" if pads_images else "of one size"
-    return f"images and {bucketing.max_padded_pixels} pixels, {pads}"
+def describe_calls(bucketing: BucketingConfig, instance_type: str, *, pads_images: bool) -> str:
+    """Say what bounds a call."""
+    if instance_type == "image":
+        pads = "padded where that costs less than a call" if pads_images else "of one size"
+        return f"images and {bucketing.max_padded_pixels} pixels, {pads}"
+    pads = f"padded to {list(bucketing.boundaries)}" if bucketing.boundaries else "padded to the longest"
+    return f"sequences and {bucketing.max_padded_tokens} tokens, {pads}"
 
 
 def _warmup_lengths(config: HandlerConfig, max_length: int | None) -> Sequence[int]:

@@ -133,7 +133,7 @@ class ImageHandler(InferenceHandler):
         arrays: dict[str, Array] = {"pixel_values": values}
         if self.pads_images:
             arrays["pixel_mask"] = pixel_mask(content or size, size)
-        return ModelInput(arrays, size[0] * size[1], source=original, size=size)
+        return ModelInput(arrays, source=original, size=size)
 
     def _check_tensor(self, tensor: Array) -> NDArray[np.float32]:
         fixed = self.preprocessing.fixed_size

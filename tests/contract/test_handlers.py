@@ -309,14 +309,14 @@ def test_only_the_guilty_row_fails_when_the_model_does(kind: str, make: Make, ca
     poisoned = handler.transform(handler.decode(payload(kind, poison)))[0].length
 
     class Poisoned:
-        max_parallel, frees_cpu = session.max_parallel, False
+        max_parallel, runs_on_device = session.max_parallel, False
 
         def run(self, arrays: dict[str, Any], *, num_parallel: int = 1) -> Any:
             if (arrays["attention_mask"].sum(axis=1) == poisoned).any():
                 raise RuntimeError(f"cannot run {poison}")
             return session.run(arrays, num_parallel=num_parallel)
 
-        def resize(self, share: CpuShare) -> None:
+        def change_threads(self, share: CpuShare) -> None:
             raise AssertionError(share)
 
         def describe(self) -> str:
@@ -338,7 +338,7 @@ def test_a_row_there_is_no_memory_for_is_507_and_its_neighbours_are_answered(kin
     limit = handler.transform(handler.decode(payload(kind, "word " * 50)))[0].length
 
     class Small:
-        max_parallel, frees_cpu = session.max_parallel, False
+        max_parallel, runs_on_device = session.max_parallel, False
 
         def run(self, arrays: dict[str, Any], *, num_parallel: int = 1) -> Any:
             if arrays["input_ids"].shape[1] >= limit:

@@ -254,7 +254,7 @@ def test_a_request_for_too_much_work_is_413(kind: str, make: Make) -> None:
 
 
 def handler_pixels(handler: Any) -> int:
-    return int(handler.transform(handler.decode(GOOD))[0].length)
+    return int(handler.transform(handler.decode(GOOD))[0].num_positions)
 
 
 @pytest.mark.parametrize("kind", IMAGE_KINDS)
@@ -277,7 +277,7 @@ def test_only_the_guilty_row_fails_when_the_model_does(kind: str, make: Make, ca
     words = "secret pixels"
 
     class Poisoned:
-        max_parallel, frees_cpu = session.max_parallel, False
+        max_parallel, runs_on_device = session.max_parallel, False
 
         def run(self, arrays: dict[str, Any], *, num_parallel: int = 1) -> Any:
             values = arrays["pixel_values"]
@@ -285,7 +285,7 @@ def test_only_the_guilty_row_fails_when_the_model_does(kind: str, make: Make, ca
                 raise RuntimeError(f"cannot run {words}")
             return session.run(arrays, num_parallel=num_parallel)
 
-        def resize(self, share: CpuShare) -> None:
+        def change_threads(self, share: CpuShare) -> None:
             raise AssertionError(share)
 
         def describe(self) -> str:

@@ -245,13 +245,13 @@ def test_a_model_that_returns_no_numbers_fails_the_check(model_dirs: ModelDirs) 
 
     class Broken:
         max_parallel = 1
-        frees_cpu = False
+        runs_on_device = False
 
         def run(self, arrays: Any, *, num_parallel: int = 1) -> Any:
             del num_parallel
             return {"logits": np.full((len(arrays["input_ids"]), 2), np.nan)}
 
-        def resize(self, share: CpuShare) -> None:
+        def change_threads(self, share: CpuShare) -> None:
             del share
 
         def describe(self) -> str:

@@ -101,7 +101,7 @@ def test_onnx_on_a_gpu(providers: Any, tmp_path: Path, monkeypatch: pytest.Monke
     session = open_session(config, ModelFiles(tmp_path, "model.onnx", gpu_id=1), SHARE)
     assert session.run({"x": rows(2)})["y"].tolist() == (2 * rows(2)).tolist()
     assert bound_to == [("cuda", 1)]
-    assert (session.max_parallel, session.frees_cpu) == (1, True)
+    assert (session.max_parallel, session.runs_on_device) == (1, True)
     assert "fp16, bound" in session.describe()
 
 

@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from ts_handlers.errors import ConfigError
-
-Size = tuple[int, int]
-"""(height, width) in pixels."""
+from ts_handlers.shapes import Size
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,25 +17,26 @@ class BatchPlan:
 
     Attributes:
         indices: Which sequences, or images, are in it, shortest first.
-        padded_length: Length each of them is padded to; of images height times width.
-        filled_rows: Rows that repeat the last one, so that the call has a shape with a graph of its own.
+        padded_length: Length each sequence is padded to, in tokens; 0 for images.
+        num_fillers: Copies of the last one, so that the call has a shape with a graph of its own.
         padded_size: Size each image is padded to; None for sequences.
     """
 
     indices: tuple[int, ...]
-    padded_length: int
-    filled_rows: int = 0
+    padded_length: int = 0
+    num_fillers: int = 0
     padded_size: Size | None = None
 
     @property
-    def num_rows(self) -> int:
-        """Rows of the call, the filled ones included."""
-        return len(self.indices) + self.filled_rows
+    def batch_size(self) -> int:
+        """First axis of the call's arrays, the copies included."""
+        return len(self.indices) + self.num_fillers
 
     @property
-    def num_padded_tokens(self) -> int:
-        """Tokens of the call, padding included."""
-        return self.num_rows * self.padded_length
+    def num_positions(self) -> int:
+        """Tokens, or pixels, of the call, padding included."""
+        height, width = self.padded_size or (1, self.padded_length)
+        return self.batch_size * height * width
 
 
 def plan_batches(
@@ -60,8 +59,8 @@ def plan_batches(
         max_padded_tokens: Most tokens in one call, padding included; a longer single sequence gets a call of its own.
         boundaries: Ascending lengths to pad to; a sequence past the last is padded to its own length.
         call_overhead_tokens: Cost of a call, in tokens.
-        group_sizes: Ascending numbers of rows to fill calls up to, within the boundaries; past the last of either, and past
-            max_padded_tokens, a call has the rows it needs.
+        group_sizes: Ascending batch sizes to fill calls up to, within the boundaries; past the last of either, and past
+            max_padded_tokens, a call is not filled.
 
     Returns:
         Calls in ascending order of length; every index of `lengths` is in exactly one.
@@ -78,7 +77,7 @@ def plan_batches(
             size = end - start
             if size > 1 and size * length > max_padded_tokens:
                 break
-            cost = best[start] + _num_rows(size, length, sizes, max_padded_tokens) * length + call_overhead_tokens
+            cost = best[start] + _batch_size(size, length, sizes, max_padded_tokens) * length + call_overhead_tokens
             if cost < best[end]:
                 best[end], start_of[end] = cost, start
     plans = []
@@ -87,13 +86,13 @@ def plan_batches(
         start = start_of[end]
         size, length = end - start, padded[end - 1]
         sizes = fills if fills and length <= boundaries[-1] else ()
-        num_rows = _num_rows(size, length, sizes, max_padded_tokens)
-        plans.append(BatchPlan(tuple(order[start:end]), length, num_rows - size))
+        batch_size = _batch_size(size, length, sizes, max_padded_tokens)
+        plans.append(BatchPlan(tuple(order[start:end]), length, batch_size - size))
         end = start
     return plans[::-1]
 
 
-def _num_rows(size: int, length: int, group_sizes: Sequence[int], max_padded_tokens: int) -> int:
+def _batch_size(size: int, length: int, group_sizes: Sequence[int], max_padded_tokens: int) -> int:
     filled = pad_length(size, group_sizes)
     return filled if filled * length <= max_padded_tokens else size
 
@@ -142,7 +141,7 @@ def plan_images(
         start = start_of[end]
         indices = tuple(order[start:end])
         height, width = (max(sizes[index][axis] for index in indices) for axis in (0, 1))
-        plans.append(BatchPlan(indices, height * width, padded_size=(height, width)))
+        plans.append(BatchPlan(indices, padded_size=(height, width)))
         end = start
     return plans[::-1]
 
@@ -150,8 +149,8 @@ def plan_images(
 def fixed_shapes(
     boundaries: Sequence[int], group_sizes: Sequence[int], max_padded_tokens: int
 ) -> list[tuple[int, int]]:
-    """Return the (rows, padded length) that calls are padded and filled to, shortest first; none where either is open."""
-    return [(rows, length) for length in boundaries for rows in group_sizes if rows * length <= max_padded_tokens]
+    """Return the (batch size, padded length) of calls that are padded and filled; none where either is open."""
+    return [(size, length) for length in boundaries for size in group_sizes if size * length <= max_padded_tokens]
 
 
 def calls_side_by_side(num_sequences: int, max_batch_size: int, max_parallel: int) -> int:

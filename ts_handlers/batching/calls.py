@@ -1,11 +1,11 @@
-"""Unpadded inputs -> model calls -> the outputs of each: plan_batches, pad_batch, session.run, split_rows."""
+"""Unpadded inputs -> model calls -> the outputs of each: plan_batches, pad_batch, session.run, split_batch."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
 from ts_handlers.batching.bucketing import BatchPlan, calls_side_by_side, fixed_shapes, plan_batches, plan_images
-from ts_handlers.batching.padding import ModelInput, pad_batch, split_rows
+from ts_handlers.batching.padding import ModelInput, pad_batch, split_batch
 from ts_handlers.batching.parallel import ParallelCalls
 from ts_handlers.config.sections import BucketingConfig
 from ts_handlers.runtime import Session
@@ -53,7 +53,7 @@ class ModelCalls:
 
         A call that leaves the CPU alone has half of them: while it is made, the other half is.
         """
-        if session.frees_cpu:
+        if session.runs_on_device:
             return max(1, min(self.max_batch_size, -(-num_inputs // 2)))
         return calls_side_by_side(num_inputs, self.max_batch_size, session.max_parallel)
 
@@ -93,7 +93,7 @@ class ModelCalls:
             for index, outcome in zip(plan.indices, self.run_plan(session, inputs, plan, num_parallel), strict=True):
                 outcomes[index] = outcome
 
-        longest_first = sorted(plans, key=lambda plan: plan.num_padded_tokens, reverse=True)
+        longest_first = sorted(plans, key=lambda plan: plan.num_positions, reverse=True)
         self._parallel.for_each(call, longest_first, num_parallel)
         return outcomes
 
@@ -118,14 +118,12 @@ class ModelCalls:
     ) -> list[Outputs]:
         """Make one call; return the outputs of its sequences, in the plan's order."""
         batch = pad_batch(inputs, plan, self._pad_values)
-        return split_rows(session.run(batch.arrays, num_parallel=num_parallel), batch, self._sequence_outputs)
+        return split_batch(session.run(batch.arrays, num_parallel=num_parallel), batch, self._sequence_outputs)
 
 
 def _alone(item: ModelInput, index: int, plan: BatchPlan) -> BatchPlan:
-    """Return the plan of one of a call's rows by itself: a sequence keeps its padding, an image needs none."""
-    if item.size is None:
-        return BatchPlan((index,), plan.padded_length)
-    return BatchPlan((index,), item.length, padded_size=item.size)
+    """Return the plan of one of a call's inputs by itself: a sequence keeps its padding, an image needs none."""
+    return BatchPlan((index,), plan.padded_length, padded_size=item.size)
 
 
 def _num_parallel(session: Session, inputs: Sequence[ModelInput]) -> int:
@@ -134,6 +132,6 @@ def _num_parallel(session: Session, inputs: Sequence[ModelInput]) -> int:
 
 
 def padding_ratio(inputs: Sequence[ModelInput], plans: Sequence[BatchPlan]) -> float:
-    """Return the share of padding among the tokens the model is fed."""
-    fed = sum(plan.num_padded_tokens for plan in plans)
-    return 1 - sum(item.length for item in inputs) / fed if fed else 0.0
+    """Return the share of padding among the tokens, or pixels, that the model is fed."""
+    fed = sum(plan.num_positions for plan in plans)
+    return 1 - sum(item.num_positions for item in inputs) / fed if fed else 0.0

@@ -7,13 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ts_handlers.batching.bucketing import BatchPlan
 from ts_handlers.errors import InferenceError
-from ts_handlers.shapes import Size
-
-Array = NDArray[Any]
+from ts_handlers.shapes import Array, Size
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,15 +19,20 @@ class ModelInput:
 
     Attributes:
         arrays: Named inputs, each `(seq_len, ...)`; of an image, each `(..., height, width)` where it may be padded.
-        length: seq_len, in tokens; of an image height times width.
+        length: seq_len, in tokens; an image has none.
         source: What `format` needs to read the outputs (offsets, tokens); never fed.
         size: (height, width) of an image; None for a sequence.
     """
 
     arrays: Mapping[str, Array]
-    length: int
+    length: int = 0
     source: Any = None
     size: Size | None = None
+
+    @property
+    def num_positions(self) -> int:
+        """Tokens of a sequence, or pixels of an image."""
+        return self.length if self.size is None else self.size[0] * self.size[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +41,15 @@ class PaddedBatch:
 
     Attributes:
         arrays: Named inputs, each `(batch, padded_length, ...)`; of images `(batch, ..., height, width)`.
-        lengths: Tokens of each sequence, or pixels of each image.
-        padded_length: Tokens, or pixels, of each row, padding included.
-        num_rows: Rows, those included that only fill the call.
+        lengths: Tokens of each sequence; 0 for an image.
+        padded_length: Tokens of each sequence, padding included.
+        batch_size: First axis of each array, copies included that only fill the call.
     """
 
     arrays: dict[str, Array]
     lengths: tuple[int, ...]
     padded_length: int
-    num_rows: int
+    batch_size: int
 
 
 def pad_batch(inputs: Sequence[ModelInput], plan: BatchPlan, pad_values: Mapping[str, int]) -> PaddedBatch:
@@ -71,16 +73,16 @@ def pad_batch(inputs: Sequence[ModelInput], plan: BatchPlan, pad_values: Mapping
             if len(item.arrays[name]) != item.length:
                 raise InferenceError(f"transform says {item.length} tokens, and {name} has {len(item.arrays[name])}")
     arrays = {name: _padded_sequences(name, chosen, plan, pad_values.get(name, 0)) for name in chosen[0].arrays}
-    return PaddedBatch(arrays, tuple(item.length for item in chosen), plan.padded_length, plan.num_rows)
+    return PaddedBatch(arrays, tuple(item.length for item in chosen), plan.padded_length, plan.batch_size)
 
 
 def _padded_sequences(name: str, chosen: Sequence[ModelInput], plan: BatchPlan, fill: int) -> Array:
     first = chosen[0].arrays[name]
-    if plan.num_rows == 1 and len(first) == plan.padded_length:
+    if plan.batch_size == 1 and len(first) == plan.padded_length:
         return first[None]
-    array = np.full((plan.num_rows, plan.padded_length, *first.shape[1:]), fill, dtype=first.dtype)
-    for row, item in enumerate(chosen):
-        array[row, : item.length] = item.arrays[name]
+    array = np.full((plan.batch_size, plan.padded_length, *first.shape[1:]), fill, dtype=first.dtype)
+    for index, item in enumerate(chosen):
+        array[index, : item.length] = item.arrays[name]
     array[len(chosen) :] = array[len(chosen) - 1]
     return array
 
@@ -89,12 +91,12 @@ def _pad_images(
     chosen: Sequence[ModelInput], plan: BatchPlan, size: Size, pad_values: Mapping[str, int]
 ) -> PaddedBatch:
     """Stack images; those smaller than the call's size are padded at their right and bottom."""
-    rows = [*chosen, *[chosen[-1]] * plan.filled_rows]
+    filled = [*chosen, *[chosen[-1]] * plan.num_fillers]
     if all(item.size == size for item in chosen):
-        arrays = {name: _stacked(name, [item.arrays[name] for item in rows]) for name in chosen[0].arrays}
+        arrays = {name: _stacked(name, [item.arrays[name] for item in filled]) for name in chosen[0].arrays}
     else:
-        arrays = {name: _padded(name, rows, size, pad_values.get(name, 0)) for name in chosen[0].arrays}
-    return PaddedBatch(arrays, tuple(item.length for item in chosen), plan.padded_length, plan.num_rows)
+        arrays = {name: _padded(name, filled, size, pad_values.get(name, 0)) for name in chosen[0].arrays}
+    return PaddedBatch(arrays, tuple(item.length for item in chosen), plan.padded_length, plan.batch_size)
 
 
 def _stacked(name: str, arrays: Sequence[Array]) -> Array:
@@ -104,19 +106,19 @@ def _stacked(name: str, arrays: Sequence[Array]) -> Array:
     return arrays[0][None] if len(arrays) == 1 else np.stack(arrays)
 
 
-def _padded(name: str, rows: Sequence[ModelInput], size: Size, fill: int) -> Array:
-    first = rows[0].arrays[name]
-    array = np.full((len(rows), *first.shape[:-2], *size), fill, dtype=first.dtype)
-    for row, item in enumerate(rows):
+def _padded(name: str, images: Sequence[ModelInput], size: Size, fill: int) -> Array:
+    first = images[0].arrays[name]
+    array = np.full((len(images), *first.shape[:-2], *size), fill, dtype=first.dtype)
+    for index, item in enumerate(images):
         values = item.arrays[name]
         if values.shape[-2:] != item.size:
             raise InferenceError(f"transform says {item.size}, and {name} is of the shape {values.shape}")
         height, width = values.shape[-2:]
-        array[row, ..., :height, :width] = values
+        array[index, ..., :height, :width] = values
     return array
 
 
-def split_rows(
+def split_batch(
     outputs: Mapping[str, Array], batch: PaddedBatch, sequence_outputs: Collection[str]
 ) -> list[dict[str, Array]]:
     """Give each sequence its own outputs, without padding.
@@ -127,15 +129,15 @@ def split_rows(
         sequence_outputs: Those with the sequence as their second axis, `(batch, padded_length, ...)`.
 
     Raises:
-        InferenceError: 500, an output is not of that shape, so that rows could be mixed up.
+        InferenceError: 500, an output is not of that shape, so that requests could be mixed up.
     """
     for name, array in outputs.items():
-        expected = (batch.num_rows, batch.padded_length) if name in sequence_outputs else (batch.num_rows,)
+        expected = (batch.batch_size, batch.padded_length) if name in sequence_outputs else (batch.batch_size,)
         if array.shape[: len(expected)] != expected:
             raise InferenceError(
                 f"the model's output {name} has the shape {array.shape}; it must begin with {expected}"
             )
     return [
-        {name: array[row, :length] if name in sequence_outputs else array[row] for name, array in outputs.items()}
-        for row, length in enumerate(batch.lengths)
+        {name: array[index, :length] if name in sequence_outputs else array[index] for name, array in outputs.items()}
+        for index, length in enumerate(batch.lengths)
     ]

@@ -47,7 +47,7 @@ def can_interleave(session: Session, rows: Sequence[Row], num_parallel: int) -> 
         num_parallel: Threads the worker has.
     """
     num_examples = sum(len(row.examples) for row in open_rows(rows))
-    if session.frees_cpu:
+    if session.runs_on_device:
         return num_examples > 1
     return num_parallel > 1 and session.max_parallel > 1 and num_examples >= session.max_parallel
 
@@ -75,7 +75,7 @@ class Pipeline:
         """
         started = time.perf_counter()
         work = _Work(list(open_rows(rows)), partial(self._transforms.run_one, transform), self._calls, session)
-        num_threads = num_parallel + 1 if session.frees_cpu else num_parallel
+        num_threads = num_parallel + 1 if session.runs_on_device else num_parallel
         self._threads.for_each(lambda _: work.share(), range(num_threads), num_threads)
         work.hand_out()
         run_s = work.clock.seconds
@@ -175,7 +175,7 @@ class _Work:
         if not self._ready or (num_to_come and len(self._ready) < self._max_in_call):
             return None
         plans = self._calls.plan_within([item.value for item in self._ready], self._max_in_call)
-        plan = max(plans, key=lambda plan: plan.num_padded_tokens)
+        plan = max(plans, key=lambda plan: plan.num_positions)
         if num_to_come and len(plan.indices) < self._max_in_call:
             return None
         chosen = [self._ready[index] for index in plan.indices]
@@ -209,4 +209,4 @@ class _Work:
 
 def _renumbered(plan: BatchPlan) -> BatchPlan:
     """Return the plan of inputs that were taken out in its order."""
-    return BatchPlan(tuple(range(len(plan.indices))), plan.padded_length, plan.filled_rows, plan.padded_size)
+    return BatchPlan(tuple(range(len(plan.indices))), plan.padded_length, plan.num_fillers, plan.padded_size)

@@ -45,11 +45,6 @@ class Row:
         """Whether there is work left to do on it."""
         return self.error is None and self.answer is None
 
-    @property
-    def is_transformed(self) -> bool:
-        """Whether each example was transformed."""
-        return len(self.inputs) == len(self.examples)
-
     def attempt(self, step: Callable[..., object], *arguments: Any) -> None:
         """Take a step of this row; what fails in it ends this row and no other."""
         try:

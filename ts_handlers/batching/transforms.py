@@ -17,7 +17,7 @@ class Transforms:
     """Applies a handler's `transform`; a row that fails keeps its error.
 
     Args:
-        limit: Most that the lengths of one row's inputs count together.
+        limit: Most tokens, or pixels, of one row's inputs together.
         unit: What they count.
     """
 
@@ -44,18 +44,18 @@ class Transforms:
 
     def _run_example(self, transform: Transform, row: Row, index: int) -> None:
         row.inputs[index] = list(row.call(index, transform, row.examples[index]))
-        self._check(sum(item.length for inputs in row.inputs for item in inputs))
+        self._check(sum(item.num_positions for inputs in row.inputs for item in inputs))
 
     def _run_row(self, row: Row, transform: Transform) -> None:
-        length = 0
+        num_positions = 0
         for index, example in enumerate(row.examples):
             row.inputs.append(list(row.call(index, transform, example)))
-            length += sum(item.length for item in row.inputs[-1])
-            self._check(length)
+            num_positions += sum(item.num_positions for item in row.inputs[-1])
+            self._check(num_positions)
 
-    def _check(self, length: int) -> None:
+    def _check(self, num_positions: int) -> None:
         """Stop a row whose inputs are too much; checked as they are made, so that they never fill the memory."""
-        if length > self._limit:
+        if num_positions > self._limit:
             raise PayloadTooLargeError(
                 f"the request has more than {self._limit} {self._unit}; send it in parts", code=f"too_many_{self._unit}"
             )

@@ -12,7 +12,7 @@ import numpy as np
 
 from ts_handlers.batching.bucketing import BatchPlan
 from ts_handlers.batching.calls import ModelCalls
-from ts_handlers.batching.padding import ModelInput, pad_batch, split_rows
+from ts_handlers.batching.padding import ModelInput, pad_batch, split_batch
 from ts_handlers.build.gate import measure_latencies
 from ts_handlers.build.sources.model import ModelSource
 from ts_handlers.build.sources.texts import Source
@@ -72,7 +72,7 @@ def check_build(
     limit = TOLERANCES[precision] if tolerance is None else tolerance
     differences, norms, sizes, cosines = [], [], [], []
     largest = 0.0
-    longest = max(samples, key=lambda item: item.length)
+    longest = max(samples, key=lambda item: item.num_positions)
     for sample in samples:
         try:
             expected = _source_outputs(source, sample)
@@ -81,14 +81,14 @@ def check_build(
         except Exception as failure:  # models raise what they like past their positions
             instead = "set tokenizer.max_length to what the model takes, or " if sample.size is None else ""
             raise OperatorError(
-                f"the source itself fails on a sample of {sample.length} {_unit(sample)}: {type(failure).__name__}: "
+                f"the source itself fails on a sample of {sample.num_positions} {_unit(sample)}: {type(failure).__name__}: "
                 f"{all_lines(failure)}; {instead}correct the checkpoint"
             ) from failure
         try:
             outputs = _run_in_pair(source, session, calls, sample, longest)
         except Exception as failure:  # engines raise what they like
             raise OperatorError(
-                f"the engine fails on a sample of {sample.length} {_unit(sample)}, and the source does not: "
+                f"the engine fails on a sample of {sample.num_positions} {_unit(sample)}, and the source does not: "
                 f"{type(failure).__name__}: {all_lines(failure)}; take another --backend"
             ) from failure
         actual = _flatten(outputs, source.output_names)
@@ -106,7 +106,7 @@ def check_build(
     worst = float(np.sqrt(np.max(np.divide(differences, sizes) / np.maximum(squares, usual))))
     if not (error <= limit and worst <= WORST_SAMPLE_FACTOR * limit):  # a tolerance that is nan allows nothing
         far = np.sqrt(np.divide(differences, np.maximum(norms, 1e-12)))
-        lengths = [(sample.length, bool(value <= limit)) for sample, value in zip(samples, far, strict=True)]
+        lengths = [(sample.num_positions, bool(value <= limit)) for sample, value in zip(samples, far, strict=True)]
         instead = "build as fp32, or allow it with --tolerance"
         if precision == "fp32":
             instead = length_advice(source, lengths) or "take another --backend"
@@ -186,7 +186,7 @@ def _run_in_pair(
         return calls.run_call(session, [sample], plan)[0]
     plan = BatchPlan((0, 1), longest.length)
     batch = pad_batch([sample, longest], plan, source.pad_values)
-    return split_rows(session.run(batch.arrays), batch, source.sequence_outputs)[0]
+    return split_batch(session.run(batch.arrays), batch, source.sequence_outputs)[0]
 
 
 def _source_outputs(source: ModelSource, sample: ModelInput) -> Array:

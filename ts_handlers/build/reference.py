@@ -45,7 +45,7 @@ class SourceSession:
     """The checkpoint's own module in fp32; a `runtime.Session`."""
 
     max_parallel = 1
-    frees_cpu = False
+    runs_on_device = False
 
     def __init__(self, source: ModelSource) -> None:
         self._source = source
@@ -55,7 +55,7 @@ class SourceSession:
         del num_parallel
         return self._source.run(arrays)
 
-    def resize(self, share: CpuShare) -> None:
+    def change_threads(self, share: CpuShare) -> None:
         """Do nothing: torch's threads are the process's own."""
 
     def describe(self) -> str:

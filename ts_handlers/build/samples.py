@@ -206,4 +206,4 @@ def encode_picture(source: ImageSource, picture: Picture) -> ModelInput:
     arrays: dict[str, Array] = {PIXEL_VALUES: values}
     if source.pads_images:
         arrays[PIXEL_MASK] = pixel_mask(source.preprocessing.content_size(picture.height, picture.width), size)
-    return ModelInput(arrays, size[0] * size[1], source=(picture.height, picture.width), size=size)
+    return ModelInput(arrays, source=(picture.height, picture.width), size=size)

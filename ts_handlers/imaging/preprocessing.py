@@ -11,9 +11,7 @@ from PIL import Image
 
 from ts_handlers.errors import RequestError
 from ts_handlers.imaging.decoding import REDUCING_FILTERS, Box, Picture
-
-Size = tuple[int, int]
-"""(height, width) in pixels."""
+from ts_handlers.shapes import Size
 
 Channels = tuple[float, float, float]
 

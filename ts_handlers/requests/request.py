@@ -57,3 +57,9 @@ def json_type(value: Any) -> str:
     """Return what JSON calls the type of a value."""
     names = {type(None): "null", bool: "boolean", int: "number", float: "number", str: "string", list: "list"}
     return names.get(type(value), "object" if isinstance(value, Mapping) else type(value).__name__)
+
+
+class Repeated(tuple[Any, ...]):
+    """The values of several form fields of one name, in the form's order."""
+
+    __slots__ = ()

@@ -60,7 +60,7 @@ class OpenVinoSession:
     """
 
     max_parallel = 1  # a call is spread over all threads; for calls side by side every graph would be needed twice
-    frees_cpu = False
+    runs_on_device = False
 
     def __init__(self, config: RuntimeConfig, files: ModelFiles, share: CpuShare, shapes: Sequence[Shape] = ()) -> None:
         self._config, self._threads, self._shapes = config, share.threads, shapes
@@ -103,7 +103,7 @@ class OpenVinoSession:
             for name, array in zip(self._output_names, outputs.values(), strict=True)
         }
 
-    def resize(self, share: CpuShare) -> None:
+    def change_threads(self, share: CpuShare) -> None:
         """Compile the graphs again, one by one, for another number of threads."""
         if share.threads == self._threads:
             return

@@ -11,9 +11,6 @@ from ts_handlers.errors import ConfigError
 from ts_handlers.machine import CpuShare
 from ts_handlers.shapes import Array
 
-Shape = tuple[int, int]
-"""Rows of a call, and the length each is padded to."""
-
 
 class Session(Protocol):
     """A loaded model."""
@@ -23,7 +20,7 @@ class Session(Protocol):
         """Calls of `run` that may be made at the same time, from threads of their own; 1 where each has all threads."""
 
     @property
-    def frees_cpu(self) -> bool:
+    def runs_on_device(self) -> bool:
         """Whether the model computes elsewhere, so that the worker's threads can do something else meanwhile."""
 
     def run(self, arrays: Mapping[str, Array], *, num_parallel: int = 1) -> dict[str, Array]:
@@ -37,7 +34,7 @@ class Session(Protocol):
             Named outputs, each `(batch, ...)`; floating point ones as float32.
         """
 
-    def resize(self, share: CpuShare) -> None:
+    def change_threads(self, share: CpuShare) -> None:
         """Take another share of the CPUs between two batches; where the engine cannot, log why and go on as before."""
 
     def describe(self) -> str:

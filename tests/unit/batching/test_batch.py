@@ -21,24 +21,24 @@ def image(height: int, width: int, level: float) -> ModelInput:
         "pixel_values": np.full((3, height, width), level, np.float32),
         "pixel_mask": np.ones((height, width), np.int64),
     }
-    return ModelInput(arrays, height * width, size=(height, width))
+    return ModelInput(arrays, size=(height, width))
 
 
 def test_images_of_one_size_are_stacked() -> None:
     batch = pad_batch([image(2, 3, 1), image(2, 3, 2)], BatchPlan((1, 0), 6, padded_size=(2, 3)), {})
     assert batch.arrays["pixel_values"].shape == (2, 3, 2, 3)
     assert batch.arrays["pixel_values"][:, 0, 0, 0].tolist() == [2, 1]
-    assert batch.num_rows == 2
+    assert batch.batch_size == 2
 
 
 def test_a_single_image_is_not_copied() -> None:
     item = image(2, 3, 1)
-    batch = pad_batch([item], BatchPlan((0,), 6, padded_size=(2, 3)), {})
+    batch = pad_batch([item], BatchPlan((0,), padded_size=(2, 3)), {})
     assert np.shares_memory(batch.arrays["pixel_values"], item.arrays["pixel_values"])
 
 
 def test_smaller_images_are_padded_at_their_right_and_bottom() -> None:
-    batch = pad_batch([image(2, 3, 1), image(4, 2, 2)], BatchPlan((0, 1), 12, padded_size=(4, 3)), {})
+    batch = pad_batch([image(2, 3, 1), image(4, 2, 2)], BatchPlan((0, 1), padded_size=(4, 3)), {})
     assert batch.arrays["pixel_values"].shape == (2, 3, 4, 3)
     assert batch.arrays["pixel_mask"].tolist() == [
         [[1, 1, 1], [1, 1, 1], [0, 0, 0], [0, 0, 0]],
@@ -52,9 +52,9 @@ def test_smaller_images_are_padded_at_their_right_and_bottom() -> None:
 def test_an_image_of_another_size_than_it_says(sizes: list[tuple[int, int]]) -> None:
     items = [image(*size, 1) for size in sizes]
     wrong = {**items[0].arrays, "pixel_mask": np.ones((5, 5), np.int64)}
-    items[0] = ModelInput(wrong, items[0].length, size=items[0].size)
+    items[0] = ModelInput(wrong, size=items[0].size)
     items.append(image(*sizes[-1], 1))
-    plan = BatchPlan(tuple(range(len(items))), 9, padded_size=sizes[-1])
+    plan = BatchPlan(tuple(range(len(items))), padded_size=sizes[-1])
     with pytest.raises(InferenceError, match="pixel_mask"):
         pad_batch(items, plan, {})
 
@@ -63,7 +63,7 @@ class Recorder:
     """Says which sizes it was called with; fails on one."""
 
     max_parallel = 1
-    frees_cpu = False
+    runs_on_device = False
 
     def __init__(self, poison: float = -1) -> None:
         self.shapes: list[tuple[int, ...]] = []
@@ -75,7 +75,7 @@ class Recorder:
             raise RuntimeError
         return {"sum": arrays["pixel_values"].sum(axis=(1, 2, 3))}
 
-    def resize(self, share: CpuShare) -> None: ...
+    def change_threads(self, share: CpuShare) -> None: ...
 
     def describe(self) -> str:
         return "recorder"

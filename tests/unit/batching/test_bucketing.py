@@ -48,14 +48,14 @@ def test_every_sequence_runs_once_within_the_caps(
     for plan in plans:
         assert len(plan.indices) <= max_batch_size
         assert plan.padded_length == pad_length(max(lengths[index] for index in plan.indices), boundaries)
-        assert len(plan.indices) == 1 or plan.num_padded_tokens <= max_padded_tokens
-        assert plan.num_rows in (len(plan.indices), pad_length(len(plan.indices), group_sizes))
+        assert len(plan.indices) == 1 or plan.num_positions <= max_padded_tokens
+        assert plan.batch_size in (len(plan.indices), pad_length(len(plan.indices), group_sizes))
 
 
 @given(lengths=st.lists(st.integers(1, 50), min_size=1, max_size=7), overhead=st.integers(0, 40))
 def test_no_grouping_is_cheaper(lengths: list[int], overhead: int) -> None:
     plans = plan_batches(lengths, max_batch_size=4, max_padded_tokens=120, call_overhead_tokens=overhead)
-    cost = sum(plan.num_padded_tokens + overhead for plan in plans)
+    cost = sum(plan.num_positions + overhead for plan in plans)
     ordered = sorted(lengths)
     cheapest = min(
         sum((stop - start) * ordered[stop - 1] + overhead for start, stop in itertools.pairwise(cuts))
@@ -95,7 +95,7 @@ def test_calls_are_filled_up_to_a_group_size_where_that_costs_less() -> None:
             call_overhead_tokens=call_overhead_tokens,
         )
 
-    assert plan(9) == [BatchPlan((0, 1, 2), 8, filled_rows=1)]
+    assert plan(9) == [BatchPlan((0, 1, 2), 8, num_fillers=1)]
     assert plan(1) == [BatchPlan((index,), 8) for index in range(3)]
 
 
@@ -111,9 +111,9 @@ def test_a_call_is_not_filled_past_the_cap() -> None:
         )
 
     [unfilled] = plan([8, 8, 8], 24)
-    assert (unfilled.num_rows, unfilled.num_padded_tokens) == (3, 24)
+    assert (unfilled.batch_size, unfilled.num_positions) == (3, 24)
     [filled, past] = plan([8, 8, 8, 30, 30], 96)
-    assert (filled.num_rows, past.num_rows, past.padded_length) == (4, 2, 30)
+    assert (filled.batch_size, past.batch_size, past.padded_length) == (4, 2, 30)
 
 
 def test_group_sizes_ascend() -> None:
@@ -166,8 +166,8 @@ def test_every_image_runs_once_within_the_caps(
         assert len(plan.indices) <= max_batch_size
         heights, widths = zip(*(sizes[index] for index in plan.indices), strict=True)
         assert plan.padded_size == (max(heights), max(widths))
-        assert plan.padded_length == max(heights) * max(widths)
-        assert len(plan.indices) == 1 or plan.num_padded_tokens <= max_padded_pixels
+        assert plan.padded_size == (max(heights), max(widths))
+        assert len(plan.indices) == 1 or plan.num_positions <= max_padded_pixels
         assert can_pad or len({sizes[index] for index in plan.indices}) == 1
 
 

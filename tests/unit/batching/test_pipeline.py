@@ -24,8 +24,8 @@ WAIT_S = 20
 class DoublingSession:
     """Returns twice what it is fed; a call that has a 13 in it fails."""
 
-    def __init__(self, max_parallel: int = 2, *, frees_cpu: bool = False) -> None:
-        self.max_parallel, self.frees_cpu = max_parallel, frees_cpu
+    def __init__(self, max_parallel: int = 2, *, runs_on_device: bool = False) -> None:
+        self.max_parallel, self.runs_on_device = max_parallel, runs_on_device
         self.called = threading.Event()
         self.sizes: list[int] = []
 
@@ -37,7 +37,7 @@ class DoublingSession:
         self.sizes.append(len(arrays["x"]))
         return {"y": 2 * arrays["x"][:, 0, 0]}
 
-    def resize(self, share: CpuShare) -> None:
+    def change_threads(self, share: CpuShare) -> None:
         """Do nothing."""
 
     def describe(self) -> str:
@@ -47,7 +47,7 @@ class DoublingSession:
 def image(example: Any) -> list[ModelInput]:
     if example < 0:
         raise RequestError("send something positive")
-    return [ModelInput({"x": np.full((1, 1), example)}, 1, size=(1, 1))]
+    return [ModelInput({"x": np.full((1, 1), example)}, size=(1, 1))]
 
 
 def rows(*examples: list[int]) -> list[Row]:
@@ -91,7 +91,7 @@ def test_the_model_computes_before_the_last_image_is_decoded() -> None:
 def test_where_the_cpu_is_free_the_one_thread_decodes_during_a_call() -> None:
     """A fake: there is no GPU here."""
     together = threading.Barrier(2, timeout=WAIT_S)
-    session = DoublingSession(1, frees_cpu=True)
+    session = DoublingSession(1, runs_on_device=True)
     run = session.run
 
     def first_call_waits(arrays: Mapping[str, Array], *, num_parallel: int = 1) -> dict[str, Array]:
@@ -128,8 +128,8 @@ def test_what_fails_in_a_thread_ends_the_others(monkeypatch: pytest.MonkeyPatch)
         (DoublingSession(2), 1, 2, False),
         (DoublingSession(1), 8, 2, False),
         (DoublingSession(1), 8, 1, False),
-        (DoublingSession(1, frees_cpu=True), 2, 1, True),
-        (DoublingSession(1, frees_cpu=True), 1, 4, False),
+        (DoublingSession(1, runs_on_device=True), 2, 1, True),
+        (DoublingSession(1, runs_on_device=True), 1, 4, False),
     ],
 )
 def test_when_there_is_something_to_gain(

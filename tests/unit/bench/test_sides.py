@@ -122,7 +122,7 @@ from ts_handlers import InferenceHandler, ModelInput
 
 class CountingHandler(InferenceHandler):
     def open_session(self, files):
-        return types.SimpleNamespace(run=lambda arrays: {}, describe=lambda: "nothing", max_parallel=1, frees_cpu=False)
+        return types.SimpleNamespace(run=lambda arrays: {}, describe=lambda: "nothing", max_parallel=1, runs_on_device=False)
 
     def transform(self, example):
         return [ModelInput({"x": np.ones(len(example), dtype=np.int64)}, len(example))]

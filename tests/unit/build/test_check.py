@@ -31,7 +31,7 @@ class FakeSession:
     """Returns one number for every logit, and remembers the shapes of its calls."""
 
     max_parallel = 1
-    frees_cpu = False
+    runs_on_device = False
 
     def __init__(self, number: float) -> None:
         self._number = number
@@ -42,7 +42,7 @@ class FakeSession:
         self.shapes.append(arrays["input_ids"].shape)
         return {"logits": np.full((len(arrays["input_ids"]), 2), self._number)}
 
-    def resize(self, share: CpuShare) -> None:
+    def change_threads(self, share: CpuShare) -> None:
         raise NotImplementedError
 
     def describe(self) -> str:

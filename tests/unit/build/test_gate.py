@@ -26,7 +26,7 @@ class Engine:
     """Returns what a function makes of the first id of each sequence."""
 
     max_parallel = 1
-    frees_cpu = False
+    runs_on_device = False
 
     def __init__(self, logits: Callable[[int], list[float]], log: list[str] | None = None, name: str = "") -> None:
         self._logits, self._log, self._name = logits, log, name
@@ -37,7 +37,7 @@ class Engine:
             self._log.append(self._name)
         return {"logits": np.array([self._logits(int(row[0])) for row in arrays["input_ids"]], dtype=np.float32)}
 
-    def resize(self, share: CpuShare) -> None:
+    def change_threads(self, share: CpuShare) -> None:
         raise NotImplementedError
 
     def describe(self) -> str:

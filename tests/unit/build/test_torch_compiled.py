@@ -21,7 +21,8 @@ from ts_handlers.build.target import NATIVE, TARGETS, target_cpu
 from ts_handlers.config.sections import RuntimeConfig
 from ts_handlers.errors import ConfigError, OperatorError
 from ts_handlers.machine import CpuBudget, cpu_share
-from ts_handlers.runtime import ModelFiles, Session, open_session, torch_package
+from ts_handlers.runtime import ModelFiles, Session, open_session
+from ts_handlers.runtime.torch import package as torch_package
 
 if TYPE_CHECKING:
     from tests.model_dirs import ModelDirs

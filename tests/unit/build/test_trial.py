@@ -32,7 +32,7 @@ class FakeSession:
     """Returns what a function makes of the first id of each sequence, until it has been run so many times."""
 
     max_parallel = 1
-    frees_cpu = False
+    runs_on_device = False
 
     def __init__(self, logits: Logits, runs_left: float = float("inf")) -> None:
         self._logits, self._runs_left = logits, runs_left
@@ -44,7 +44,7 @@ class FakeSession:
             raise ValueError("worn out")
         return {"logits": np.array([self._logits(int(row[0])) for row in arrays["input_ids"]], dtype=np.float32)}
 
-    def resize(self, share: CpuShare) -> None:
+    def change_threads(self, share: CpuShare) -> None:
         raise NotImplementedError
 
     def describe(self) -> str:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.cpu.test_budget import V2_MOUNT, make_root
+from tests.unit.machine.test_budget import V2_MOUNT, make_root
 from ts_handlers.machine.memory import available_memory, memory_limit
 
 V1_MEMORY = "32 23 0:28 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory"

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.cpu.test_budget import V2_MOUNT, make_root
+from tests.unit.machine.test_budget import V2_MOUNT, make_root
 from ts_handlers.machine.placement.parent import Parent
 from ts_handlers.machine.placement.worker import Declared, Placement
 
@@ -25,7 +25,8 @@ from pathlib import Path
 options = json.loads(sys.argv[1])
 if "start_on" in options:
     os.sched_setaffinity(0, options["start_on"])
-from ts_handlers.machine import placement, roster
+from ts_handlers.machine.placement import roster
+from ts_handlers.machine.placement import worker as placement
 from ts_handlers.machine.placement.worker import Declared, Placement
 logging.basicConfig(stream=sys.stdout, format="log %(message)s", level=logging.INFO)
 roster.ABSENCE_S = options.get("absence_s", 15)

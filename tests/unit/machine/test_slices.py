@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.cpu.machines import DESKTOP, SMT, TWO_SOCKETS, Machine, write_sysfs
+from tests.unit.machine.machines import DESKTOP, SMT, TWO_SOCKETS, Machine, write_sysfs
 from ts_handlers.machine.placement.slices import slice_cpus
 from ts_handlers.machine.topology import Core, format_cpu_list, parse_cpu_list, read_topology
 

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 import torch
 
-from tests.unit.test_runtime_torch import run, write_model
+from tests.unit.runtime.test_runtime_torch import run, write_model
 from ts_handlers.config.sections import RuntimeConfig
 from ts_handlers.errors import ConfigError, RuntimeUnavailableError
 from ts_handlers.machine import CpuBudget, cpu_share
-from ts_handlers.runtime import ModelFiles, Session, ipex, open_session
+from ts_handlers.runtime import ModelFiles, Session, open_session
+from ts_handlers.runtime.torch import ipex
 
 SHARE = cpu_share(CpuBudget((0,)), 1)
 
@@ -59,7 +60,7 @@ def test_a_module_is_optimized_for_its_precision(
     assert outputs["logits"].dtype == np.float32
     assert outputs["logits"].tolist() == [[2.0, 4.0]]
     assert session.describe() == f"ipex a fake, not the extension with torch {torch.__version__} on cpu, {precision}"
-    session.resize(SHARE)
+    session.change_threads(SHARE)
     assert session.max_parallel == 1
 
 

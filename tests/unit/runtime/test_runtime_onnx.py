@@ -192,14 +192,14 @@ def test_one_thread_needs_one_session(tmp_path: Path) -> None:
 def test_a_session_takes_other_threads_while_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     session = open_session(RuntimeConfig(), write_model(tmp_path), SHARE)
     before = session._session  # type: ignore[attr-defined]
-    session.resize(cpu_share(CpuBudget((0, 1)), 1, threads=2))
+    session.change_threads(cpu_share(CpuBudget((0, 1)), 1, threads=2))
     assert session._session is before, "as many as it has: nothing is opened again"  # type: ignore[attr-defined]
     monkeypatch.setattr("ts_handlers.runtime.onnx.session.available_memory", lambda: 0)  # less needs none
-    session.resize(cpu_share(CpuBudget((0, 1)), 2, threads=1))
+    session.change_threads(cpu_share(CpuBudget((0, 1)), 2, threads=1))
     monkeypatch.undo()
     assert threads_of_session(session) == 1
     assert session.max_parallel == 1
-    session.resize(cpu_share(CpuBudget((0, 1)), 1, threads=2))
+    session.change_threads(cpu_share(CpuBudget((0, 1)), 1, threads=2))
     assert (threads_of_session(session), session.max_parallel) == (2, 2)
     assert session.run({"input_ids": np.array([[7]])})["y"].tolist() == [[7]]
 
@@ -220,7 +220,7 @@ def test_a_session_that_cannot_be_opened_twice_keeps_its_threads_and_says_so(
     session: Any = open_session(RuntimeConfig(), write_model(tmp_path), SHARE)
     session.providers = providers
     monkeypatch.setattr("ts_handlers.runtime.onnx.session.available_memory", lambda: free_bytes)
-    session.resize(cpu_share(CpuBudget((0, 1, 2)), 2, threads=3))
+    session.change_threads(cpu_share(CpuBudget((0, 1, 2)), 2, threads=3))
     assert threads_of_session(session) == 2
     (record,) = caplog.records
     assert "keeps 2 threads, though 3 fit now" in record.getMessage()
@@ -232,7 +232,7 @@ def test_a_model_file_that_is_gone_leaves_the_session_as_it_is(
 ) -> None:
     session = open_session(RuntimeConfig(), write_model(tmp_path), SHARE)
     (tmp_path / "model.onnx").unlink()
-    session.resize(cpu_share(CpuBudget((0, 1, 2)), 2, threads=3))
+    session.change_threads(cpu_share(CpuBudget((0, 1, 2)), 2, threads=3))
     assert threads_of_session(session) == 2
     assert "keeps 2 threads" in caplog.text
     assert session.run({"input_ids": np.array([[7]])})["y"].tolist() == [[7]]

@@ -112,12 +112,12 @@ def test_what_was_written_and_is_broken_is_said(files: ModelFiles, caplog: pytes
 WRITER = """
 import sys
 from pathlib import Path
-from ts_handlers.runtime import onnx_packed
+from ts_handlers.runtime.onnx import packed
 def write(path, weights):
     path.with_name(weights).write_text("half")
     print("writing", flush=True)
     sys.stdin.read()
-onnx_packed.packed_model(Path("model.onnx"), "", write)
+packed.packed_model(Path("model.onnx"), "", write)
 """
 
 

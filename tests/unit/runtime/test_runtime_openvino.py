@@ -88,9 +88,9 @@ def test_threads_follow_the_share(folder: Path, monkeypatch: pytest.MonkeyPatch)
         return inner(model, device, config)
 
     monkeypatch.setattr(fixed, "_core", type("Core", (), {"compile_model": staticmethod(compile_model)}))
-    fixed.resize(share())
+    fixed.change_threads(share())
     assert compiled == []
-    fixed.resize(share(threads=2))
+    fixed.change_threads(share(threads=2))
     assert compiled == [2] * 4
     np.testing.assert_allclose(fixed.run(arrays(1, 8))["logits"], expected, atol=1e-5)
 

@@ -93,8 +93,8 @@ def _batches(inputs: Sequence[ModelInput]) -> list[Sequence[ModelInput]]:
 
 def _shapes(inputs: Sequence[ModelInput]) -> dict[str, list[Sequence[ModelInput]]]:
     """Return calls of one and of eight sequences of the data's lengths."""
-    by_length = sorted(inputs, key=lambda item: item.length)
-    picked = {item.length: item for item in (by_length[int(q * (len(by_length) - 1))] for q in QUANTILES)}
+    by_length = sorted(inputs, key=lambda item: item.num_positions)
+    picked = {item.num_positions: item for item in (by_length[int(q * (len(by_length) - 1))] for q in QUANTILES)}
     return {f"{size}x{length}": [[item] * size] for size in (1, BATCH) for length, item in sorted(picked.items())}
 
 

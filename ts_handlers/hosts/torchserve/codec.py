@@ -13,6 +13,8 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
+from ts_handlers.requests.request import Repeated
+
 logger = logging.getLogger(__name__)
 
 BUFFER_BYTES = 2**16
@@ -49,12 +51,6 @@ def buffered(unbuffered: Read) -> Read:
         return data if len(data) == length else unbuffered(connection, length - len(data))
 
     return retrieve
-
-
-class Repeated(tuple[Any, ...]):
-    """The values of several form fields of one name, in the form's order."""
-
-    __slots__ = ()
 
 
 def keep_repeated_fields(codec: ModuleType) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ts_handlers.errors import ConfigError
 from ts_handlers.hosts.torchserve.frontend import max_response_bytes
 from ts_handlers.runtime import ModelFiles
 
@@ -51,4 +54,17 @@ class ServedModel:
             batch_size=max(1, int(properties.get("batch_size") or 1)),
             max_response_bytes=max_response_bytes(),
             owns_process=properties.get("owns_process", True),
+        )
+
+
+def check_communication(model_config: Mapping[str, Any], handle: Callable[..., Any]) -> None:
+    """Refuse asyncCommunication for a handler that it cannot await: TorchServe would answer no request.
+
+    Raises:
+        ConfigError: model-config.yaml asks for it, and `handle` is no coroutine function.
+    """
+    if model_config.get("asyncCommunication") and not inspect.iscoroutinefunction(handle):
+        raise ConfigError(
+            "asyncCommunication is true in model-config.yaml, and this handler answers batches one by one; remove it. "
+            "Images are decoded while the model computes without it"
         )

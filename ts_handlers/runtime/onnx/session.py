@@ -91,7 +91,7 @@ class OnnxSession:
         return 1 if self._single_threaded is None else self._share.threads
 
     @property
-    def frees_cpu(self) -> bool:
+    def runs_on_device(self) -> bool:
         """Whether it computes on a GPU."""
         return not _GPU_PROVIDERS.isdisjoint(self.providers)
 
@@ -110,7 +110,7 @@ class OnnxSession:
             for name, array in zip(self._output_names, outputs, strict=True)
         }
 
-    def resize(self, share: CpuShare) -> None:
+    def change_threads(self, share: CpuShare) -> None:
         """Open the model again with other threads: a session's pool never changes its size.
 
         Only on the CPU, and only where there is memory for all workers to do so at once; else it keeps its threads.

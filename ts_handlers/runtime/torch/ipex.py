@@ -28,7 +28,7 @@ class IpexSession:
     """A PyTorch module that the extension has optimized."""
 
     max_parallel = 1  # torch spreads a call over its threads, and each calling thread would start as many
-    frees_cpu = False
+    runs_on_device = False
 
     def __init__(self, config: RuntimeConfig, files: ModelFiles) -> None:
         if config.precision not in _DTYPES:
@@ -45,7 +45,7 @@ class IpexSession:
         del num_parallel
         return self._program.run(arrays)
 
-    def resize(self, share: CpuShare) -> None:
+    def change_threads(self, share: CpuShare) -> None:
         """Do nothing: torch's threads are the process's own, and have been changed."""
 
     def describe(self) -> str:

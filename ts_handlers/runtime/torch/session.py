@@ -37,7 +37,7 @@ class TorchSession:
             self._program, self._form = open_module(config, files, device), config.precision
 
     @property
-    def frees_cpu(self) -> bool:
+    def runs_on_device(self) -> bool:
         """Whether it computes on a GPU."""
         return self._program.device.type != "cpu"
 
@@ -46,7 +46,7 @@ class TorchSession:
         del num_parallel
         return self._program.run(arrays)
 
-    def resize(self, share: CpuShare) -> None:
+    def change_threads(self, share: CpuShare) -> None:
         """Do nothing: torch's threads are the process's own, and have been changed."""
 
     def describe(self) -> str:
