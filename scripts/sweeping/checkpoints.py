@@ -43,6 +43,7 @@ _BYTE_PAIRS = frozenset(
         ),
         *(
             "modernbert",
+            "mpnet",  # its model takes 1 for padding, whatever its configuration says
             "mpt",
             "mvp",
             "opt",

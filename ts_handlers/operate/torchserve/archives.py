@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ts_handlers.config.reading import MAX_BYTES, parse_json, parse_yaml
+from ts_handlers.config.settings import shown
 from ts_handlers.config.tasks import NAME_PATTERN
 from ts_handlers.errors import OperatorError
 
@@ -205,15 +206,15 @@ def _read(path: Path) -> Archive:
     if not (root / _MANIFEST).exists():
         raise ArchiveError(path, f"it has no {_MANIFEST}, so it is no model archive", NEVER_READY, "build it again")
     model = _read_manifest(path, _bytes(root / _MANIFEST))
-    handler = _text(model, "handler")
+    handler, version = _text(path, model, "handler"), _text(path, model, "modelVersion")
     names = frozenset(entry.name for entry in root.iterdir())
     source = f"{_module(handler)}.py"
     return Archive(
         path=path,
-        model_name=_text(model, "modelName") or re.sub(r"[^A-Za-z0-9_]|^_", "_", path.name.removesuffix(".mar")),
-        version=_text(model, "modelVersion") or "1.0",
-        settings=_read_settings(path, root, _text(model, "configFile")),
-        requirements_file=_text(model, "requirementsFile") or None,
+        model_name=_text(path, model, "modelName") or re.sub(r"[^A-Za-z0-9_]|^_", "_", path.name.removesuffix(".mar")),
+        version="1.0" if model.get("modelVersion") is None else version,
+        settings=_read_settings(path, root, _text(path, model, "configFile")),
+        requirements_file=_text(path, model, "requirementsFile") or None,
         handler=handler,
         names=names,
         source=_bytes(root / source).decode("utf-8", errors="replace") if source in names else "",
@@ -256,9 +257,11 @@ def _module(handler: str) -> str:
     return handler.partition(":")[0].rpartition("/")[2].removesuffix(".py")
 
 
-def _text(model: Mapping[str, Any], key: str) -> str:
+def _text(path: Path, model: Mapping[str, Any], key: str) -> str:
     value = model.get(key)
-    return "" if value is None or isinstance(value, (dict, list)) else str(value)
+    if isinstance(value, dict | list):
+        raise ArchiveError(path, f"{key} is {shown(value)}, not a text", STARTS_WITHOUT, "build it again")
+    return "" if value is None else str(value)
 
 
 def _bytes(file: Any) -> bytes:

@@ -6,6 +6,7 @@ well be read, and not as it was meant: in {“m”: 1} the curly quotes are part
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Container
 from typing import Any
@@ -43,15 +44,15 @@ def parse(text: str, unique: Container[int] = ()) -> Any:
 
 
 def as_int(value: object) -> int:
-    """Read a value as Gson's `getAsInt` does: "8" is 8 and 4.5 is 4.
+    """Read a value as Gson's `getAsInt` does: "8" is 8, 4.5 is 4, and of larger numbers the low 32 bits count.
 
     Raises:
         ValueError: It throws, and TorchServe ends.
     """
     if isinstance(value, list):
         return as_int(value[0]) if len(value) == 1 else 0  # TorchServe catches this one
-    if isinstance(value, float):
-        return int(value)
+    if isinstance(value, float):  # BigDecimal.intValue: the low 32 bits, which are 0 of numbers like 1e400
+        value = int(value) if math.isfinite(value) else 0
     if isinstance(value, int) and not isinstance(value, bool):
         return (value + 2**31) % 2**32 - 2**31
     if isinstance(value, str) and re.fullmatch(r"[+-]?[0-9]{1,20}", value) and -(2**31) <= int(value) < 2**31:
