@@ -34,6 +34,10 @@ class ModelInput:
         """Tokens of a sequence, or pixels of an image."""
         return self.length if self.size is None else self.size[0] * self.size[1]
 
+    def describe_size(self) -> str:
+        """Say how large it is."""
+        return f"{self.num_positions} {'tokens' if self.size is None else 'pixels'}"
+
 
 @dataclass(frozen=True, slots=True)
 class PaddedBatch:

@@ -81,14 +81,14 @@ def check_build(
         except Exception as failure:  # models raise what they like past their positions
             instead = "set tokenizer.max_length to what the model takes, or " if sample.size is None else ""
             raise OperatorError(
-                f"the source itself fails on a sample of {sample.num_positions} {_unit(sample)}: {type(failure).__name__}: "
+                f"the source itself fails on a sample of {sample.describe_size()}: {type(failure).__name__}: "
                 f"{all_lines(failure)}; {instead}correct the checkpoint"
             ) from failure
         try:
             outputs = _run_in_pair(source, session, calls, sample, longest)
         except Exception as failure:  # engines raise what they like
             raise OperatorError(
-                f"the engine fails on a sample of {sample.num_positions} {_unit(sample)}, and the source does not: "
+                f"the engine fails on a sample of {sample.describe_size()}, and the source does not: "
                 f"{type(failure).__name__}: {all_lines(failure)}; take another --backend"
             ) from failure
         actual = _flatten(outputs, source.output_names)
@@ -196,7 +196,3 @@ def _source_outputs(source: ModelSource, sample: ModelInput) -> Array:
 
 def _flatten(outputs: dict[str, Array], names: Sequence[str]) -> Array:
     return np.concatenate([outputs[name].astype(np.float64).ravel() for name in names])
-
-
-def _unit(sample: ModelInput) -> str:
-    return "tokens" if sample.size is None else "pixels"

@@ -251,7 +251,7 @@ def test_a_regression_of_several_numbers_is_judged_by_their_errors() -> None:
 
 def test_numbers_that_are_none_say_what_to_do() -> None:
     broken = Engine(lambda index: [math.nan, 0.0] if index == 2 else sure(index))
-    with pytest.raises(OperatorError, match="on a sample of length 5; take another precision, or leave the sample out"):
+    with pytest.raises(OperatorError, match="on a sample of 5 tokens; take another precision, or leave the sample out"):
         labelled(4).quality(broken, CALLS)
 
 

@@ -154,13 +154,11 @@ class Reference:
 
     def _answer(self, item: ModelInput, outcome: Outputs | Exception) -> Array:
         if isinstance(outcome, Exception):
-            raise OperatorError(
-                f"the engine fails on a sample of {item.num_positions} tokens or pixels: {outcome}"
-            ) from outcome
+            raise OperatorError(f"the engine fails on a sample of {item.describe_size()}: {outcome}") from outcome
         answer = self._answers.of(outcome)
         if not np.isfinite(answer).all():
             raise OperatorError(
-                f"the engine returns numbers that are not finite on a sample of {item.num_positions} tokens or pixels; "
+                f"the engine returns numbers that are not finite on a sample of {item.describe_size()}; "
                 "take another precision, or leave the sample out where fp32 does so, too"
             )
         return answer
