@@ -8,7 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 from ts_handlers.batching.padding import ModelInput
 from ts_handlers.config.labels import read_labels
 from ts_handlers.config.tasks import AnswerOutput, ClassificationOutput, EmbeddingOutput, EntityOutput
-from ts_handlers.errors import ConfigError, PayloadTooLargeError, RequestError
+from ts_handlers.errors import PayloadTooLargeError, RequestError
 from ts_handlers.handler import InferenceHandler
 from ts_handlers.nlp.entities import TokenizedText, aggregate_entities, merge_windows
 from ts_handlers.nlp.spans import best_answers, window_from_encoding
@@ -177,7 +177,7 @@ class TokenClassificationHandler(TextHandler):
         self._labels = read_labels(self.model_dir, are_keys=False)
         stride = self.config.output.stride
         if stride is not None:
-            self.tokenizer.check_stride(stride, "handler.output.stride")
+            self.tokenizer.check_stride(stride, "handler.output.stride", self.tokenizer.max_length)
 
     def transform(self, example: Any) -> Sequence[ModelInput]:
         """Tokenize, into windows where a stride is configured.
@@ -242,10 +242,7 @@ class QuestionAnsweringHandler(TextHandler):
         settings = self.config.output
         self._window_length = settings.max_seq_len or min(self.tokenizer.max_length or 384, 384)
         self._stride = min(self._window_length // 2, 128) if settings.doc_stride is None else settings.doc_stride
-        if self._stride >= self._window_length:
-            raise ConfigError(
-                f"handler.output.doc_stride is {self._stride}; it must be below max_seq_len {self._window_length}"
-            )
+        self.tokenizer.check_stride(self._stride, "handler.output.doc_stride", self._window_length, is_pair=True)
 
     @property
     def max_length(self) -> int | None:

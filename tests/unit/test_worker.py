@@ -161,11 +161,12 @@ def test_labels_that_cannot_be_used(content: Any, message: str, model_dirs: Mode
         load_handler(ts_handlers.TextClassificationHandler, tmp_path, serialized_file="model.onnx")
 
 
-def test_windows_must_move_forward(model_dirs: ModelDirs) -> None:
+@pytest.mark.parametrize("stride", [11, 13, 16])
+def test_windows_that_a_question_leaves_nothing_of_are_refused(stride: int, model_dirs: ModelDirs) -> None:
     folder = model_dirs.get("tiny-roberta-answers")
-    output = {"max_seq_len": 16, "doc_stride": 16}
+    output = {"max_seq_len": 16, "doc_stride": stride}
     config = {"handler": {"tokenizer": {"pad_token_id": 1}, "output": output}}
-    with pytest.raises(ConfigError, match="doc_stride is 16; it must be below max_seq_len 16"):
+    with pytest.raises(ConfigError, match=f"doc_stride is {stride}; windows of 16 tokens share less than 11"):
         load_handler(ts_handlers.QuestionAnsweringHandler, folder, config, serialized_file="model.onnx")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tokenizers import Encoding, Tokenizer
+from tokenizers import Encoding, Tokenizer, models, processors
 
 from ts_handlers.batching.padding import ModelInput
 from ts_handlers.config.reading import load_json
@@ -34,6 +34,9 @@ class SpecialTokens:
 class TextTokenizer:
     """A tokenizer.json with the limits of one model.
 
+    Each text is tokenized once, without special tokens; then it is cut, and the special tokens are put around what is left.
+    Cutting by `Tokenizer.enable_truncation` would change the tokenizer for every thread that uses it meanwhile.
+
     Attributes:
         max_length: Most tokens of a sequence, special tokens included; None: no limit.
         special: Ids of its special tokens.
@@ -48,6 +51,8 @@ class TextTokenizer:
         self._tokenizer = Tokenizer.from_file(str(file))
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
+        self._finisher = _finisher_of(self._tokenizer)
+        self._tokenizer.post_processor = None
         settings = _read_settings(model_dir / "tokenizer_config.json")
         self._input_names = config.input_names
         self._tokenizer.encode_special_tokens = _chosen(
@@ -72,15 +77,16 @@ class TextTokenizer:
         Raises:
             PayloadTooLargeError: 413, more tokens than `max_length`, unless truncation is on.
         """
-        encoding = self._tokenizer.encode(text, pair)
-        if self.max_length is not None and len(encoding) > self.max_length:
+        parts = self._tokenize(text, pair)
+        length = sum(map(len, parts)) + self._num_special_tokens(is_pair=pair is not None)
+        if self.max_length is not None and length > self.max_length:
             if not self._truncation:
                 raise PayloadTooLargeError(
-                    f"the text has {len(encoding)} tokens; this model takes {self.max_length}: shorten it",
+                    f"the text has {length} tokens; this model takes {self.max_length}: shorten it",
                     code="text_too_long",
                 )
-            return self._truncated(text, pair, self.max_length)
-        return encoding
+            self._truncate(parts, self.max_length)
+        return self._finish(parts)
 
     def encode_windows(self, text: str, context: str | None, *, window_length: int, stride: int) -> list[Encoding]:
         """Tokenize into overlapping windows of at most `window_length` tokens.
@@ -94,39 +100,45 @@ class TextTokenizer:
         Raises:
             PayloadTooLargeError: 413, the question leaves no room for more than `stride` tokens of context.
         """
-        if context is not None:
-            room = window_length - len(self._tokenizer.encode(text, "", add_special_tokens=True))
-            if room <= stride:
-                raise PayloadTooLargeError(
-                    f"the question leaves room for {max(room, 0)} tokens of context in a window of {window_length}; "
-                    "shorten it",
-                    code="text_too_long",
-                )
-        strategy = "longest_first" if context is None else "only_second"
-        first = self._truncated(text, context, window_length, stride=stride, strategy=strategy)
-        return [first, *first.overflowing]
+        parts = self._tokenize(text, context)
+        room = window_length - self._num_special_tokens(is_pair=context is not None) - sum(map(len, parts[:-1]))
+        if context is not None and room <= stride:
+            raise PayloadTooLargeError(
+                f"the question leaves room for {max(room, 0)} tokens of context in a window of {window_length}; "
+                "shorten it",
+                code="text_too_long",
+            )
+        self._cut(parts[-1], room, stride)
+        return [self._finish([*parts[:-1], window]) for window in (parts[-1], *parts[-1].overflowing)]
 
     def filler(self, length: int, *, is_pair: bool = False) -> Encoding:
         """Return an encoding of `length` tokens of no meaning, made as every other is, special tokens included.
 
         Where a sequence cannot be so short, it is the shortest that has a token of a text.
         """
-        shortest = self._tokenizer.num_special_tokens_to_add(is_pair) + (2 if is_pair else 1)
-        length = max(length, shortest)
+        length = max(length, self._num_special_tokens(is_pair=is_pair) + (2 if is_pair else 1))
         text = " ".join([_FILLER] * length)
-        return self._truncated(_FILLER, text, length) if is_pair else self._truncated(text, None, length)
+        parts = self._tokenize(_FILLER, text) if is_pair else self._tokenize(text, None)
+        self._truncate(parts, length)
+        return self._finish(parts)
 
-    def check_stride(self, stride: int, name: str) -> None:
-        """Refuse a stride that leaves a window no token of its own, with which the tokenizers library panics.
+    def check_stride(self, stride: int, name: str, window_length: int | None, *, is_pair: bool = False) -> None:
+        """Refuse a stride that leaves every window no token of its own, with which the tokenizers library panics.
+
+        Args:
+            stride: Tokens that one window shares with the next.
+            name: Its setting.
+            window_length: Most tokens of a window, special tokens included; None: there are no windows.
+            is_pair: Whether each window begins with another text, which has one token at least.
 
         Raises:
             ConfigError: It is too large.
         """
-        if self.max_length is None:
+        if window_length is None:
             return
-        room = self.max_length - self._tokenizer.num_special_tokens_to_add(False)
+        room = window_length - self._num_special_tokens(is_pair=is_pair) - (1 if is_pair else 0)
         if stride >= room:
-            raise ConfigError(f"{name} is {stride}; windows of {self.max_length} tokens share less than {room}")
+            raise ConfigError(f"{name} is {stride}; windows of {window_length} tokens share less than {room}")
 
     def tokens_to_string(self, tokens: Sequence[str]) -> str:
         """Join tokens to text as the tokenizer's decoder does."""
@@ -143,14 +155,33 @@ class TextTokenizer:
         }
         return ModelInput({name: made[name]() for name in self._input_names}, len(ids), encoding)
 
-    def _truncated(
-        self, text: str, pair: str | None, max_length: int, *, stride: int = 0, strategy: str = "longest_first"
-    ) -> Encoding:
-        self._tokenizer.enable_truncation(max_length, stride=stride, strategy=strategy, direction=self._direction)
-        try:
-            return self._tokenizer.encode(text, pair)
-        finally:
-            self._tokenizer.no_truncation()
+    def _tokenize(self, *texts: str | None) -> list[Encoding]:
+        """Return the tokens of each text that is one, special tokens left out."""
+        return [self._tokenizer.encode(text) for text in texts if text is not None]
+
+    def _finish(self, parts: Sequence[Encoding]) -> Encoding:
+        """Put the special tokens around a text or a pair of texts."""
+        return self._finisher.post_process(*parts)
+
+    def _num_special_tokens(self, *, is_pair: bool) -> int:
+        return int(self._finisher.num_special_tokens_to_add(is_pair))
+
+    def _truncate(self, parts: Sequence[Encoding], max_length: int) -> None:
+        """Cut a text or a pair until it fits, the longer one first: what the tokenizers library calls longest_first."""
+        most = max(0, max_length - self._num_special_tokens(is_pair=len(parts) > 1))
+        shorter, longer = min(map(len, parts)), max(map(len, parts))
+        if len(parts) == 1:
+            self._cut(parts[0], most)
+        elif shorter + longer > most:
+            # Both are cut to a half where the shorter one is longer than that; of an odd number the longer one has more.
+            shorter = min(shorter, most // 2)
+            kept = (shorter, most - shorter)
+            for part, length in zip(parts, kept if len(parts[0]) <= len(parts[1]) else kept[::-1], strict=True):
+                self._cut(part, length)
+
+    def _cut(self, part: Encoding, length: int, stride: int = 0) -> None:
+        if len(part) > length:
+            part.truncate(length, stride=stride, direction=self._direction)
 
     def _special_id(self, configured: int | None, settings: Mapping[str, Any], name: str) -> int | None:
         if configured is not None:
@@ -158,6 +189,17 @@ class TextTokenizer:
         token = settings.get(name)
         content = token.get("content") if isinstance(token, Mapping) else token
         return None if content is None else self._tokenizer.token_to_id(content)
+
+
+def _finisher_of(tokenizer: Tokenizer) -> Tokenizer:
+    """Return a tokenizer of an empty vocabulary, for what a tokenizer does after a text is cut: it adds special tokens."""
+    finisher = Tokenizer(models.BPE())
+    types = processors.TemplateProcessing(
+        single="$A", pair="$A $B:1", special_tokens=[]
+    )  # texts come one by one: all 0
+    after = tokenizer.post_processor
+    finisher.post_processor = types if after is None else processors.Sequence([types, after])
+    return finisher
 
 
 def _chosen(configured: Any, settings: Mapping[str, Any], name: str, default: Any) -> Any:

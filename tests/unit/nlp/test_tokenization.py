@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -106,7 +107,51 @@ def test_windows_overlap_and_begin_with_the_question(folder: Path) -> None:
         ["[CLS]", "a", "b", "[SEP]", "e", "f", "g", "[SEP]"],
         ["[CLS]", "a", "b", "[SEP]", "g", "h", "[SEP]"],
     ]
-    assert len(tokenizer.encode("a b c d e")) == 7  # what a call sets for windows does not stay set
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize(
+    ("question", "context"), [("a b c d e f g h i j", None), ("a b", "c d e f g h i j"), ("a", "b")]
+)
+def test_windows_are_those_that_the_library_makes(question: str, context: str | None, side: str, folder: Path) -> None:
+    library = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    library.no_padding()
+    strategy = "longest_first" if context is None else "only_second"
+    library.enable_truncation(8, stride=1, strategy=strategy, direction=side)
+    first = library.encode(question, context)
+    tokenizer = TextTokenizer(folder, TokenizerConfig(truncation_side=side))  # type: ignore[arg-type]
+    found = tokenizer.encode_windows(question, context, window_length=8, stride=1)
+    for ours, theirs in zip(found, [first, *first.overflowing], strict=True):
+        assert (ours.tokens, ours.offsets) == (theirs.tokens, theirs.offsets)
+        assert (ours.type_ids, ours.sequence_ids) == (theirs.type_ids, theirs.sequence_ids)
+
+
+def test_threads_that_share_a_tokenizer_do_not_cut_each_other_s_texts(folder: Path) -> None:
+    whole, cutting = "a b c d e f", "a b c d e f g h " * 50
+    tokenizer = TextTokenizer(folder, TokenizerConfig(truncation=True))
+
+    def encode(index: int) -> int:
+        if index % 2:
+            return len(tokenizer.encode_windows(cutting, None, window_length=5, stride=1)[0]) + 3
+        return len(tokenizer.encode(whole))
+
+    with ThreadPoolExecutor(4) as pool:
+        assert set(pool.map(encode, range(2000))) == {8}
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize(
+    "pair",
+    [("a b c d e f g", "h"), ("h", "a b c d e f g"), ("a b c d e f", "a b c d"), ("a b c", "a b c d e f"), ("a", None)],
+)
+def test_what_is_cut_is_what_the_library_cuts(pair: tuple[str, str | None], side: str, folder: Path) -> None:
+    library = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    library.no_padding()
+    for max_length in range(5, 13):
+        config = TokenizerConfig(truncation=True, max_length=max_length, truncation_side=side)  # type: ignore[arg-type]
+        library.enable_truncation(max_length, direction=side)
+        found, wanted = TextTokenizer(folder, config).encode(*pair), library.encode(*pair)
+        assert (found.tokens, found.type_ids, found.offsets) == (wanted.tokens, wanted.type_ids, wanted.offsets)
 
 
 @pytest.mark.parametrize("question", ["a b c d", "a b c d e f g h i"])
