@@ -161,7 +161,7 @@ class TextTokenizer:
 
     def _finish(self, parts: Sequence[Encoding]) -> Encoding:
         """Put the special tokens around a text or a pair of texts."""
-        return self._finisher.post_process(*parts)
+        return self._finisher.post_process(parts[0], parts[1] if len(parts) > 1 else None)
 
     def _num_special_tokens(self, *, is_pair: bool) -> int:
         return int(self._finisher.num_special_tokens_to_add(is_pair))

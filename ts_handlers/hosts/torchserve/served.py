@@ -18,7 +18,7 @@ class ServedModel:
     """One model, as TorchServe hands it to a worker; it does not change while the worker lives.
 
     Attributes:
-        name: Its name in the manifest, else the one it is registered under.
+        name: The one it is registered under, which need not be that of its manifest.
         version: Its version in the manifest; None where it has none.
         files: The unpacked archive, and the GPU the worker was given.
         batch_size: Requests the frontend sends at once, at most.
@@ -43,7 +43,7 @@ class ServedModel:
         properties = context.system_properties
         model = (context.manifest or {}).get("model", {})
         return cls(
-            name=str(model.get("modelName", context.model_name)),
+            name=str(context.model_name),
             version=model.get("modelVersion"),
             files=ModelFiles(
                 Path(properties["model_dir"]),
