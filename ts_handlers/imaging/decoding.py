@@ -6,7 +6,8 @@ Transparency is put on white, as transformers' image processors and every viewer
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +26,6 @@ try:
         BmpImagePlugin,
         GifImagePlugin,
         Image,
-        ImageFile,
         JpegImagePlugin,
         PngImagePlugin,
         TiffImagePlugin,
@@ -160,7 +160,8 @@ def open_image(content: bytes, limits: ImageLimits) -> EncodedImage:
         content, orientation = jpeg_without_metadata(content)
     elif formats == ("TIFF",):
         content, counts_from_white = _from_black(content)
-    image = _read(content, formats, lambda opened: opened)
+    with _decoding(content, formats):
+        image = Image.open(io.BytesIO(content), formats=formats)
     if formats in (("PNG",), ("WEBP",)):  # Pillow turns a TIFF itself
         orientation = orientation_in(image.info)
     width, height = image.size
@@ -191,23 +192,23 @@ def decode_image(
         RequestError: 400, its pixels are broken or cut off.
         UnsupportedMediaTypeError: 415, its pixels are of a type that has no RGB.
     """
+    content, orientation = encoded.content, encoded.orientation
     box: Box | None = None
-
-    def decode(image: ImageFile.ImageFile) -> Image.Image:
-        nonlocal box
+    with _decoding(content, encoded.formats):
+        image = Image.open(io.BytesIO(content), formats=encoded.formats)
         if wanted is not None and resample in REDUCING_FILTERS and image.format == "JPEG":
             height, width = (DRAFT_FACTOR * side for side in wanted)
-            drafted = image.draft(None, (height, width) if encoded.orientation in _SIDEWAYS else (width, height))
-            box = drafted and _turn(drafted[1], image.size, encoded.orientation)
-        heed_depth(image)
-        image.decodermaxblock = len(encoded.content)  # in one go: Pillow copies what is left of each 64 KiB
+            drafted = image.draft(None, (height, width) if orientation in _SIDEWAYS else (width, height))
+            box = drafted[1] if drafted else None
+    heed_depth(image)
+    with _decoding(content, encoded.formats):
+        image.decodermaxblock = len(content)  # in one go: Pillow copies what is left of each 64 KiB
         image.load()
-        rgb = to_rgb(image, counts_from_white=encoded.counts_from_white)
-        turn = _TRANSPOSES.get(encoded.orientation)
-        return rgb if turn is None else rgb.transpose(turn)
-
-    decoded = _read(encoded.content, encoded.formats, decode)
-    return Picture(decoded, encoded.height, encoded.width, box)
+    size = image.size
+    rgb = to_rgb(image, counts_from_white=encoded.counts_from_white)
+    turn = _TRANSPOSES.get(orientation)
+    upright = rgb if turn is None else rgb.transpose(turn)
+    return Picture(upright, encoded.height, encoded.width, box and _turn(box, size, orientation))
 
 
 def _turn(box: Box, size: tuple[int, int], orientation: int) -> Box:
@@ -260,11 +261,12 @@ def _from_black(content: bytes) -> tuple[bytes, bool]:
     return with_value(content, tag, _BLACK_IS_ZERO), True
 
 
-def _read(content: bytes, formats: tuple[str, ...], use: Callable[[ImageFile.ImageFile], Image.Image]) -> Image.Image:
-    """Open an image and use it; whatever its decoder raises becomes an answer for the client."""
+@contextmanager
+def _decoding(content: bytes, formats: tuple[str, ...]) -> Iterator[None]:
+    """Make what Pillow raises of a file an answer for the client. Nothing else is done inside: our bugs are no client's."""
     try:
-        return use(Image.open(io.BytesIO(content), formats=formats))
-    except (RequestError, MemoryError):
+        yield
+    except MemoryError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise PayloadTooLargeError(

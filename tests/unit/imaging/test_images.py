@@ -141,6 +141,16 @@ def test_broken_images_are_the_clients_errors(case: str) -> None:
         assert picture.width > 50_000
 
 
+@pytest.mark.parametrize("step", ["heed_depth", "to_rgb"])
+def test_a_bug_of_ours_is_not_the_clients_error(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: Any, **options: Any) -> None:
+        raise TypeError((arguments, options))
+
+    monkeypatch.setattr(images, step, fail)
+    with pytest.raises(TypeError):
+        decode(encode(scene(20, 20), "PNG"))
+
+
 def test_bytes_are_counted_before_anything_is_read() -> None:
     content = encode(scene(20, 20), "PNG")
     with pytest.raises(
