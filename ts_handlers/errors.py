@@ -90,6 +90,13 @@ class InsufficientMemoryError(InferenceError):
         super().__init__(message, code=code)
 
 
+class DeviceLostError(InferenceError):
+    """This process can compute nothing on its GPU any longer, whatever it is asked: 500, and the worker is to end."""
+
+    def __init__(self, message: str, *, code: str = "device_lost") -> None:
+        super().__init__(message, code=code)
+
+
 class OperatorError(RuntimeError):
     """Something the operator must change: one clear line, exit code 2 on the command line."""
 
@@ -143,16 +150,57 @@ def reason(error: BaseException) -> str:
     return name if line == name else f"{name}: {line}"
 
 
+_ENGINES = frozenset({"onnxruntime", "openvino", "torch"})
+_MAX_KINDS = 100
+_logged_kinds: set[str] = set()
+
+_LOST_DEVICE = re.compile(
+    "illegal memory access|device-side assert|unspecified launch failure|misaligned address|illegal instruction|"
+    "invalid program counter|hardware stack error|operation not supported on global/shared address space|"
+    "launch timed out|uncorrectable|cudaErrorLaunchFailure|cudaErrorIllegalAddress|cudaErrorAssert|"
+    r"CUDA (failure|error) (7(00|02|1[0-9])|214|220):"
+)
+"""CUDA errors after which "the process must be terminated and relaunched", as CUDA's list of cudaError_t has it."""
+
+
 def row_error(logger: logging.Logger, what: str, error: Exception) -> RequestError:
     """Return what a failed row is answered, and log it where the operator should know.
 
-    Only our own messages are logged; another exception's can quote the request, so its type and place are.
+    Another library's message can quote the request, so of most only type and place are logged. An engine is fed numbers:
+    what it says is logged, too, once for each kind.
     """
     if isinstance(error, RequestError):
         if error.status >= 500 and not isinstance(error, UnsupportedRequestError):
             logger.error("%s failed: %s", what, error.message)
         return error
     frames = "".join(traceback.format_tb(error.__traceback__))
-    logger.error("%s failed with %s:\n%s", what, type(error).__name__, frames)
-    kind = InsufficientMemoryError if isinstance(error, MemoryError) else InferenceError
-    return kind(f"{what} failed with {type(error).__name__}")
+    logger.error("%s failed with %s%s:\n%s", what, type(error).__name__, _said_by_engine(error), frames)
+    message = f"{what} failed with {type(error).__name__}"
+    if _has_lost_device(error):
+        return DeviceLostError(message)
+    return (InsufficientMemoryError if isinstance(error, MemoryError) else InferenceError)(message)
+
+
+def _said_by_engine(error: Exception) -> str:
+    """Return an engine's message; nothing where somebody else raised it, or one that differs in numbers alone was logged."""
+    module = ""
+    for frame, _line in traceback.walk_tb(error.__traceback__):
+        module = str(frame.f_globals.get("__name__", ""))
+    message = all_lines(error)
+    kind = f"{type(error).__name__} {re.sub('[0-9]+', '', message)}"
+    is_engine = module.partition(".")[0] in _ENGINES or module.startswith("ts_handlers.runtime.")
+    if not is_engine or kind in _logged_kinds or len(_logged_kinds) >= _MAX_KINDS:
+        return ""
+    _logged_kinds.add(kind)
+    return f" ({printable(message)})"
+
+
+def _has_lost_device(error: Exception) -> bool:
+    """Say whether an error is one of CUDA's that stay, by what ONNX Runtime and torch make of them.
+
+    Nobody else's message counts, for it can quote a client: torch's begins so, ONNX Runtime has classes of its own.
+    """
+    message = str(error)
+    is_torch = isinstance(error, RuntimeError) and message.startswith("CUDA error: ")
+    is_onnx = type(error).__module__.startswith("onnxruntime.") and "CUDA" in message
+    return (is_torch or is_onnx) and _LOST_DEVICE.search(message) is not None
