@@ -23,12 +23,14 @@ from ts_handlers.batching.row import Row, open_rows
 from ts_handlers.batching.transforms import Transforms
 from ts_handlers.config.sections import HandlerConfig, OutputConfig, load_config
 from ts_handlers.errors import (
+    DeviceLostError,
     InferenceError,
     OperatorError,
     RequestError,
 )
 from ts_handlers.hosts.torchserve import answers, metrics
 from ts_handlers.hosts.torchserve.base import BaseHandler, join_worker, timed
+from ts_handlers.hosts.torchserve.lost_device import end_worker
 from ts_handlers.hosts.torchserve.served import ServedModel, check_communication
 from ts_handlers.machine import CpuShare, change_threads, limit_threads
 from ts_handlers.requests.headers import Headers, guess_protocol
@@ -292,6 +294,8 @@ class InferenceHandler(BaseHandler):
         )
 
     def _finish_row(self, row: Row, index: int) -> bytes:
+        if isinstance(row.error, DeviceLostError) and self._served.owns_process:
+            end_worker(row.error)
         answer = row.answer or Answer(b"")
         if row.error is None:
             row.attempt(answers.check_size, answer, self._served.max_response_bytes)
