@@ -31,6 +31,8 @@ class Headers:
         content_encoding: How the body was packed, in lower case.
         head_length: `HEAD_LENGTH_HEADER` as it was sent.
         is_kserve: Whether the request came to /v1/models/... or /v2/models/...
+        has_url_fields: Whether the URL's query parameters stand among the fields, before all others: so TorchServe does on
+            each route but /predictions and KServe's. gRPC, which has no URL, has no header Host.
         parts: Form fields -> the type each was sent with: "" for those that are no file.
     """
 
@@ -39,6 +41,7 @@ class Headers:
     content_encoding: str | None = None
     head_length: str | None = None
     is_kserve: bool = False
+    has_url_fields: bool = False
     parts: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -46,7 +49,7 @@ class Headers:
         """Read a row's headers: the request's, and one mapping for each field of a form or for the body.
 
         TorchServe keeps the client's upper and lower case, takes the charset off what it says of the body, and adds
-        `explain` on every route and `url_path` on /predictions alone.
+        `explain` on /predictions and KServe's routes and `url_path` on /predictions alone.
         """
         sent: dict[str, str] = {}
         parts: dict[str, str] = {}
@@ -66,6 +69,7 @@ class Headers:
             content_encoding=sent.get("content-encoding", "").strip().lower() or None,
             head_length=sent.get("inference-header-content-length"),
             is_kserve="explain" in sent and "url_path" not in sent,
+            has_url_fields="host" in sent and "explain" not in sent,
             parts=parts,
         )
 

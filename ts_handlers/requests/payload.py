@@ -18,6 +18,7 @@ import orjson
 from ts_handlers.errors import RequestError, UnsupportedMediaTypeError
 from ts_handlers.requests.body import decode_text, unpack
 from ts_handlers.requests.headers import BODY_NAMES, NO_HEADERS, Headers, is_json_type
+from ts_handlers.requests.image_instance import KEYS
 from ts_handlers.requests.kserve import parse_binary, parse_v1, parse_v2
 from ts_handlers.requests.request import InstanceType, Protocol, Repeated, Request, check_count, json_type
 
@@ -85,7 +86,8 @@ def _body_name(fields: Mapping[str, Any], headers: Headers, instance_type: Insta
 
     Beside a body that is no form stand the URL's query parameters, on the routes where TorchServe passes them on.
     """
-    if "body" in fields and not headers.is_form and (headers.media_type or instance_type == "text"):
+    is_declared = headers.media_type or headers.has_url_fields
+    if "body" in fields and not headers.is_form and (is_declared or instance_type == "text"):
         return "body"
     return next((name for name in BODY_NAMES if name in fields), None) if len(fields) == 1 else None
 
@@ -246,10 +248,14 @@ def _parse_files(fields: Mapping[str, Any], headers: Headers, options: Sequence[
     """Take each file of a form as an instance, in the form's order.
 
     Other fields are options, where the handler has such; the rest of them says something to the client's own side, and is
-    ignored, as TorchServe's handlers do. A form without files has its images as text.
+    ignored, as TorchServe's handlers do. A form without files has its images as text; what stands in the URL is none, as far
+    as it can be told: it goes before the first field that has a usual name.
     """
     files = [name for name in fields if headers.parts.get(name)]
-    files = files or [name for name in fields if name not in options]
+    if not files:
+        files = [name for name in fields if name not in options]
+        usual = [index for index, name in enumerate(files) if name in KEYS]
+        files = files[usual[0] :] if usual and headers.has_url_fields else files
     beside = _texts({name: fields[name] for name in options if name in fields and name not in files})
     images = [_form_image(value, headers) for name in files for value in _all(fields[name])]
     return Request(tuple({"image": image, **beside} if beside else image for image in images), is_many=len(images) > 1)

@@ -159,6 +159,29 @@ def test_forms_and_files_of_images(row: dict[str, Any], headers: dict[str, Any],
     assert request == Request(tuple(expected), is_many=len(expected) > 1)
 
 
+IN_URL = {"Host": "h"}
+"""Of a request to /invocations, /models/NAME/invoke or /NAME/predict: there is neither `explain` nor `url_path`."""
+
+
+@pytest.mark.parametrize(
+    ("row", "headers", "expected"),
+    [
+        ({"model_name": b"m", "trace": b"1", "body": PNG}, typed("body", ""), [PNG]),
+        ({"trace": b"1", "body": PNG}, typed("body", ""), [PNG]),
+        ({"trace": b"1", "mask": b"rle", "body": PNG}, typed("body", ""), [{"image": PNG, "mask": "rle"}]),
+        ({"trace": b"1", "body": PNG}, declared("image/png"), [PNG]),
+        ({"trace": b"1", "image": b"eA=="}, URLENCODED, [b"eA=="]),
+        ({"trace": b"1", "mask": b"rle", "b64": b"eA=="}, MULTIPART, [{"image": b"eA==", "mask": "rle"}]),
+        ({"trace": b"1", "image": b"eA==", "other": b"eQ=="}, URLENCODED, [b"eA==", b"eQ=="]),
+        ({"one": b"eA==", "other": b"eQ=="}, URLENCODED, [b"eA==", b"eQ=="]),
+    ],
+)
+def test_parameters_of_the_url_are_no_images(row: dict[str, Any], headers: dict[str, Any], expected: list[Any]) -> None:
+    """As a TorchServe 0.12 hands them over: before the body, or before a form's fields, as if they were such."""
+    request = read(row, {**headers, **IN_URL}, instance_type="image", options=("mask",))
+    assert request == Request(tuple(expected), is_many=len(expected) > 1)
+
+
 def test_an_option_beside_several_images_is_refused() -> None:
     with pytest.raises(RequestError, match="mask stands beside several images, or JSON"):
         read({"mask": b"rle", "body": {"image": "x"}}, declared(JSON), instance_type="image", options=("mask",))
