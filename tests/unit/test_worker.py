@@ -82,11 +82,10 @@ def test_a_worker_follows_what_changes_between_two_batches(
     caplog.set_level(logging.INFO, "ts_handlers")
     folder = model_dirs.get("tiny-distilbert")
     monkeypatch.setenv("TS_HANDLERS_WORKERS", "1")
+    monkeypatch.setattr("ts_handlers.machine.placement.worker.LOOK_INTERVAL_S", 0.0)
     handler = load_handler(ts_handlers.TextClassificationHandler, folder, {}, serialized_file="model.onnx")
     before = predict(handler, "fine")[0].json()
     threads = handler.share.threads
-    monkeypatch.setattr("ts_handlers.machine.placement.worker.LOOK_INTERVAL_S", 0.0)
-    monkeypatch.setattr(handler._placement, "_next_look", 0.0)
     assert predict(handler, "fine")[0].json() == before
     monkeypatch.setattr(
         "ts_handlers.machine.placement.worker.cpu_budget", lambda *_: CpuBudget((0, 1, 2, 3), float(threads + 1))
@@ -94,7 +93,7 @@ def test_a_worker_follows_what_changes_between_two_batches(
     try:
         assert predict(handler, "fine")[0].json() == before
         assert handler.share.threads == threads + 1
-        assert handler.session._session.get_session_options().intra_op_num_threads == threads + 1  # type: ignore[attr-defined]
+        assert handler.session.num_threads == threads + 1  # type: ignore[attr-defined]
     finally:
         limit_threads(threads)
     ours = [record.getMessage() for record in caplog.records if record.name.startswith("ts_handlers")]

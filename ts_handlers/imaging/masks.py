@@ -121,7 +121,7 @@ def label_pixels(logits: Floats, size: Size) -> Mask:
         lower, upper, weight = rows[0][top : top + step], rows[1][top : top + step], rows[2][top : top + step]
         first = int(lower[0])
         near = logits[:, first : int(upper[-1]) + 1]
-        labels = _possible_labels(near)
+        labels = possible_labels(near)
         between_rows = _blend(near[labels], (lower - first, upper - first, weight), axis=1)
         mask[top : top + step] = labels[_blend(between_rows, columns, axis=2).argmax(axis=0)]
     return mask
@@ -197,7 +197,7 @@ def _blend(values: Floats, neighbours: Neighbours, axis: int) -> Floats:
     return second
 
 
-def _possible_labels(near: Floats) -> NDArray[np.intp]:
+def possible_labels(near: Floats) -> NDArray[np.intp]:
     """Return the labels that can be the best of some position between those of `near` (labels, rows, columns)."""
     largest, smallest = _corners(near, np.maximum), _corners(near, np.minimum)
     can_win = largest >= smallest.max(axis=0)

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests.unit.machine.test_budget import V2_MOUNT, make_root
+from ts_handlers.machine.placement.membership import Membership
 from ts_handlers.machine.placement.parent import Parent
 from ts_handlers.machine.placement.worker import Declared, Placement
 
@@ -257,14 +258,20 @@ def test_where_the_kernel_refuses_the_reason_is_logged(
         raise PermissionError("not in this sandbox")
 
     monkeypatch.setattr("ts_handlers.machine.placement.worker.bind_threads", refuse)
+    joined: list[Membership] = []
+
+    def join(*arguments: Any) -> Membership:
+        joined.append(Membership(*arguments))
+        return joined[-1]
+
+    monkeypatch.setattr("ts_handlers.machine.placement.worker.Membership", join)
     placement = Placement("a 1.0", Declared(2, "the test"), monotonic=itertools.count(0, 2).__next__)
     assert placement.follow() is None
     assert len(tried) == 2, "at the next look it is tried again"
     assert caplog.text.count("are not bound to CPUs") == 1
     assert "changed" not in caplog.text
     assert "threads are not bound to them" in placement.describe()
-    assert placement._roster is not None
-    placement._roster._membership.leave()
+    joined[0].leave()
 
 
 def test_under_torch_s_launcher_it_stands_back(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
 
@@ -144,33 +145,44 @@ def test_without_onnxruntime_the_error_says_what_to_install(monkeypatch: pytest.
         open_session(RuntimeConfig(), SimpleNamespace(), SHARE)  # type: ignore[arg-type]  # not reached
 
 
-def threads_of_session(session: Any) -> int:
-    options = session._session.get_session_options()
-    return int(options.intra_op_num_threads)
+class Opened:
+    """A real session of ONNX Runtime that counts its calls."""
 
-
-def test_calls_side_by_side_have_a_session_of_one_thread(tmp_path: Path) -> None:
-    session: Any = open_session(RuntimeConfig(), write_model(tmp_path), SHARE)
-    assert session.max_parallel == 2
-    assert session._single_threaded.get_session_options().intra_op_num_threads == 1
-    assert "a session for calls side by side" in session.describe()
-    used: list[str] = []
-    for name in ("_session", "_single_threaded"):
-        setattr(session, name, Recording(getattr(session, name), name, used))
-    for num_parallel in (1, 2, 3):
-        assert session.run({"input_ids": np.array([[7]])}, num_parallel=num_parallel)["y"].tolist() == [[7]]
-    assert used == ["_session", "_single_threaded", "_single_threaded"]
-
-
-class Recording:
-    """A real session that notes when it is used."""
-
-    def __init__(self, session: Any, name: str, used: list[str]) -> None:
-        self.session, self.name, self.used = session, name, used
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self.session, self.num_calls = REAL_SESSION(*arguments, **options), 0
 
     def run(self, *arguments: Any) -> Any:
-        self.used.append(self.name)
+        self.num_calls += 1
         return self.session.run(*arguments)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.session, name)
+
+
+REAL_SESSION = ort.InferenceSession
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[Opened]:
+    """What is opened from now on, in order."""
+    sessions: list[Opened] = []
+
+    def open_one(*arguments: Any, **options: Any) -> Opened:
+        sessions.append(Opened(*arguments, **options))
+        return sessions[-1]
+
+    monkeypatch.setattr(ort, "InferenceSession", open_one)
+    return sessions
+
+
+def test_calls_side_by_side_have_a_session_of_one_thread(tmp_path: Path, opened: list[Opened]) -> None:
+    session: Any = open_session(RuntimeConfig(), write_model(tmp_path), SHARE)
+    assert session.max_parallel == 2
+    assert [item.get_session_options().intra_op_num_threads for item in opened] == [2, 1]
+    assert "a session for calls side by side" in session.describe()
+    for num_parallel in (1, 2, 3):
+        assert session.run({"input_ids": np.array([[7]])}, num_parallel=num_parallel)["y"].tolist() == [[7]]
+    assert [item.num_calls for item in opened] == [1, 2]
 
 
 def test_without_memory_for_two_sessions_one_serves_all_calls(
@@ -189,18 +201,19 @@ def test_one_thread_needs_one_session(tmp_path: Path) -> None:
     assert "side by side" not in session.describe()
 
 
-def test_a_session_takes_other_threads_while_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    session = open_session(RuntimeConfig(), write_model(tmp_path), SHARE)
-    before = session._session  # type: ignore[attr-defined]
+def test_a_session_takes_other_threads_while_it_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opened: list[Opened]
+) -> None:
+    session: Any = open_session(RuntimeConfig(), write_model(tmp_path), SHARE)
     session.change_threads(cpu_share(CpuBudget((0, 1)), 1, threads=2))
-    assert session._session is before, "as many as it has: nothing is opened again"  # type: ignore[attr-defined]
-    monkeypatch.setattr("ts_handlers.runtime.onnx.session.available_memory", lambda: 0)  # less needs none
-    session.change_threads(cpu_share(CpuBudget((0, 1)), 2, threads=1))
-    monkeypatch.undo()
-    assert threads_of_session(session) == 1
+    assert len(opened) == 2, "as many as it has: nothing is opened again"
+    with monkeypatch.context() as patch:
+        patch.setattr("ts_handlers.runtime.onnx.session.available_memory", lambda: 0)  # less needs none
+        session.change_threads(cpu_share(CpuBudget((0, 1)), 2, threads=1))
+    assert session.num_threads == 1
     assert session.max_parallel == 1
     session.change_threads(cpu_share(CpuBudget((0, 1)), 1, threads=2))
-    assert (threads_of_session(session), session.max_parallel) == (2, 2)
+    assert (session.num_threads, session.max_parallel) == (2, 2)
     assert session.run({"input_ids": np.array([[7]])})["y"].tolist() == [[7]]
 
 
@@ -221,7 +234,7 @@ def test_a_session_that_cannot_be_opened_twice_keeps_its_threads_and_says_so(
     session.providers = providers
     monkeypatch.setattr("ts_handlers.runtime.onnx.session.available_memory", lambda: free_bytes)
     session.change_threads(cpu_share(CpuBudget((0, 1, 2)), 2, threads=3))
-    assert threads_of_session(session) == 2
+    assert session.num_threads == 2
     (record,) = caplog.records
     assert "keeps 2 threads, though 3 fit now" in record.getMessage()
     assert reason in record.getMessage()
@@ -230,10 +243,10 @@ def test_a_session_that_cannot_be_opened_twice_keeps_its_threads_and_says_so(
 def test_a_model_file_that_is_gone_leaves_the_session_as_it_is(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    session = open_session(RuntimeConfig(), write_model(tmp_path), SHARE)
+    session: Any = open_session(RuntimeConfig(), write_model(tmp_path), SHARE)
     (tmp_path / "model.onnx").unlink()
     session.change_threads(cpu_share(CpuBudget((0, 1, 2)), 2, threads=3))
-    assert threads_of_session(session) == 2
+    assert session.num_threads == 2
     assert "keeps 2 threads" in caplog.text
     assert session.run({"input_ids": np.array([[7]])})["y"].tolist() == [[7]]
 

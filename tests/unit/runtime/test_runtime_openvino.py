@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from ts_handlers.config.sections import RuntimeConfig, load_config
 from ts_handlers.errors import ConfigError
 from ts_handlers.machine import CpuBudget, CpuShare, cpu_share
 from ts_handlers.runtime import ModelFiles, open_session
-from ts_handlers.runtime.openvino import OpenVinoSession, properties
+from ts_handlers.runtime.openvino import OpenVinoSession, process_core, properties
 from ts_handlers.shapes import Array
 
 if TYPE_CHECKING:
@@ -78,16 +79,18 @@ def test_graphs_past_the_memory_limit_are_not_kept(folder: Path, caplog: pytest.
 
 
 def test_threads_follow_the_share(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fixed = session(folder, SHAPES)
-    expected = fixed.run(arrays(1, 8))["logits"]
     compiled: list[int] = []
-    inner = fixed._core.compile_model
+    core = process_core()
 
     def compile_model(model: Any, device: str, config: dict[str, Any]) -> Any:
         compiled.append(config["INFERENCE_NUM_THREADS"])
-        return inner(model, device, config)
+        return core.compile_model(model, device, config)
 
-    monkeypatch.setattr(fixed, "_core", type("Core", (), {"compile_model": staticmethod(compile_model)}))
+    counting = SimpleNamespace(read_model=core.read_model, compile_model=compile_model)
+    monkeypatch.setattr("ts_handlers.runtime.openvino.process_core", lambda: counting)
+    fixed = session(folder, SHAPES)
+    expected = fixed.run(arrays(1, 8))["logits"]
+    compiled.clear()
     fixed.change_threads(share())
     assert compiled == []
     fixed.change_threads(share(threads=2))

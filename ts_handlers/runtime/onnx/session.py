@@ -95,6 +95,11 @@ class OnnxSession:
         """Whether it computes on a GPU."""
         return not _GPU_PROVIDERS.isdisjoint(self.providers)
 
+    @property
+    def num_threads(self) -> int:
+        """Threads of a call that is alone, as the session has them."""
+        return int(self._session.get_session_options().intra_op_num_threads)
+
     def run(self, arrays: Mapping[str, Array], *, num_parallel: int = 1) -> dict[str, Array]:
         """Run one batch; the graph decides which arrays are fed and as what type."""
         try:
