@@ -7,6 +7,7 @@ import io
 import json
 import os
 import tempfile
+import urllib.parse
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -133,6 +134,13 @@ def test_every_protocol(server: BackgroundServer) -> None:
         ("/predictions/objects", text.encode(), "text/plain"),
         ("/predictions/objects", content, "application/octet-stream"),
         ("/predictions/objects", *multipart(content)),
+        ("/models/objects/invoke?trace=1", content, "image/png"),
+        ("/models/objects/invoke?trace=1", *multipart(content)),
+        (
+            "/invocations?model_name=objects&trace=1",
+            urllib.parse.urlencode({"image": text}).encode(),
+            "application/x-www-form-urlencoded",
+        ),
     ):
         assert ask(server, path, body, content_type) == (200, expected), content_type
     assert ask(server, "/predictions/objects", *multipart(content, content)) == (200, [expected, expected])
