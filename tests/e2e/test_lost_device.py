@@ -15,7 +15,7 @@ from tests.e2e.conftest import run_cli
 from tests.e2e.test_placement import manage
 from tests.e2e.test_serving import ask
 from ts_handlers.operate.background import BackgroundServer
-from ts_handlers.operate.ports import free_port_options
+from ts_handlers.operate.torchserve.process.ports import free_port_options
 
 if TYPE_CHECKING:
     from pathlib import Path
