@@ -35,10 +35,6 @@ class MemoryBudget:
         """What is left for workers, MiB."""
         return self.limit_mb * (1 - HEAD_ROOM) - self.heap_mb - JVM_OVERHEAD_MB
 
-    def holds(self, workers: Sequence[int], rss_mb: Sequence[float]) -> bool:
-        """Say whether so many workers of these models fit."""
-        return memory_of(workers, rss_mb) <= self.usable_mb
-
 
 def memory_of(workers: Sequence[int], rss_mb: Sequence[float]) -> float:
     """Return the MiB of memory to allow for these workers."""

@@ -306,7 +306,7 @@ def test_manifests_that_are_not_installed_are_missed(
     assert not (tmp_path / "out").exists()
 
 
-def test_the_wheel_brings_every_manifest_along() -> None:
+def test_the_wheel_brings_every_manifest_and_template_along() -> None:
     root = MANIFESTS.parents[1]
     setup = configparser.ConfigParser()
     setup.read(root / "setup.cfg")
@@ -314,6 +314,7 @@ def test_the_wheel_brings_every_manifest_along() -> None:
     packed = {found for pattern in patterns for found in (root / "ts_handlers").glob(pattern.strip())}
     found = [file for file in source.MANIFESTS.glob("*/**/*") if file.is_file()]
     assert source.MANIFESTS / "base" / "deployment.yaml" in found
+    found += (root / "ts_handlers" / "operate" / "configure").glob("*.template")
     assert [file for file in found if file not in packed] == []
 
 

@@ -61,5 +61,3 @@ def test_memory_is_what_is_left_beside_the_frontend_and_the_head_room() -> None:
     memory = MemoryBudget(limit_mb=4000, heap_mb=500)
 
     assert memory.usable_mb == pytest.approx(4000 * 0.9 - 500 - 256)
-    assert memory.holds([7], [300])
-    assert not memory.holds([8], [300])

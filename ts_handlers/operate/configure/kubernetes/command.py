@@ -9,26 +9,16 @@ from ts_handlers.build.command import KSERVE_STORE
 from ts_handlers.errors import OperatorError
 from ts_handlers.operate.arguments import from_arguments
 from ts_handlers.operate.build_report import read_reports
-from ts_handlers.operate.configure.config_file import HEADER as CONFIG_HEADER
-from ts_handlers.operate.configure.config_file import Layout, make_entries
+from ts_handlers.operate.configure.config_file import make_entries
 from ts_handlers.operate.configure.kubernetes import overlay, source
 from ts_handlers.operate.configure.kubernetes.options import PodOptions
 from ts_handlers.operate.configure.kubernetes.patches import Workload
 from ts_handlers.operate.configure.kubernetes.pod import most_workers, plan_pod, pod_of
 from ts_handlers.operate.configure.kubernetes.thresholds import thresholds_of
-from ts_handlers.operate.configure.model import Options
-from ts_handlers.operate.configure.outcome import (
-    check_ours,
-    count_of,
-    machine_with,
-    own_findings,
-    print_plan,
-    write_files,
-)
-from ts_handlers.operate.configure.plan import Plan, make_plan
+from ts_handlers.operate.configure.options import Layout, Options
+from ts_handlers.operate.configure.outcome import check_files, config_files, machine_with, print_plan, write_files
+from ts_handlers.operate.configure.plan import Plan, count_of, make_plan
 from ts_handlers.operate.memory import MIB
-from ts_handlers.operate.metrics_config import METRICS_HEADER, metrics_yaml
-from ts_handlers.operate.torchserve import properties
 from ts_handlers.operate.torchserve.archives import read_archives
 from ts_handlers.operate.torchserve.config import CONFIG_NAME, METRICS_NAME
 
@@ -38,9 +28,6 @@ _MOUNTS = Path("/models/model-store"), Path("/etc/torchserve")
 _KSERVE_MOUNTS = Path("/mnt/models") / KSERVE_STORE, Path("/mnt/models") / _KSERVE_CONFIG
 """Where a pod has the archives, and its configuration."""
 
-_DECIDED = ("disable_token_authorization",)
-"""Keys whose warnings are known and answered by the manifests."""
-
 
 def run(args: argparse.Namespace) -> int:
     """Decide, check, write and say what was decided."""
@@ -49,14 +36,13 @@ def run(args: argparse.Namespace) -> int:
     output: Path | None = args.kubernetes.resolve() if args.kubernetes is not None else None
     workload = _workload(args, options, directory)
     folder = _kserve_config(directory) if output is None or options.kserve else output
-    config = _config_text(workload)
-    files = {folder / CONFIG_NAME: (config, CONFIG_HEADER), folder / METRICS_NAME: (metrics_yaml(), METRICS_HEADER)}
+    config = folder / CONFIG_NAME
+    files = dict(config_files(config, make_entries(workload.plan, _layout(options))))
     if output is not None:
         manifests = overlay.overlay_files(workload, lambda part: source.refer(output, options.kubernetes_base, part))
         files |= {output / name: (text, overlay.HEADER) for name, text in manifests.items()}
-    check_ours(files, force=args.force)
     machine = machine_with(workload.plan.cpus, workload.plan.memory.limit_mb)
-    findings = own_findings(folder / CONFIG_NAME, config, metrics_yaml(), machine, directory)
+    warnings = check_files(files, config, machine, directory, force=args.force)
     copied = output if options.kubernetes_base is None else None
     if copied is not None:
         source.check_copy(copied, force=args.force)
@@ -66,11 +52,11 @@ def run(args: argparse.Namespace) -> int:
         source.copy_manifests(copied)
     write_files(files)
     _print_pod(workload)
-    for finding in findings:
-        if finding.key not in _DECIDED:
-            print(finding.describe())
+    for warning in warnings:
+        if warning.key != "disable_token_authorization":  # the manifests answer it
+            print(warning.describe())
     if output is None:
-        print(f"wrote {folder / CONFIG_NAME} and {folder / METRICS_NAME}")
+        print(f"wrote {config} and {folder / METRICS_NAME}")
         print(f"next: copy {folder.parent} to where storageUri points")
         return 0
     _print_pods(workload)
@@ -100,17 +86,16 @@ def _workload(args: argparse.Namespace, options: PodOptions, directory: Path) ->
     return Workload(plan, pod, thresholds_of(plan, most), options, autoscaler, min_replicas, most)
 
 
-def _config_text(workload: Workload) -> str:
-    """Return config.properties, with paths as they are in the pod."""
-    store, config = _KSERVE_MOUNTS if workload.options.kserve else _MOUNTS
-    layout = Layout(
+def _layout(options: PodOptions) -> Layout:
+    """Return addresses and paths as they are in the pod."""
+    store, config = _KSERVE_MOUNTS if options.kserve else _MOUNTS
+    return Layout(
         store,
         config / METRICS_NAME,
         inference_host=_EVERYWHERE,
         metrics_host=_EVERYWHERE,
         disable_token_authorization=True,
     )
-    return properties.render(make_entries(workload.plan, layout), header=CONFIG_HEADER)
 
 
 def _kserve_config(directory: Path) -> Path:

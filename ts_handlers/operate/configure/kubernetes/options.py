@@ -11,8 +11,7 @@ from typing import Literal, get_args
 
 from ts_handlers.errors import OperatorError
 from ts_handlers.operate.arguments import option, whole
-from ts_handlers.operate.configure.config_file import Layout
-from ts_handlers.operate.configure.plan import MAX_CPUS
+from ts_handlers.operate.configure.options import MAX_CPUS, Layout
 
 Autoscaler = Literal["hpa", "keda", "vpa", "kpa", "none"]
 

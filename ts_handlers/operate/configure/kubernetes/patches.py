@@ -11,7 +11,7 @@ from typing import Any
 from ts_handlers.operate.configure.kubernetes.options import PodOptions
 from ts_handlers.operate.configure.kubernetes.pod import SETTLE_S, Pod
 from ts_handlers.operate.configure.kubernetes.thresholds import MAX_UTILIZATION, Thresholds
-from ts_handlers.operate.configure.plan import Plan
+from ts_handlers.operate.configure.plan import Plan, count_of
 from ts_handlers.operate.memory import HEAD_ROOM, JVM_OVERHEAD_MB, RSS_MARGIN, worker_mb
 from ts_handlers.operate.torchserve.process.frontend import STOP_GRACE_S
 
@@ -260,15 +260,14 @@ def _drain(workload: Workload, config: str) -> dict[str, Any]:
 
 def _pod_reasons(workload: Workload) -> tuple[str, ...]:
     plan, pod = workload.plan, workload.pod
-    threads = "1 thread" if plan.threads == 1 else f"{plan.threads} threads"
     workers = f"{plan.needed_mb:.0f} MiB for workers (what builds measured x {RSS_MARGIN:g})"
     if workload.most_workers:
         workers = f"for {sum(workload.most_workers.values())} workers, the most (what builds measured x {RSS_MARGIN:g})"
     if any(model.report.rss_mb is None for model in plan.models):
         workers = f"{pod.memory_mb} MiB as given, for no build report says what every worker takes"
     return (
-        f"cpu: {plan.num_workers} workers, {threads} each. The limit is what workers divide among them; the request is the "
-        "same, so that nobody else is promised those CPUs.",
+        f"cpu: {plan.num_workers} workers, {count_of(plan.threads, 'thread')} each. The limit is what workers divide among "
+        "them; the request is the same, so that nobody else is promised those CPUs.",
         f"memory: {workers}; for the frontend {plan.memory.heap_mb} MiB of heap and {JVM_OVERHEAD_MB} more; {HEAD_ROOM:.0%} "
         "are left free.",
         f"ephemeral-storage: archives {pod.model_store_mb} MiB, unpacked {pod.scratch_mb}, logs {pod.run_mb}, and what the "
