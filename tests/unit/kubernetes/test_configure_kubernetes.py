@@ -314,7 +314,8 @@ def test_the_wheel_brings_every_manifest_and_template_along() -> None:
     packed = {found for pattern in patterns for found in (root / "ts_handlers").glob(pattern.strip())}
     found = [file for file in source.MANIFESTS.glob("*/**/*") if file.is_file()]
     assert source.MANIFESTS / "base" / "deployment.yaml" in found
-    found += (root / "ts_handlers" / "operate" / "configure").glob("*.template")
+    configure_folder = root / "ts_handlers" / "operate" / "configure"
+    found += [*configure_folder.glob("*.template"), *configure_folder.glob("kubernetes/templates/*")]
     assert [file for file in found if file not in packed] == []
 
 

@@ -12,9 +12,9 @@ from ts_handlers.operate.build_report import read_reports
 from ts_handlers.operate.configure.config_file import make_entries
 from ts_handlers.operate.configure.kubernetes import overlay, source
 from ts_handlers.operate.configure.kubernetes.options import PodOptions
-from ts_handlers.operate.configure.kubernetes.patches import Workload
 from ts_handlers.operate.configure.kubernetes.pod import most_workers, plan_pod, pod_of
 from ts_handlers.operate.configure.kubernetes.thresholds import thresholds_of
+from ts_handlers.operate.configure.kubernetes.workload import Workload
 from ts_handlers.operate.configure.options import Layout, Options
 from ts_handlers.operate.configure.outcome import check_files, config_files, machine_with, print_plan, write_files
 from ts_handlers.operate.configure.plan import Plan, count_of, make_plan
@@ -75,7 +75,7 @@ def _workload(args: argparse.Namespace, options: PodOptions, directory: Path) ->
     least_cpus = len(archives) * max(1, wanted.gpus)
     plan = plan_pod(plan_for, least_cpus, cpus=args.cpus, max_cpus=options.max_cpus, memory_mb=args.memory_mb)
     pod, max_cpus = pod_of(plan), options.max_cpus
-    most = {} if max_cpus is None else most_workers(plan_for(max_cpus, pod.memory_mb))
+    most = {} if max_cpus is None else most_workers(plan_for(max_cpus, pod["memory_mb"]))
     autoscaler = options.autoscaler or ("kpa" if options.kserve else "keda" if plan.gpus or most else "hpa")
     least = 0 if autoscaler == "kpa" else min(2, options.max_replicas)
     min_replicas = least if options.min_replicas is None else options.min_replicas
@@ -117,7 +117,7 @@ def _make_folder(folder: Path) -> None:
 def _print_pod(workload: Workload) -> None:
     plan, pod = workload.plan, workload.pod
     gpus = f", {count_of(plan.gpus, 'GPU')}" if plan.gpus else ""
-    print(f"a pod: {pod.cpu} CPUs, {pod.memory_mb} MiB, {pod.storage_mb} MiB of disk{gpus}")
+    print(f"a pod: {pod['cpu']} CPUs, {pod['memory_mb']} MiB, {pod['storage_mb']} MiB of disk{gpus}")
     print_plan(plan)
 
 
