@@ -87,13 +87,6 @@ def whole(least: int, most: int | None = None) -> Callable[[str], int]:
     return read
 
 
-def port(text: str) -> int:
-    """Read a port."""
-    if not text.isascii() or not text.isdigit() or len(text) > 5 or not 1 <= int(text) <= 65534:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a port, 1 to 65534")
-    return int(text)
-
-
 def host(text: str) -> str:
     """Read an address that TorchServe can listen at."""
     if not re.fullmatch(r"[A-Za-z0-9._-]+", text):

@@ -261,8 +261,8 @@ def test_the_base_can_be_a_folder_or_a_url(
         (("--kubernetes", "OUT", "--max-cpus", "4", "--autoscaler", "hpa"), "--autoscaler hpa with --max-cpus"),
         (("--kubernetes", "OUT", "--max-cpus", "4", "--workers", "2"), "--workers 2 with --max-cpus"),
         (("--kubernetes", "OUT", "--max-cpus", "4", "--kserve"), "--max-cpus is not for --kserve"),
-        (("--kserve", "--max-replicas", "3"), "--max-replicas is for the overlay; give --kubernetes OUT"),
-        (("--headroom", "3"), "--headroom is for pods; give --kubernetes OUT"),
+        (("--kserve", "--max-replicas", "3"), "--max-replicas is for the overlay that --kubernetes OUT writes"),
+        (("--headroom", "3"), "--headroom is for the overlay that --kubernetes OUT writes"),
         (("--kubernetes", "/proc/no"), "cannot make /proc/no"),
     ],
 )

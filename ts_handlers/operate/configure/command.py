@@ -12,7 +12,7 @@ from ts_handlers.errors import OperatorError
 from ts_handlers.machine import cpu_budget
 from ts_handlers.machine.memory import memory_limit
 from ts_handlers.machine.topology import read_topology
-from ts_handlers.operate.arguments import add_options, from_arguments, whole
+from ts_handlers.operate.arguments import add_options, from_arguments
 from ts_handlers.operate.build_report import read_reports
 from ts_handlers.operate.check import find_all
 from ts_handlers.operate.check.server import Place, gather
@@ -20,7 +20,7 @@ from ts_handlers.operate.configure.config_file import make_entries
 from ts_handlers.operate.configure.kubernetes import command as kubernetes
 from ts_handlers.operate.configure.kubernetes.options import PodOptions, check_options
 from ts_handlers.operate.configure.launcher import launcher_args
-from ts_handlers.operate.configure.options import Layout, Options
+from ts_handlers.operate.configure.options import CheckOptions, Layout, MachineOptions, Options
 from ts_handlers.operate.configure.outcome import check_files, config_files, machine_with, print_plan, write_files
 from ts_handlers.operate.configure.plan import Plan, count_of, make_plan
 from ts_handlers.operate.machine import Machine
@@ -38,58 +38,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("directory", metavar="DIR", type=Path, nargs="?", help="folder with the .mar files")
     parser.add_argument("--output", metavar="FILE", type=Path, help=f"where to write (default: DIR/{CONFIG_NAME})")
     parser.add_argument("--force", action="store_true", help="replace a file that was not written by this command")
-    _add_check_arguments(parser.add_argument_group("looking at a file instead of writing one"))
-    _add_machine_arguments(parser.add_argument_group("the machine that serves"))
-    add_options(parser.add_argument_group("what the workers get"), Options)
-    pods = parser.add_argument_group("pods of Kubernetes")
-    pods.add_argument(
-        "--kubernetes",
-        metavar="OUT",
-        type=Path,
-        help="write a kustomize overlay into this folder instead: config.properties, and a pod with the CPUs (--cpus, "
-        "default 2), memory and thresholds that go with it",
-    )
-    add_options(pods, PodOptions)
-    add_options(parser.add_argument_group("who can reach the server"), Layout)
-
-
-def _add_check_arguments(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
-        "--check",
-        metavar="FILE",
-        type=Path,
-        help="say what TorchServe would make of any config.properties: exit code 1 for problems, 2 if it cannot be read",
-    )
-    group.add_argument("--json", action="store_true", help="with --check: print the findings as JSON")
-    group.add_argument(
-        "--root",
-        metavar="DIR",
-        type=Path,
-        help="with --check: the folder that is / where the server runs, as an unpacked image (default: it runs here)",
-    )
-    group.add_argument(
-        "--model-store",
-        metavar="DIR",
-        type=Path,
-        help="with --check: the folder that is the model store where the server runs (default: what the file names)",
-    )
-
-
-def _add_machine_arguments(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
-        "--cpus", metavar="N", type=float, help="CPU budget (default: the smaller of quota and affinity, here)"
-    )
-    group.add_argument(
-        "--memory-mb",
-        metavar="N",
-        type=whole(1, 2**26),
-        help="memory of the container in MiB (default: its limit, here)",
-    )
-    group.add_argument(
-        "--launcher",
-        action="store_true",
-        help="let torch's CPU launcher bind the one model's workers to CPUs, instead of the handlers",
-    )
+    for title, kind in (
+        ("looking at a file instead of writing one", CheckOptions),
+        ("the machine that serves", MachineOptions),
+        ("what the workers get", Options),
+        ("pods of Kubernetes", PodOptions),
+        ("who can reach the server", Layout),
+    ):
+        add_options(parser.add_argument_group(title), kind)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from ts_handlers.operate.arguments import host, option, port, whole
+from ts_handlers.operate.arguments import host, option, whole
 from ts_handlers.operate.torchserve.models import MAX_WORKERS
 
 Profile = Literal["throughput", "latency"]
@@ -22,6 +22,45 @@ MAX_CPUS = 4096.0
 
 _SIZES = ", ".join(f"{size} for {profile}" for profile, size in BATCH_SIZES.items())
 _A_DAY_S = 24 * 3600
+_PORT = whole(1, 65534)
+
+
+@dataclass(frozen=True, slots=True)
+class CheckOptions:
+    """What the operator may ask of a file that is there; each field is an option, and says what it is."""
+
+    check: Path | None = option(
+        None,
+        "say what TorchServe would make of any config.properties: exit code 1 for problems, 2 if it cannot be read",
+        "FILE",
+        Path,
+    )
+    json: bool = option(False, "with --check: print the findings as JSON")
+    root: Path | None = option(
+        None,
+        "with --check: the folder that is / where the server runs, as an unpacked image (default: it runs here)",
+        "DIR",
+        Path,
+    )
+    model_store: Path | None = option(
+        None,
+        "with --check: the folder that is the model store where the server runs (default: what the file names)",
+        "DIR",
+        Path,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class MachineOptions:
+    """What the operator may say of the machine that serves; each field is an option, and says what it is."""
+
+    cpus: float | None = option(None, "CPU budget (default: the smaller of quota and affinity, here)", "N", float)
+    memory_mb: int | None = option(
+        None, "memory of the container in MiB (default: its limit, here)", "N", whole(1, 2**26)
+    )
+    launcher: bool = option(
+        False, "let torch's CPU launcher bind the one model's workers to CPUs, instead of the handlers"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +96,13 @@ class Layout:
     model_store: Path
     metrics_config: Path
     inference_host: str = option("127.0.0.1", "address of inference", "ADDRESS", host)
-    inference_port: int = option(8080, "HTTP port of inference", "PORT", port)
+    inference_port: int = option(8080, "HTTP port of inference", "PORT", _PORT)
     management_host: str = option("127.0.0.1", "address of management", "ADDRESS", host)
-    management_port: int = option(8081, "HTTP port of management", "PORT", port)
+    management_port: int = option(8081, "HTTP port of management", "PORT", _PORT)
     metrics_host: str = option("127.0.0.1", "address of Prometheus metrics", "ADDRESS", host)
-    metrics_port: int = option(8082, "HTTP port of Prometheus metrics", "PORT", port)
-    grpc_inference_port: int = option(7070, "gRPC port of inference", "PORT", port)
-    grpc_management_port: int = option(7071, "gRPC port of management", "PORT", port)
-    initial_worker_port: int = option(9000, "number of the first worker's socket, .ts.sock.N", "PORT", port)
+    metrics_port: int = option(8082, "HTTP port of Prometheus metrics", "PORT", _PORT)
+    grpc_inference_port: int = option(7070, "gRPC port of inference", "PORT", _PORT)
+    grpc_management_port: int = option(7071, "gRPC port of management", "PORT", _PORT)
+    initial_worker_port: int = option(9000, "number of the first worker's socket, .ts.sock.N", "PORT", _PORT)
     token_expiration_min: int = option(60, "minutes until a token must be renewed", "MIN", whole(1, 366 * 24 * 60))
     disable_token_authorization: bool = option(False, "serve clients without a token")

@@ -12,13 +12,10 @@ from ts_handlers.operate.build_report import read_reports
 from ts_handlers.operate.configure.config_file import make_entries
 from ts_handlers.operate.configure.kubernetes import overlay, source
 from ts_handlers.operate.configure.kubernetes.options import PodOptions
-from ts_handlers.operate.configure.kubernetes.pod import most_workers, plan_pod, pod_of
-from ts_handlers.operate.configure.kubernetes.thresholds import thresholds_of
-from ts_handlers.operate.configure.kubernetes.workload import Workload
-from ts_handlers.operate.configure.options import Layout, Options
+from ts_handlers.operate.configure.kubernetes.workload import Workload, plan_workload
+from ts_handlers.operate.configure.options import Layout, MachineOptions, Options
 from ts_handlers.operate.configure.outcome import check_files, config_files, machine_with, print_plan, write_files
-from ts_handlers.operate.configure.plan import Plan, count_of, make_plan
-from ts_handlers.operate.memory import MIB
+from ts_handlers.operate.configure.plan import count_of
 from ts_handlers.operate.torchserve.archives import read_archives
 from ts_handlers.operate.torchserve.config import CONFIG_NAME, METRICS_NAME
 
@@ -34,7 +31,9 @@ def run(args: argparse.Namespace) -> int:
     options = from_arguments(PodOptions, args)
     directory: Path = args.directory.resolve()
     output: Path | None = args.kubernetes.resolve() if args.kubernetes is not None else None
-    workload = _workload(args, options, directory)
+    archives = read_archives(directory)
+    machine_options, wanted = from_arguments(MachineOptions, args), from_arguments(Options, args)
+    workload = plan_workload(archives, read_reports(directory, archives), machine_options, wanted, options)
     folder = _kserve_config(directory) if output is None or options.kserve else output
     config = folder / CONFIG_NAME
     files = dict(config_files(config, make_entries(workload.plan, _layout(options))))
@@ -46,12 +45,18 @@ def run(args: argparse.Namespace) -> int:
     copied = output if options.kubernetes_base is None else None
     if copied is not None:
         source.check_copy(copied, force=args.force)
-    for place in {file.parent for file in files}:
-        _make_folder(place)
+    try:
+        for file in files:
+            file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OperatorError(f"cannot make {error.filename}: {error.strerror}; choose another place") from error
     if copied is not None:
         source.copy_manifests(copied)
     write_files(files)
-    _print_pod(workload)
+    pod, gpus = workload.pod, workload.plan.gpus
+    devices = f", {count_of(gpus, 'GPU')}" if gpus else ""
+    print(f"a pod: {pod['cpu']} CPUs, {pod['memory_mb']} MiB, {pod['storage_mb']} MiB of disk{devices}")
+    print_plan(workload.plan)
     for warning in warnings:
         if warning.key != "disable_token_authorization":  # the manifests answer it
             print(warning.describe())
@@ -63,27 +68,6 @@ def run(args: argparse.Namespace) -> int:
     print(f"wrote {output}" + ("" if folder == output else f" and {folder}"))
     print(f"next: kubectl apply -k {output}")
     return 0
-
-
-def _workload(args: argparse.Namespace, options: PodOptions, directory: Path) -> Workload:
-    archives, wanted = read_archives(directory), from_arguments(Options, args)
-    reports = read_reports(directory, archives)
-
-    def plan_for(cpus: float, memory_mb: int) -> Plan:
-        return make_plan(archives, cpus, wanted, memory_bytes=memory_mb * MIB, reports=reports)
-
-    least_cpus = len(archives) * max(1, wanted.gpus)
-    plan = plan_pod(plan_for, least_cpus, cpus=args.cpus, max_cpus=options.max_cpus, memory_mb=args.memory_mb)
-    pod, max_cpus = pod_of(plan), options.max_cpus
-    most = {} if max_cpus is None else most_workers(plan_for(max_cpus, pod["memory_mb"]))
-    autoscaler = options.autoscaler or ("kpa" if options.kserve else "keda" if plan.gpus or most else "hpa")
-    least = 0 if autoscaler == "kpa" else min(2, options.max_replicas)
-    min_replicas = least if options.min_replicas is None else options.min_replicas
-    if min_replicas == 0 and autoscaler != "kpa":
-        raise OperatorError(
-            f"--min-replicas 0 with --autoscaler {autoscaler}: nothing wakes the first pod; give 1 or more"
-        )
-    return Workload(plan, pod, thresholds_of(plan, most), options, autoscaler, min_replicas, most)
 
 
 def _layout(options: PodOptions) -> Layout:
@@ -105,20 +89,6 @@ def _kserve_config(directory: Path) -> Path:
             f"beside one called {_KSERVE_CONFIG}: `ts-handlers build --kserve` makes both"
         )
     return directory.parent / _KSERVE_CONFIG
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OperatorError(f"cannot make {folder}: {error.strerror or error}; choose another place") from error
-
-
-def _print_pod(workload: Workload) -> None:
-    plan, pod = workload.plan, workload.pod
-    gpus = f", {count_of(plan.gpus, 'GPU')}" if plan.gpus else ""
-    print(f"a pod: {pod['cpu']} CPUs, {pod['memory_mb']} MiB, {pod['storage_mb']} MiB of disk{gpus}")
-    print_plan(plan)
 
 
 def _print_pods(workload: Workload) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -23,16 +23,15 @@ _IMAGE = re.compile(
 )
 
 
-def _namespace(text: str) -> str:
-    if not _NAME.fullmatch(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no namespace: lower-case letters, digits and dashes, up to 63")
-    return text
+def _matching(pattern: re.Pattern[str], what: str) -> Callable[[str], str]:
+    """Return a reader of text that a pattern matches."""
 
+    def read(text: str) -> str:
+        if not pattern.fullmatch(text):
+            raise argparse.ArgumentTypeError(f"{text!r} is no {what}")
+        return text
 
-def _resource(text: str) -> str:
-    if not _RESOURCE.fullmatch(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no extended resource; write DOMAIN/NAME, as nvidia.com/gpu")
-    return text
+    return read
 
 
 def _image(text: str) -> Mapping[str, str]:
@@ -46,6 +45,13 @@ def _image(text: str) -> Mapping[str, str]:
 class PodOptions:
     """What the operator may ask for pods; each field is an option, and says what it is."""
 
+    kubernetes: Path | None = option(
+        None,
+        "write a kustomize overlay into this folder instead: config.properties, and a pod with the CPUs (--cpus, default 2)"
+        ", memory and thresholds that go with it",
+        "OUT",
+        Path,
+    )
     kserve: bool = option(
         False,
         "for KServe: DIR is called model-store, and config/ is written beside it, as storageUri wants it; with --kubernetes "
@@ -74,9 +80,14 @@ class PodOptions:
         "nvidia.com/gpu",
         "what a pod gets --gpus of: nvidia.com/mig-1g.5gb or nvidia.com/gpu.shared, say",
         "NAME",
-        _resource,
+        _matching(_RESOURCE, "extended resource; write DOMAIN/NAME, as nvidia.com/gpu"),
     )
-    namespace: str = option("ts-handlers", "namespace of all objects", "NAME", _namespace)
+    namespace: str = option(
+        "ts-handlers",
+        "namespace of all objects",
+        "NAME",
+        _matching(_NAME, "namespace: lower-case letters, digits and dashes, up to 63"),
+    )
     image: Mapping[str, str] | None = option(None, "image of the server (default: ts-handlers-server)", "REF", _image)
     models_image: Mapping[str, str] | None = option(
         None, "image with the .mar files in /model-store (default: ts-handlers-models)", "REF", _image
@@ -101,18 +112,16 @@ def check_options(args: argparse.Namespace) -> None:
     Raises:
         OperatorError: It is, or options contradict one another.
     """
-    is_pod = args.kubernetes is not None or args.kserve
-    for text in _contradictions(args) if is_pod else _pods_only(args):
+    for text in _contradictions(args):
         raise OperatorError(text)
 
 
-def _pods_only(args: argparse.Namespace) -> Iterator[str]:
-    for name, default in _POD.items():
-        if getattr(args, name) != default:
-            yield f"{_option(name)} is for pods; give --kubernetes OUT, or leave it out"
-
-
 def _contradictions(args: argparse.Namespace) -> Iterator[str]:
+    for name, default in _POD.items():
+        if args.kubernetes is None and name != "kserve" and getattr(args, name) != default:
+            yield f"{_option(name)} is for the overlay that --kubernetes OUT writes; give both, or leave it out"
+    if args.kubernetes is None and not args.kserve:
+        return
     if args.launcher:
         yield "--launcher binds workers to the CPUs of this machine, which a pod does not know; leave it out"
     if args.output is not None:
@@ -122,9 +131,6 @@ def _contradictions(args: argparse.Namespace) -> Iterator[str]:
             yield f"{_option(name)} {value}: a pod's addresses are those that the manifests name; leave it out"
     if args.min_replicas is not None and args.min_replicas > args.max_replicas:
         yield f"--min-replicas {args.min_replicas} is more than --max-replicas {args.max_replicas}; give a smaller one"
-    for name, default in _POD.items():
-        if args.kubernetes is None and name != "kserve" and getattr(args, name) != default:
-            yield f"{_option(name)} is for the overlay; give --kubernetes OUT, too, or leave it out"
     yield from _of_kserve(args)
     yield from _of_gpus(args)
     if args.max_cpus is not None:

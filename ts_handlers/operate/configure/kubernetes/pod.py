@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,6 @@ from ts_handlers.operate.memory import MIB
 from ts_handlers.operate.quantity import format_cpus
 from ts_handlers.operate.torchserve.process.frontend import PROCESS_START_S, STOP_GRACE_S
 
-_DEFAULT_CPUS = 2
-"""CPUs of a pod where nobody says: small pods follow the load closely, and with two workers one can fail."""
-
 SETTLE_S = 10
 """Until no node sends requests to a pod that is to end any more."""
 
@@ -25,7 +21,6 @@ _STARTUP_PERIOD_S = 5
 """`periodSeconds` of the startup probe in the base."""
 
 _MEMORY_STEP_MB = 64
-_UNBOUNDED_MB = 2**40
 _RUN_MB = 640
 """Logs: two of them, six files of 50 MB each; tokens."""
 _CONTAINER_LOG_MB = 128
@@ -38,34 +33,12 @@ _SCRATCH_MARGIN_MB = 256
 _LEAST_DEADLINE_S = 600
 
 
-Planner = Callable[[float, int], Plan]
-"""Plans a pod of so many CPUs and MiB: `make_plan` with everything else decided."""
-
-
-def plan_pod(
-    plan_for: Planner, least_cpus: int, *, cpus: float | None, max_cpus: float | None, memory_mb: int | None
-) -> Plan:
-    """Plan a pod of these models.
-
-    Args:
-        plan_for: Plans one.
-        least_cpus: CPUs for one worker of each model on each GPU.
-        cpus: CPUs of a pod; None: _DEFAULT_CPUS, or the least.
-        max_cpus: CPUs a pod may grow to while it runs; its memory cannot, and is for the workers it has then.
-        memory_mb: Memory of a pod in MiB; None: what its workers need.
+def memory_for(plan: Plan) -> int:
+    """Return the least memory, MiB, in which a plan's workers fit.
 
     Raises:
-        OperatorError: The memory is not given and no report says what a worker needs, or the workers do not fit.
+        OperatorError: No report says what a worker needs.
     """
-    if cpus is None:
-        cpus = float(max(_DEFAULT_CPUS, least_cpus))
-    if max_cpus is not None and max_cpus < cpus:
-        raise OperatorError(f"--max-cpus {max_cpus:g} is less than the {cpus:g} CPUs a pod starts with; give more")
-    return plan_for(cpus, memory_mb or _memory_for(plan_for(max_cpus or cpus, _UNBOUNDED_MB)))
-
-
-def _memory_for(plan: Plan) -> int:
-    """Return the least memory, MiB, in which a plan's workers fit."""
     unknown = [model.archive.path.name for model in plan.models if not model.report.rss_mb]
     if unknown:
         raise OperatorError(
@@ -76,20 +49,6 @@ def _memory_for(plan: Plan) -> int:
     while memory_budget(memory_mb * MIB).usable_mb < plan.needed_mb:
         memory_mb += _MEMORY_STEP_MB
     return memory_mb
-
-
-def most_workers(grown: Plan) -> dict[str, int]:
-    """Return the workers of each model in a pod that has grown to its most CPUs.
-
-    Raises:
-        OperatorError: Two archives are versions of one model: whose workers are scaled could not be told.
-    """
-    workers = {model.name: model.min_workers for model in grown.models}
-    if len(workers) < len(grown.models):
-        raise OperatorError(
-            "--max-cpus with several versions of one model: workers are scaled by name; serve one version"
-        )
-    return workers
 
 
 def pod_of(plan: Plan) -> dict[str, Any]:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ts_handlers.build.report import BuildReport
+from ts_handlers.errors import OperatorError
 from ts_handlers.operate.configure.kubernetes.options import PodOptions
-from ts_handlers.operate.configure.kubernetes.pod import SETTLE_S
-from ts_handlers.operate.configure.kubernetes.thresholds import MAX_UTILIZATION, Thresholds
-from ts_handlers.operate.configure.plan import Plan, count_of
-from ts_handlers.operate.memory import HEAD_ROOM, JVM_OVERHEAD_MB, RSS_MARGIN, worker_mb
+from ts_handlers.operate.configure.kubernetes.pod import SETTLE_S, memory_for, pod_of
+from ts_handlers.operate.configure.kubernetes.thresholds import MAX_UTILIZATION, Thresholds, thresholds_of
+from ts_handlers.operate.configure.options import MachineOptions, Options
+from ts_handlers.operate.configure.plan import Plan, count_of, make_plan
+from ts_handlers.operate.memory import HEAD_ROOM, JVM_OVERHEAD_MB, MIB, RSS_MARGIN, worker_mb
+from ts_handlers.operate.torchserve.archives import Archive
 from ts_handlers.operate.torchserve.process.frontend import STOP_GRACE_S
 
 NAME = "torchserve"
@@ -22,6 +26,10 @@ _UTILIZATION_REASON = (
     "averageUtilization: the share of busy workers at which a request waits as long as it is computed (Erlang's C formula "
     f"for the model with the fewest workers), {MAX_UTILIZATION:.0%} at most."
 )
+_DEFAULT_CPUS = 2
+"""CPUs of a pod where nobody says: small pods follow the load closely, and with two workers one can fail."""
+
+_UNBOUNDED_MB = 2**40
 _METRICS = {"queue-depth": "model:ts_queue_depth:rate1m", "in-flight": "model:ts_in_flight:rate1m"}
 
 
@@ -46,6 +54,48 @@ class Workload:
     autoscaler: str
     min_replicas: int
     most_workers: Mapping[str, int]
+
+
+def plan_workload(
+    archives: Sequence[Archive],
+    reports: Mapping[tuple[str, str], BuildReport],
+    machine: MachineOptions,
+    wanted: Options,
+    options: PodOptions,
+) -> Workload:
+    """Plan the pods of these models.
+
+    The memory of a pod that may grow is for the workers it has then, for it cannot change while it runs.
+
+    Raises:
+        OperatorError: The memory is not given and no report says what a worker needs, the workers do not fit, or options
+            contradict one another.
+    """
+
+    def plan_for(cpus: float, memory_mb: int) -> Plan:
+        return make_plan(archives, cpus, wanted, memory_bytes=memory_mb * MIB, reports=reports)
+
+    max_cpus = options.max_cpus
+    cpus = float(max(_DEFAULT_CPUS, len(archives) * max(1, wanted.gpus))) if machine.cpus is None else machine.cpus
+    if max_cpus is not None and max_cpus < cpus:
+        raise OperatorError(f"--max-cpus {max_cpus:g} is less than the {cpus:g} CPUs a pod starts with; give more")
+    plan = plan_for(cpus, machine.memory_mb or memory_for(plan_for(max_cpus or cpus, _UNBOUNDED_MB)))
+    pod = pod_of(plan)
+    most: dict[str, int] = {}
+    if max_cpus is not None:
+        most = {model.name: model.min_workers for model in plan_for(max_cpus, pod["memory_mb"]).models}
+        if len(most) < len(plan.models):
+            raise OperatorError(
+                "--max-cpus with several versions of one model: workers are scaled by name; serve one version"
+            )
+    autoscaler = options.autoscaler or ("kpa" if options.kserve else "keda" if plan.gpus or most else "hpa")
+    least = 0 if autoscaler == "kpa" else min(2, options.max_replicas)
+    min_replicas = least if options.min_replicas is None else options.min_replicas
+    if min_replicas == 0 and autoscaler != "kpa":
+        raise OperatorError(
+            f"--min-replicas 0 with --autoscaler {autoscaler}: nothing wakes the first pod; give 1 or more"
+        )
+    return Workload(plan, pod, thresholds_of(plan, most), options, autoscaler, min_replicas, most)
 
 
 def values_of(workload: Workload) -> dict[str, Any]:
