@@ -27,7 +27,10 @@ _ANSWERS_IN_HEAP = 32
 
 
 def make_entries(plan: Plan, layout: Layout, launcher: str | None = None) -> list[Entry]:
-    """Return every line of config.properties, each with the reason for its value; what has no value is left out.
+    """Return every line of config.properties, each with the reason for its value.
+
+    A key of the template, or a line of a reason, that has no value is left out: where there are two reasons, the key is
+    there twice, with a value for one of them.
 
     Args:
         plan: What was decided for models and frontend.
@@ -35,17 +38,22 @@ def make_entries(plan: Plan, layout: Layout, launcher: str | None = None) -> lis
         launcher: The CPU launcher's arguments, where it was asked for.
     """
     values = {
-        key: str(value).lower() if isinstance(value, bool) else value
-        for key, value in (
-            asdict(layout) | _models(plan) | _launcher(launcher) | _java(plan) | _bodies(plan) | _access(layout)
-        ).items()
+        **asdict(layout),
+        "tokens_off": "true" if layout.disable_token_authorization else "",
+        "tokens_on": "" if layout.disable_token_authorization else "false",
+        "launcher_off": "" if launcher else "false",
+        "launcher_on": "true" if launcher else "",
+        "launcher_args": launcher or "",
+        **_models(plan),
+        **_java(plan),
+        **_bodies(plan),
     }
     entries = []
     for block in _TEMPLATE.read_text(encoding="utf-8").strip().split("\n\n"):
-        *comment, line = (Template(part.removeprefix("# ")).substitute(values) for part in block.split("\n"))
+        *reasons, line = (Template(part.removeprefix("# ")).substitute(values) for part in block.split("\n"))
         key, _, value = line.partition("=")
         if value:
-            entries.append(Entry(key, value, "\n".join(comment)))
+            entries.append(Entry(key, value, "\n".join(filter(None, reasons))))
     return entries
 
 
@@ -62,58 +70,33 @@ def _models(plan: Plan) -> dict[str, Any]:
             "responseTimeout": model.response_timeout_s,
             "startupTimeout": model.startup_timeout_s,
         }
-    queue_reason = (
-        f"Requests that may wait for one model: {LATENCY_QUEUE_PER_WORKER} batches for each worker. More are answered\n"
-        "503 at once: refused early is better than answered too late."
-        if plan.options.profile == "latency"
-        else f"Requests that may wait for one model: two batches for each worker, at least {MIN_JOB_QUEUE_SIZE}.\n"
-        "More are answered 503."
-    )
+    is_latency = plan.options.profile == "latency"
+    weights = ", ".join(f"{model.label}: {model.report.weight:g}" for model in plan.models)
+    is_weighted = len({model.report.weight for model in plan.models}) > 1
     return {
         "load_models": ",".join(model.archive.path.name for model in plan.models),
         "models": json.dumps(models),
-        "models_reason": _models_reason(plan),
-        "job_queue_size": plan.job_queue_size,
-        "queue_reason": queue_reason,
+        "profile": plan.options.profile,
+        "num_workers": plan.num_workers,
+        "budget": f"{plan.gpus} GPUs" if plan.gpus else f"{plan.cpus:g} CPUs",
+        "threads": count_of(plan.threads, "thread"),
+        "workers_reason": plan.reason,
+        "weights_reason": f"Weights: {weights}." if is_weighted else "",
+        "batch_reason": "batchSize: small, so that no request waits for others to be computed; with 1, none waits to fill a "
+        "batch."
+        if is_latency
+        else "batchSize: requests a worker takes at once, at most.",
+        "fixed_reason": "\n".join(
+            f"{model.label}: {', '.join(model.fixed)} as in its model-config.yaml, which wins over this line."
+            for model in plan.models
+            if model.fixed
+        ),
+        "latency_queue_size": plan.job_queue_size if is_latency else "",
+        "latency_queue_per_worker": LATENCY_QUEUE_PER_WORKER,
+        "throughput_queue_size": "" if is_latency else plan.job_queue_size,
+        "min_queue_size": MIN_JOB_QUEUE_SIZE,
         "gpus": plan.gpus,
     }
-
-
-def _models_reason(plan: Plan) -> str:
-    profile = plan.options.profile
-    budget = f"{plan.gpus} GPUs" if plan.gpus else f"{plan.cpus:g} CPUs"
-    weights = ", ".join(f"{model.label}: {model.report.weight:g}" for model in plan.models)
-    is_weighted = len({model.report.weight for model in plan.models}) > 1
-    return "\n".join(
-        [
-            f"Profile {profile}. Workers: {plan.num_workers} on {budget}, {count_of(plan.threads, 'thread')} each.",
-            plan.reason,
-            *([f"Weights: {weights}."] if is_weighted else []),
-            "batchSize: requests a worker takes at once, at most."
-            if profile == "throughput"
-            else "batchSize: small, so that no request waits for others to be computed; with 1, none waits to fill a batch.",
-            "maxBatchDelay: ms a worker waits for its batch to fill; 1 is the least, for TorchServe makes 100 of 0.",
-            "maxWorkers is minWorkers: TorchServe never starts more by itself. Timeouts are in seconds: a worker that takes",
-            "longer to answer a batch, or to load, is killed and started again.",
-            *(
-                f"{model.label}: {', '.join(model.fixed)} as in its model-config.yaml, which wins over this line."
-                for model in plan.models
-                if model.fixed
-            ),
-        ]
-    )
-
-
-def _launcher(launcher: str | None) -> dict[str, Any]:
-    reason = (
-        "Handlers limit their threads and pin themselves; the launcher counts cores, not the quota."
-        if launcher is None
-        else "As asked for with --launcher. It binds each worker to CPUs of its own, with numactl where that works and "
-        "with\ntaskset elsewhere; the handlers leave that as it is. TorchServe adds --ninstances and --rank, tries it with\n"
-        "the `python` of PATH, and goes on without it when that fails.\n"
-        "Changing the number of workers restarts all of them."
-    )
-    return {"is_launched": launcher is not None, "launcher": launcher or "", "launcher_reason": reason}
 
 
 def _java(plan: Plan) -> dict[str, Any]:
@@ -156,13 +139,3 @@ def _bodies(plan: Plan) -> dict[str, Any]:
         "request_reason": reason,
         "max_response_bytes": max(DEFAULT_BODY_BYTES, heap_bytes // _ANSWERS_IN_HEAP),
     }
-
-
-def _access(layout: Layout) -> dict[str, Any]:
-    reason = (
-        "Whoever reaches the inference address is served: tokens differ from server to server, so that clients of\n"
-        "several would need all of them. A gateway or a network policy decides who comes in."
-        if layout.disable_token_authorization
-        else "Clients send a token of key_file.json, in the folder the server runs in."
-    )
-    return {"token_reason": reason}
