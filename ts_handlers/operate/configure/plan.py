@@ -19,7 +19,6 @@ MIN_JOB_QUEUE_SIZE = 100
 LATENCY_QUEUE_PER_WORKER = 8
 """With the latency profile, requests that may wait for each worker: the last of them waits for about eight calls."""
 
-_MIN_HEAP_MB, _MAX_HEAP_MB = 256, 1024
 _MAX_NETTY_THREADS, _MAX_NETTY_CLIENT_THREADS = 8, 4
 
 
@@ -101,7 +100,7 @@ def make_plan(
     """
     if not 0 < cpus <= MAX_CPUS:
         raise OperatorError(f"the CPU budget is {cpus:g}; give a number above 0 and up to {MAX_CPUS:g} with --cpus")
-    memory = memory_budget(memory_bytes)
+    memory = MemoryBudget(memory_bytes / MIB)
     newest_first = sorted(archives, key=lambda archive: _version_key(archive.version), reverse=True)
     defaults: dict[str, Archive] = {}
     models = []
@@ -115,12 +114,6 @@ def make_plan(
         for model, count in zip(models, counts, strict=True)
     )
     return Plan(cpus, options, memory, tuple(decided), reason)
-
-
-def memory_budget(memory_bytes: int) -> MemoryBudget:
-    """Return what a memory allows; the frontend's largest heap is an eighth of it, within bounds."""
-    heap_mb = max(_MIN_HEAP_MB, min(memory_bytes // 8 // MIB, _MAX_HEAP_MB))
-    return MemoryBudget(memory_bytes / MIB, heap_mb)
 
 
 def count_of(number: int, noun: str, plural: str | None = None) -> str:

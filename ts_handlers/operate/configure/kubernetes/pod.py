@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ts_handlers.errors import OperatorError
-from ts_handlers.operate.configure.plan import Plan, memory_budget
-from ts_handlers.operate.memory import MIB
+from ts_handlers.operate.configure.plan import Plan
+from ts_handlers.operate.memory import MIB, MemoryBudget
 from ts_handlers.operate.quantity import format_cpus
 from ts_handlers.operate.torchserve.process.frontend import PROCESS_START_S, STOP_GRACE_S
 
@@ -46,7 +46,7 @@ def memory_for(plan: Plan) -> int:
             "NAME.build.json beside NAME.mar, or give --memory-mb"
         )
     memory_mb = _rounded(plan.needed_mb)
-    while memory_budget(memory_mb * MIB).usable_mb < plan.needed_mb:
+    while MemoryBudget(memory_mb).usable_mb < plan.needed_mb:
         memory_mb += _MEMORY_STEP_MB
     return memory_mb
 
