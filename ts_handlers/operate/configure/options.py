@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from ts_handlers.operate.arguments import host, option, whole
+from ts_handlers.operate.arguments import matching, option, whole
 from ts_handlers.operate.torchserve.models import MAX_WORKERS
 
 Profile = Literal["throughput", "latency"]
@@ -23,6 +23,7 @@ MAX_CPUS = 4096.0
 _SIZES = ", ".join(f"{size} for {profile}" for profile, size in BATCH_SIZES.items())
 _A_DAY_S = 24 * 3600
 _PORT = whole(1, 65534)
+_HOST = matching(r"[A-Za-z0-9._-]+", "IPv4 address and no host name (TorchServe reads nothing else)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +96,11 @@ class Layout:
 
     model_store: Path
     metrics_config: Path
-    inference_host: str = option("127.0.0.1", "address of inference", "ADDRESS", host)
+    inference_host: str = option("127.0.0.1", "address of inference", "ADDRESS", _HOST)
     inference_port: int = option(8080, "HTTP port of inference", "PORT", _PORT)
-    management_host: str = option("127.0.0.1", "address of management", "ADDRESS", host)
+    management_host: str = option("127.0.0.1", "address of management", "ADDRESS", _HOST)
     management_port: int = option(8081, "HTTP port of management", "PORT", _PORT)
-    metrics_host: str = option("127.0.0.1", "address of Prometheus metrics", "ADDRESS", host)
+    metrics_host: str = option("127.0.0.1", "address of Prometheus metrics", "ADDRESS", _HOST)
     metrics_port: int = option(8082, "HTTP port of Prometheus metrics", "PORT", _PORT)
     grpc_inference_port: int = option(7070, "gRPC port of inference", "PORT", _PORT)
     grpc_management_port: int = option(7071, "gRPC port of management", "PORT", _PORT)

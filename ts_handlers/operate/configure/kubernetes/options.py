@@ -4,34 +4,28 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
 from ts_handlers.errors import OperatorError
-from ts_handlers.operate.arguments import option, whole
+from ts_handlers.operate.arguments import matching, option, whole
 from ts_handlers.operate.configure.options import MAX_CPUS, Layout
 
 Autoscaler = Literal["hpa", "keda", "vpa", "kpa", "none"]
 
 _MAX_REPLICAS = 5000
-_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
-_RESOURCE = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?/[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
+_NAMESPACE = matching(
+    r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", "namespace: lower-case letters, digits and dashes, up to 63"
+)
+_RESOURCE = matching(
+    r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?/[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?",
+    "extended resource; write DOMAIN/NAME, as nvidia.com/gpu",
+)
 _IMAGE = re.compile(
     r"(?P<newName>[a-z0-9][a-z0-9._:/-]*?)(?::(?P<newTag>\w[\w.-]{0,127}))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?"
 )
-
-
-def _matching(pattern: re.Pattern[str], what: str) -> Callable[[str], str]:
-    """Return a reader of text that a pattern matches."""
-
-    def read(text: str) -> str:
-        if not pattern.fullmatch(text):
-            raise argparse.ArgumentTypeError(f"{text!r} is no {what}")
-        return text
-
-    return read
 
 
 def _image(text: str) -> Mapping[str, str]:
@@ -80,14 +74,9 @@ class PodOptions:
         "nvidia.com/gpu",
         "what a pod gets --gpus of: nvidia.com/mig-1g.5gb or nvidia.com/gpu.shared, say",
         "NAME",
-        _matching(_RESOURCE, "extended resource; write DOMAIN/NAME, as nvidia.com/gpu"),
+        _RESOURCE,
     )
-    namespace: str = option(
-        "ts-handlers",
-        "namespace of all objects",
-        "NAME",
-        _matching(_NAME, "namespace: lower-case letters, digits and dashes, up to 63"),
-    )
+    namespace: str = option("ts-handlers", "namespace of all objects", "NAME", _NAMESPACE)
     image: Mapping[str, str] | None = option(None, "image of the server (default: ts-handlers-server)", "REF", _image)
     models_image: Mapping[str, str] | None = option(
         None, "image with the .mar files in /model-store (default: ts-handlers-models)", "REF", _image
