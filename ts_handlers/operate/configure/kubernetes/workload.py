@@ -101,8 +101,7 @@ def plan_workload(
 def values_of(workload: Workload) -> dict[str, Any]:
     """Return what the templates name; None: the object keeps what it has."""
     plan, pod, options, thresholds = workload.plan, workload.pod, workload.options, workload.thresholds
-    autoscaler, least_replicas = workload.autoscaler, max(1, workload.min_replicas)
-    is_knative, is_kserve_scaled = autoscaler == "kpa", autoscaler != "keda"
+    least_replicas = max(1, workload.min_replicas)
     folder = "/mnt/models/config" if options.kserve else "/etc/torchserve"
     drain = ["ts-handlers", "drain", f"--config={folder}/config.properties", f"--settle-s={SETTLE_S}"]
     drain.append(f"--timeout-s={pod['drain_timeout_s']}")
@@ -114,10 +113,10 @@ def values_of(workload: Workload) -> dict[str, Any]:
         "pod_reasons": "\n".join(_pod_reasons(workload)),
         "resources": _same({**amounts, **disk, **devices}),
         "pause_resources": _same({**amounts, **devices}),
-        "lifecycle": None if is_knative else {"preStop": {"exec": {"command": drain}}},
+        "lifecycle": {"preStop": {"exec": {"command": drain}}},
         "namespace": options.namespace,
         "device": options.gpu_resource if plan.gpus else None,
-        "replicas": workload.min_replicas if autoscaler in {"none", "vpa"} else None,
+        "replicas": workload.min_replicas if workload.autoscaler in {"none", "vpa"} else None,
         "headroom": options.headroom,
         "min_replicas": workload.min_replicas,
         "max_replicas": options.max_replicas,
@@ -125,21 +124,41 @@ def values_of(workload: Workload) -> dict[str, Any]:
         "fallback_replicas": max(2, least_replicas),
         "utilization_percent": thresholds.utilization_percent,
         "utilization_reason": _UTILIZATION_REASON,
+        "max_utilization": f"{MAX_UTILIZATION:.0%}",
         "most_cpu": str(4 * max(1, round(plan.cpus))),
         "most_memory_mb": 4 * pod["memory_mb"],
-        "max_utilization": f"{MAX_UTILIZATION:.0%}",
         "triggers": list(_triggers(workload)),
-        "kserve_grace_s": None if is_knative else pod["grace_s"],  # Knative allows none
-        "kserve_min_replicas": workload.min_replicas if is_kserve_scaled else None,
-        "kserve_max_replicas": options.max_replicas if is_kserve_scaled else None,
-        "kserve_reasons": "\n".join(_kserve_reasons(workload)),
-        "scale_target": {"kpa": thresholds.concurrency, "hpa": thresholds.utilization_percent}.get(autoscaler),
-        "container_concurrency": thresholds.concurrency_limit if is_knative else None,
-        "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}] if plan.gpus else None,
-        "storage_uri": options.storage_uri,
         "scaled_models": dict(_scaled_models(workload)),
         "max_cpus": options.max_cpus,
         "frontend_mb": plan.memory.heap_mb + JVM_OVERHEAD_MB,
+        **(_kserve_values(workload) if options.kserve else {}),
+    }
+
+
+def _kserve_values(workload: Workload) -> dict[str, Any]:
+    thresholds, autoscaler = workload.thresholds, workload.autoscaler
+    is_scaled = autoscaler != "keda"
+    toleration = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
+    values = {
+        "kserve_min_replicas": workload.min_replicas if is_scaled else None,
+        "kserve_max_replicas": workload.options.max_replicas if is_scaled else None,
+        "kserve_reasons": _UTILIZATION_REASON if autoscaler == "hpa" else "",
+        "scale_target": thresholds.utilization_percent if autoscaler == "hpa" else None,
+        "container_concurrency": None,
+        "tolerations": [toleration] if workload.plan.gpus else None,
+        "storage_uri": workload.options.storage_uri,
+    }
+    if autoscaler != "kpa":
+        return values
+    return values | {
+        "kserve_reasons": "scaleTarget: as many requests in a pod as workers are busy where one waits as long as it is "
+        "computed (Erlang's C formula, Little's law).\n"
+        "containerConcurrency: two batches for each worker, and not above job_queue_size "
+        f"({workload.plan.job_queue_size}): TorchServe never has to refuse.",
+        "scale_target": thresholds.concurrency,
+        "container_concurrency": thresholds.concurrency_limit,
+        "lifecycle": None,  # Knative allows neither
+        "grace_s": None,
     }
 
 
@@ -182,17 +201,6 @@ def _scaled_models(workload: Workload) -> Iterator[tuple[str, Mapping[str, Any]]
                 **({} if rss_mb is None else {"memory_per_worker_mb": math.ceil(worker_mb(rss_mb))}),
             },
         )
-
-
-def _kserve_reasons(workload: Workload) -> tuple[str, ...]:
-    if workload.autoscaler != "kpa":
-        return (_UTILIZATION_REASON,) if workload.autoscaler == "hpa" else ()
-    return (
-        "scaleTarget: as many requests in a pod as workers are busy where one waits as long as it is computed (Erlang's C "
-        "formula, Little's law).",
-        "containerConcurrency: two batches for each worker, and not above job_queue_size "
-        f"({workload.plan.job_queue_size}): TorchServe never has to refuse.",
-    )
 
 
 def _pod_reasons(workload: Workload) -> tuple[str, ...]:
