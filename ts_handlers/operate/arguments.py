@@ -87,15 +87,12 @@ def whole(least: int, most: int | None = None) -> Callable[[str], int]:
     return read
 
 
-def port(text: str) -> int:
-    """Read a port."""
-    if not text.isascii() or not text.isdigit() or len(text) > 5 or not 1 <= int(text) <= 65534:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a port, 1 to 65534")
-    return int(text)
+def matching(pattern: str, what: str) -> Callable[[str], str]:
+    """Return a reader of text that a pattern matches as a whole, and that is no `what` else."""
 
+    def read(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise argparse.ArgumentTypeError(f"{text!r} is no {what}")
+        return text
 
-def host(text: str) -> str:
-    """Read an address that TorchServe can listen at."""
-    if not re.fullmatch(r"[A-Za-z0-9._-]+", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not an IPv4 address or a host name (TorchServe reads no other)")
-    return text
+    return read

@@ -18,26 +18,28 @@ HEAD_ROOM = 0.1
 """Part of the memory left free: page cache for the model files, and peaks."""
 
 
+_MIN_HEAP_MB, _MAX_HEAP_MB = 256, 1024
+
+
 @dataclass(frozen=True, slots=True)
 class MemoryBudget:
     """What the memory allows.
 
     Attributes:
         limit_mb: Memory of the container, MiB.
-        heap_mb: The frontend's largest heap, MiB.
     """
 
     limit_mb: float
-    heap_mb: int
+
+    @property
+    def heap_mb(self) -> int:
+        """The frontend's largest heap, MiB: an eighth of the memory, within bounds."""
+        return max(_MIN_HEAP_MB, min(int(self.limit_mb // 8), _MAX_HEAP_MB))
 
     @property
     def usable_mb(self) -> float:
         """What is left for workers, MiB."""
         return self.limit_mb * (1 - HEAD_ROOM) - self.heap_mb - JVM_OVERHEAD_MB
-
-    def holds(self, workers: Sequence[int], rss_mb: Sequence[float]) -> bool:
-        """Say whether so many workers of these models fit."""
-        return memory_of(workers, rss_mb) <= self.usable_mb
 
 
 def memory_of(workers: Sequence[int], rss_mb: Sequence[float]) -> float:

@@ -14,6 +14,16 @@ from manifests.kubectl import find_kubectl, render_objects
 
 Objects = dict[tuple[str, str], dict[str, Any]]
 
+DEPLOYMENT = ("Deployment", "torchserve")
+SERVICE = ("InferenceService", "torchserve")
+
+
+def container_of(objects: Objects) -> dict[str, Any]:
+    """Return the server's container of the Deployment."""
+    containers = objects[DEPLOYMENT]["spec"]["template"]["spec"]["containers"]
+    found: dict[str, Any] = next(one for one in containers if one["name"] == "torchserve")
+    return found
+
 
 @pytest.fixture(scope="session")
 def rendered() -> Callable[[Path], Objects]:

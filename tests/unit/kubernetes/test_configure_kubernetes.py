@@ -7,7 +7,6 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -16,16 +15,14 @@ sys.path.insert(0, str(Path(__file__).parents[3] / "scripts"))
 
 from manifests.example import MANIFESTS, configure, write_model
 
-from tests.unit.kubernetes.conftest import Objects
+from tests.unit.kubernetes.conftest import DEPLOYMENT, SERVICE, Objects, container_of
 from ts_handlers.cli import main
+from ts_handlers.operate.autoscale.settings import parse_settings
 from ts_handlers.operate.configure.kubernetes import source
-from ts_handlers.operate.configure.kubernetes.thresholds import MAX_UTILIZATION, utilization_of, waiting
+from ts_handlers.operate.configure.kubernetes.thresholds import utilization_of
 from ts_handlers.operate.memory import HEAD_ROOM, JVM_OVERHEAD_MB, RSS_MARGIN
 from ts_handlers.operate.quantity import format_cpus
 from ts_handlers.operate.torchserve import properties
-
-DEPLOYMENT = ("Deployment", "torchserve")
-SERVICE = ("InferenceService", "torchserve")
 
 
 @pytest.fixture
@@ -36,17 +33,12 @@ def store(tmp_path: Path) -> Path:
     return tmp_path / "model-store"
 
 
-def values_of(config: str) -> dict[str, str]:
-    return properties.parse(config)
+def values_of(folder: Path) -> dict[str, str]:
+    return properties.parse((folder / "config.properties").read_text())
 
 
 def workers_of(values: dict[str, str]) -> dict[str, int]:
     return {name: versions["1.0"]["minWorkers"] for name, versions in json.loads(values["models"]).items()}
-
-
-def container_of(objects: Objects) -> dict[str, Any]:
-    found: dict[str, Any] = objects[DEPLOYMENT]["spec"]["template"]["spec"]["containers"][0]
-    return found
 
 
 def mistake(capsys: pytest.CaptureFixture[str], *words: object) -> str:
@@ -73,9 +65,9 @@ def test_a_pod_has_the_numbers_of_its_config_properties(
 ) -> None:
     configure(store, "--kubernetes", tmp_path / "out", *(() if cpus is None else ("--cpus", cpus)))
     objects = rendered(tmp_path / "out")
-    values = values_of((tmp_path / "out" / "config.properties").read_text())
+    values = values_of(tmp_path / "out")
     mounted = next(found for (kind, _), found in objects.items() if kind == "ConfigMap")["data"]
-    assert values_of(mounted["config.properties"]) == values
+    assert properties.parse(mounted["config.properties"]) == values
     assert sum(workers_of(values).values()) == workers
     resources = container_of(objects)["resources"]
     assert resources["requests"] == resources["limits"]
@@ -91,7 +83,7 @@ def test_kserve_has_the_numbers_of_its_config_properties(
     options = ("--cpus", 4, "--profile", "latency", "--batch-size", 2, "--storage-uri", "s3://models/two")
     configure(store, "--kserve", "--kubernetes", tmp_path / "out", *options)
     predictor = rendered(tmp_path / "out")[SERVICE]["spec"]["predictor"]
-    values = values_of((tmp_path / "config" / "config.properties").read_text())
+    values = values_of(tmp_path / "config")
     check_numbers(predictor["model"]["resources"]["limits"], values, 4)
     assert 0 < predictor["scaleTarget"] <= predictor["containerConcurrency"] <= int(values["job_queue_size"])
     assert predictor["model"]["storageUri"] == "s3://models/two"
@@ -104,7 +96,7 @@ def test_kserve_has_the_numbers_of_its_config_properties(
 def test_kserve_alone_lays_out_what_storage_uri_wants(store: Path, tmp_path: Path) -> None:
     assert f"copy {tmp_path} to where storageUri points" in configure(store, "--kserve", "--gpus", 1)
     assert sorted(path.name for path in (tmp_path / "config").iterdir()) == ["config.properties", "metrics.yaml"]
-    assert values_of((tmp_path / "config" / "config.properties").read_text())["number_of_gpu"] == "1"
+    assert values_of(tmp_path / "config")["number_of_gpu"] == "1"
 
 
 def test_keda_asks_for_each_model_by_the_depth_of_its_queue(
@@ -112,7 +104,7 @@ def test_keda_asks_for_each_model_by_the_depth_of_its_queue(
 ) -> None:
     configure(store, "--kserve", "--kubernetes", tmp_path / "out", "--autoscaler", "keda", "--cpus", 4)
     found = rendered(tmp_path / "out")["ScaledObject", "torchserve"]["spec"]["triggers"]
-    workers = workers_of(values_of((tmp_path / "config" / "config.properties").read_text()))
+    workers = workers_of(values_of(tmp_path / "config"))
     labels = {name: f'{{namespace="ts-handlers",model_name="{name}"}}' for name in workers}
     assert {trigger["metadata"]["query"]: float(trigger["metadata"]["threshold"]) for trigger in found} == {
         **{f"model:ts_queue_depth:rate1m{labels[name]}": count for name, count in workers.items()},
@@ -129,7 +121,7 @@ def test_a_gpu_is_counted_and_neither_hpa_nor_vpa_looks_at_its_cpus(
 ) -> None:
     configure(store, "--kubernetes", tmp_path / "out", "--gpus", 2, "--autoscaler", "none", "--min-replicas", 3)
     objects = rendered(tmp_path / "out")
-    values = values_of((tmp_path / "out" / "config.properties").read_text())
+    values = values_of(tmp_path / "out")
     assert container_of(objects)["resources"]["limits"]["nvidia.com/gpu"] == values["number_of_gpu"] == "2"
     assert workers_of(values) == {"small": 2, "large": 2}
     assert container_of(objects)["resources"]["limits"]["cpu"] == "4"
@@ -142,9 +134,6 @@ def test_a_gpu_is_counted_and_neither_hpa_nor_vpa_looks_at_its_cpus(
         assert "lets GPUs compute; choose keda" in mistake(capsys, *words)
 
 
-@pytest.mark.skipif(
-    not (MANIFESTS / "components" / "worker-autoscaler").is_dir(), reason="the component worker-autoscaler is not here"
-)
 def test_a_pod_that_grows_has_memory_for_all_its_workers(
     store: Path, rendered: Callable[[Path], Objects], tmp_path: Path
 ) -> None:
@@ -153,7 +142,7 @@ def test_a_pod_that_grows_has_memory_for_all_its_workers(
     objects, grown = rendered(tmp_path / "out"), rendered(tmp_path / "four")
     limits, large = (container_of(found)["resources"]["limits"] for found in (objects, grown))
     assert (limits["cpu"], limits["memory"]) == ("2", large["memory"])
-    values, most = (values_of((tmp_path / name / "config.properties").read_text()) for name in ("out", "four"))
+    values, most = (values_of(tmp_path / name) for name in ("out", "four"))
     mounted = next(
         found["data"] for (kind, name), found in objects.items() if kind == "ConfigMap" and "autoscale" in name
     )
@@ -167,8 +156,7 @@ def test_a_pod_that_grows_has_memory_for_all_its_workers(
     assert needed_mb + heap_mb + JVM_OVERHEAD_MB <= int(limits["memory"].removesuffix("Mi"))
     scaled, scaled_large = (found["ScaledObject", "torchserve"]["spec"]["triggers"] for found in (objects, grown))
     assert scaled == scaled_large  # a pod grows first
-    autoscale = pytest.importorskip("ts_handlers.operate.autoscale.settings")
-    autoscale.parse_settings(settings, "autoscale.yaml")
+    parse_settings(settings, "autoscale.yaml")
 
 
 def test_the_vpa_never_goes_below_the_plan(store: Path, rendered: Callable[[Path], Objects], tmp_path: Path) -> None:
@@ -261,8 +249,8 @@ def test_the_base_can_be_a_folder_or_a_url(
         (("--kubernetes", "OUT", "--max-cpus", "4", "--autoscaler", "hpa"), "--autoscaler hpa with --max-cpus"),
         (("--kubernetes", "OUT", "--max-cpus", "4", "--workers", "2"), "--workers 2 with --max-cpus"),
         (("--kubernetes", "OUT", "--max-cpus", "4", "--kserve"), "--max-cpus is not for --kserve"),
-        (("--kserve", "--max-replicas", "3"), "--max-replicas is for the overlay; give --kubernetes OUT"),
-        (("--headroom", "3"), "--headroom is for pods; give --kubernetes OUT"),
+        (("--kserve", "--max-replicas", "3"), "--max-replicas is for the overlay that --kubernetes OUT writes"),
+        (("--headroom", "3"), "--headroom is for the overlay that --kubernetes OUT writes"),
         (("--kubernetes", "/proc/no"), "cannot make /proc/no"),
     ],
 )
@@ -306,7 +294,7 @@ def test_manifests_that_are_not_installed_are_missed(
     assert not (tmp_path / "out").exists()
 
 
-def test_the_wheel_brings_every_manifest_along() -> None:
+def test_the_wheel_brings_every_manifest_and_template_along() -> None:
     root = MANIFESTS.parents[1]
     setup = configparser.ConfigParser()
     setup.read(root / "setup.cfg")
@@ -314,14 +302,6 @@ def test_the_wheel_brings_every_manifest_along() -> None:
     packed = {found for pattern in patterns for found in (root / "ts_handlers").glob(pattern.strip())}
     found = [file for file in source.MANIFESTS.glob("*/**/*") if file.is_file()]
     assert source.MANIFESTS / "base" / "deployment.yaml" in found
+    configure_folder = root / "ts_handlers" / "operate" / "configure"
+    found += [*configure_folder.glob("*.template"), *configure_folder.glob("kubernetes/templates/*")]
     assert [file for file in found if file not in packed] == []
-
-
-def test_waiting_is_that_of_erlang() -> None:
-    assert waiting(1, 0.5) == pytest.approx(1.0)  # M/M/1: utilization / (1 - utilization)
-    assert waiting(1, 0.8) == pytest.approx(4.0)
-    assert waiting(2, 0.5) == pytest.approx(1 / 3)  # M/M/2: utilization^2 / (1 - utilization^2)
-    assert waiting(2, 0.9) == pytest.approx(0.81 / 0.19)
-    assert utilization_of(1) == pytest.approx(0.5)
-    assert utilization_of(2) == pytest.approx(2**-0.5)
-    assert utilization_of(500) == MAX_UTILIZATION

@@ -18,11 +18,9 @@ from manifests.example import GPU_OPTIONS, MANIFESTS, configure, roots, write_mo
 from manifests.kubectl import RenderError, render
 from manifests.schemas import VERSIONS, built_in, schema_errors
 
-from tests.unit.kubernetes.conftest import Objects
+from tests.unit.kubernetes.conftest import DEPLOYMENT, SERVICE, Objects, container_of
 
-DEPLOYMENT = ("Deployment", "torchserve")
 RUNTIME = ("ServingRuntime", "ts-handlers")
-SERVICE = ("InferenceService", "torchserve")
 SERVERS = ("cpu", "gpu", "mig")
 AUTOSCALERS = ("hpa", "keda", "vpa")
 KSERVE_MODES = ("kserve-knative", "kserve-standard-hpa", "kserve-standard-keda")
@@ -30,12 +28,6 @@ KSERVE_MODES = ("kserve-knative", "kserve-standard-hpa", "kserve-standard-keda")
 
 def overlay(name: str) -> Path:
     return MANIFESTS / "overlays" / name
-
-
-def container_of(objects: Objects) -> dict[str, Any]:
-    containers = objects[DEPLOYMENT]["spec"]["template"]["spec"]["containers"]
-    found: dict[str, Any] = next(one for one in containers if one["name"] == "torchserve")
-    return found
 
 
 def pod_specs(objects: Objects) -> Iterator[dict[str, Any]]:

@@ -12,37 +12,40 @@ from ts_handlers.errors import OperatorError
 from ts_handlers.machine import cpu_budget
 from ts_handlers.machine.memory import memory_limit
 from ts_handlers.machine.topology import read_topology
-from ts_handlers.operate.arguments import from_arguments
+from ts_handlers.operate.arguments import add_options, from_arguments
 from ts_handlers.operate.build_report import read_reports
 from ts_handlers.operate.check import find_all
 from ts_handlers.operate.check.server import Place, gather
-from ts_handlers.operate.configure.config_file import HEADER, Layout, make_entries
+from ts_handlers.operate.configure.config_file import make_entries
 from ts_handlers.operate.configure.kubernetes import command as kubernetes
-from ts_handlers.operate.configure.kubernetes.options import check_options
+from ts_handlers.operate.configure.kubernetes.options import PodOptions, check_options
 from ts_handlers.operate.configure.launcher import launcher_args
-from ts_handlers.operate.configure.model import Options
-from ts_handlers.operate.configure.options import add_arguments
-from ts_handlers.operate.configure.outcome import (
-    check_ours,
-    count_of,
-    machine_with,
-    own_findings,
-    print_plan,
-    write_files,
-)
-from ts_handlers.operate.configure.plan import Plan, make_plan
+from ts_handlers.operate.configure.options import CheckOptions, Layout, MachineOptions, Options
+from ts_handlers.operate.configure.outcome import check_files, config_files, machine_with, print_plan, write_files
+from ts_handlers.operate.configure.plan import Plan, count_of, make_plan
 from ts_handlers.operate.machine import Machine
 from ts_handlers.operate.memory import MIB
-from ts_handlers.operate.metrics_config import METRICS_HEADER, metrics_yaml
-from ts_handlers.operate.torchserve import properties
 from ts_handlers.operate.torchserve.archives import read_archives
 from ts_handlers.operate.torchserve.config import CONFIG_NAME, METRICS_NAME
-
-__all__ = ["HELP", "add_arguments", "run"]
 
 _ADDRESSES = ("inference", "management", "metrics", "grpc_inference", "grpc_management")
 
 HELP = "write config.properties and metrics.yaml for every .mar in a folder, or check such a file"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `ts-handlers configure`."""
+    parser.add_argument("directory", metavar="DIR", type=Path, nargs="?", help="folder with the .mar files")
+    parser.add_argument("--output", metavar="FILE", type=Path, help=f"where to write (default: DIR/{CONFIG_NAME})")
+    parser.add_argument("--force", action="store_true", help="replace a file that was not written by this command")
+    for title, kind in (
+        ("looking at a file instead of writing one", CheckOptions),
+        ("the machine that serves", MachineOptions),
+        ("what the workers get", Options),
+        ("pods of Kubernetes", PodOptions),
+        ("who can reach the server", Layout),
+    ):
+        add_options(parser.add_argument_group(title), kind)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -74,19 +77,17 @@ def _configure(args: argparse.Namespace) -> int:
     layout = from_arguments(Layout, args, model_store=directory, metrics_config=output.parent / METRICS_NAME)
     _check_ports(layout, plan)
     launcher = launcher_args(plan, budget, read_topology(budget.affinity)) if args.launcher else None
-    text = properties.render(make_entries(plan, layout, launcher), header=HEADER)
-    files = {layout.metrics_config: (metrics_yaml(), METRICS_HEADER), output: (text, HEADER)}
-    check_ours(files, force=args.force)
+    files = config_files(output, make_entries(plan, layout, launcher))
     machine = Machine(budget, os.cpu_count() or 1, memory_bytes / MIB, python="python")
     if args.cpus is not None and not args.launcher:
         machine = machine_with(args.cpus, memory_bytes / MIB)
-    findings = own_findings(output, text, metrics_yaml(), machine, directory)
+    warnings = check_files(files, output, machine, directory, force=args.force)
     write_files(files)
     print(f"budget: {budget.describe() if args.cpus is None else f'{args.cpus:g} CPUs (given)'}")
     print(f"memory: {memory_bytes / MIB:.0f} MiB{'' if args.memory_mb is None else ' (given)'}")
     print_plan(plan)
-    for finding in findings:
-        print(finding.describe())
+    for warning in warnings:
+        print(warning.describe())
     print(f"wrote {output} and {layout.metrics_config}")
     print(f"next: ts-handlers serve {args.directory}" + (f" --config {args.output}" if args.output else ""))
     return 0

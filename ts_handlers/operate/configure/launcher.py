@@ -45,7 +45,7 @@ def launcher_args(plan: Plan, budget: CpuBudget, cores: Sequence[Core]) -> str:
 
 def _refuse(plan: Plan, budget: CpuBudget) -> None:
     if len(plan.models) > 1:
-        names = ", ".join(f"{model.name} {model.version}" for model in plan.models)
+        names = ", ".join(model.label for model in plan.models)
         raise OperatorError(
             f"--launcher with {len(plan.models)} models ({names}): it divides the CPUs for each model alone, so that they "
             f"would run on the same ones; serve one model here, or {_LEAVE_OUT}"

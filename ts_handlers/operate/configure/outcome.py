@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from ts_handlers.errors import OperatorError
@@ -12,50 +12,37 @@ from ts_handlers.machine import CpuBudget
 from ts_handlers.operate.check import find_all
 from ts_handlers.operate.check.finding import Finding
 from ts_handlers.operate.check.server import Place, gather
-from ts_handlers.operate.configure.plan import Plan
+from ts_handlers.operate.configure.config_file import HEADER
+from ts_handlers.operate.configure.plan import Plan, count_of
 from ts_handlers.operate.machine import Machine
+from ts_handlers.operate.metrics_config import METRICS_HEADER, metrics_yaml
 from ts_handlers.operate.replacing import replacing
 from ts_handlers.operate.torchserve import properties
-
-
-def own_findings(output: Path, text: str, metrics_text: str, machine: Machine, model_store: Path) -> list[Finding]:
-    """Read back what would be written; return what is worth a warning.
-
-    Args:
-        output: Where it would be.
-        text: config.properties.
-        metrics_text: The metrics.yaml it names.
-        machine: The machine that serves.
-        model_store: Where the archives are on this one.
-
-    Raises:
-        OperatorError: It has a problem: of an archive, or else a bug of this command.
-    """
-    environ = {name: value for name, value in os.environ.items() if name != "TS_CONFIG_FILE"}  # serve leaves it out
-    place = Place(model_store=model_store, is_here=False)
-    server = gather(output, environ, machine, place, text=text, metrics_text=metrics_text)
-    findings = find_all(server)
-    problems = [finding for finding in findings if finding.severity == "problem"]
-    for problem in problems:
-        if problem.key in server.store.archives:
-            raise OperatorError(f"{problem.key}: {problem.seen}: {problem.why}; {problem.remedy}")
-    if problems:
-        raise OperatorError(
-            f"what configure decided does not pass its own check ({problems[0].describe()}): this is a bug of "
-            f"ts-handlers, please report it; {output} is left as it was"
-        )
-    return [finding for finding in findings if finding.severity == "warning"]
-
+from ts_handlers.operate.torchserve.config import METRICS_NAME
 
 Files = Mapping[Path, tuple[str, str]]
 """Files to write: each one's text, and the line in it that says that this command wrote it."""
 
 
-def check_ours(files: Files, *, force: bool) -> None:
-    """Check that files may be replaced.
+def config_files(config: Path, entries: Iterable[properties.Entry]) -> Files:
+    """Return a config.properties and the metrics.yaml beside it."""
+    text = properties.render(entries, header=HEADER)
+    return {config.with_name(METRICS_NAME): (metrics_yaml(), METRICS_HEADER), config: (text, HEADER)}
+
+
+def check_files(files: Files, config: Path, machine: Machine, model_store: Path, *, force: bool) -> list[Finding]:
+    """Check that files may be replaced, and read back the configuration; return what is worth a warning.
+
+    Args:
+        files: What would be written.
+        config: Which of them is config.properties.
+        machine: The machine that serves.
+        model_store: Where the archives are on this one.
+        force: Whether files that this command did not write may be replaced.
 
     Raises:
-        OperatorError: One is no file, or was not written by this command and `force` is not given.
+        OperatorError: A file may not be replaced, or the configuration has a problem: of an archive, or else a bug of
+            this command.
     """
     for file, (_, header) in files.items():
         if file.exists() and not file.is_file():
@@ -64,6 +51,20 @@ def check_ours(files: Files, *, force: bool) -> None:
             raise OperatorError(
                 f"{file} was not written by this command; choose another --output, or --force to replace it"
             )
+    environ = {name: value for name, value in os.environ.items() if name != "TS_CONFIG_FILE"}  # serve leaves it out
+    place, metrics_text = Place(model_store=model_store, is_here=False), files[config.with_name(METRICS_NAME)][0]
+    server = gather(config, environ, machine, place, text=files[config][0], metrics_text=metrics_text)
+    findings = find_all(server)
+    problems = [finding for finding in findings if finding.severity == "problem"]
+    for problem in problems:
+        if problem.key in server.store.archives:
+            raise OperatorError(f"{problem.key}: {problem.seen}: {problem.why}; {problem.remedy}")
+    if problems:
+        raise OperatorError(
+            f"what configure decided does not pass its own check ({problems[0].describe()}): this is a bug of "
+            f"ts-handlers, please report it; {config} is left as it was"
+        )
+    return [finding for finding in findings if finding.severity == "warning"]
 
 
 def machine_with(cpus: float, memory_mb: float) -> Machine:
@@ -100,8 +101,3 @@ def print_plan(plan: Plan) -> None:
         print(f"    {line}")
     threads = f"{count_of(plan.netty_threads, 'thread')} + {plan.netty_client_threads}"
     print(f"  frontend: {threads}, heap {plan.memory.heap_mb} MB")
-
-
-def count_of(number: int, noun: str, plural: str | None = None) -> str:
-    """Write a number with its noun: 1 worker, 2 workers."""
-    return f"{number} {noun}" if number == 1 else f"{number} {plural or f'{noun}s'}"

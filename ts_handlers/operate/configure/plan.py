@@ -8,28 +8,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ts_handlers.build.report import BuildReport
-from ts_handlers.config.sections import DEFAULT_BODY_BYTES
 from ts_handlers.errors import OperatorError
-from ts_handlers.operate.configure.model import MAX_BATCH_SIZE, Model, Options
-from ts_handlers.operate.configure.workers import count_workers
-from ts_handlers.operate.memory import MIB, MemoryBudget, memory_of
+from ts_handlers.operate.configure.model import Model, make_model
+from ts_handlers.operate.configure.options import MAX_CPUS, Options
+from ts_handlers.operate.configure.workers import count_workers, needed_mb
+from ts_handlers.operate.memory import MIB, MemoryBudget
 from ts_handlers.operate.torchserve.archives import Archive
 
 MIN_JOB_QUEUE_SIZE = 100
 LATENCY_QUEUE_PER_WORKER = 8
 """With the latency profile, requests that may wait for each worker: the last of them waits for about eight calls."""
 
-REQUESTS_IN_HEAP = 8
-"""Largest requests that fill the heap: each lies there once as it came and once as it goes to the worker."""
-
-ANSWERS_IN_HEAP = 32
-"""Largest answers that fill it: those of a whole batch come at once, and are copied on their way."""
-
-MIN_HEAP_MB, MAX_HEAP_MB = 256, 1024
-SMALL_JVM_CPUS = 3
-MAX_NETTY_THREADS, MAX_NETTY_CLIENT_THREADS = 8, 4
-MAX_CPUS = 4096.0
-"""Beyond it a number is a slip of the pen."""
+_MAX_NETTY_THREADS, _MAX_NETTY_CLIENT_THREADS = 8, 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +53,7 @@ class Plan:
     @property
     def needed_mb(self) -> float:
         """Memory allowed for the workers whose memory was measured, MiB."""
-        counts = [model.min_workers for model in self.models]
-        return memory_of(counts, [model.report.rss_mb or 0.0 for model in self.models])
+        return needed_mb(self.models, [model.min_workers for model in self.models])
 
     @property
     def gpus(self) -> int:
@@ -79,40 +68,14 @@ class Plan:
         return max(MIN_JOB_QUEUE_SIZE, *(2 * model.max_workers * model.batch_size for model in self.models))
 
     @property
-    def java_cpus(self) -> int:
-        """CPUs the frontend may count on."""
-        return math.ceil(self.cpus)
-
-    @property
-    def is_small_jvm(self) -> bool:
-        """Whether the frontend has so few CPUs that it collects garbage with one thread and compiles lightly."""
-        return self.java_cpus <= SMALL_JVM_CPUS
-
-    @property
-    def largest_model(self) -> Model:
-        """The model whose limits allow the largest request."""
-        return max(self.models, key=lambda model: model.largest_request)
-
-    @property
-    def max_request_bytes(self) -> int:
-        """Largest request: as the models' limits have it, and as the frontend's heap holds."""
-        in_heap = self.memory.heap_mb * MIB // REQUESTS_IN_HEAP
-        return max(DEFAULT_BODY_BYTES, min(self.largest_model.largest_request, in_heap))
-
-    @property
-    def max_response_bytes(self) -> int:
-        """Largest answer."""
-        return max(DEFAULT_BODY_BYTES, self.memory.heap_mb * MIB // ANSWERS_IN_HEAP)
-
-    @property
     def netty_threads(self) -> int:
         """Threads that read requests and write answers."""
-        return max(2, min(self.java_cpus, MAX_NETTY_THREADS))
+        return max(2, min(math.ceil(self.cpus), _MAX_NETTY_THREADS))
 
     @property
     def netty_client_threads(self) -> int:
         """Threads that talk to the workers."""
-        return max(1, min(math.ceil(self.cpus / 2), MAX_NETTY_CLIENT_THREADS))
+        return max(1, min(math.ceil(self.cpus / 2), _MAX_NETTY_CLIENT_THREADS))
 
 
 def make_plan(
@@ -137,37 +100,25 @@ def make_plan(
     """
     if not 0 < cpus <= MAX_CPUS:
         raise OperatorError(f"the CPU budget is {cpus:g}; give a number above 0 and up to {MAX_CPUS:g} with --cpus")
-    memory = memory_budget(memory_bytes)
-    models: list[Model] = []
-    for archive in _load_order(archives):
-        report = (reports or {}).get((archive.model_name, archive.version), BuildReport())
-        is_default = all(model.name != archive.model_name for model in models)
-        models.append(Model(archive, report, options, is_default))
-        if models[-1].batch_size > MAX_BATCH_SIZE:
-            raise OperatorError(
-                f"{archive.path.name}: batches of {models[-1].batch_size} requests are more than {MAX_BATCH_SIZE}; set a "
-                "smaller batchSize in its model-config.yaml"
-            )
-    counts, reason = count_workers(models, cpus, options, memory)
-    return Plan(
-        cpus=cpus,
-        options=options,
-        memory=memory,
-        models=tuple(replace(model, min_workers=count) for model, count in zip(models, counts, strict=True)),
-        reason=reason,
-    )
-
-
-def memory_budget(memory_bytes: int) -> MemoryBudget:
-    """Return what a memory allows; the frontend's largest heap is an eighth of it, within bounds."""
-    heap_mb = max(MIN_HEAP_MB, min(memory_bytes // 8 // MIB, MAX_HEAP_MB))
-    return MemoryBudget(memory_bytes / MIB, heap_mb)
-
-
-def _load_order(archives: Sequence[Archive]) -> list[Archive]:
-    """Return the archives by name, the newest version of each model first."""
+    memory = MemoryBudget(memory_bytes / MIB)
     newest_first = sorted(archives, key=lambda archive: _version_key(archive.version), reverse=True)
-    return sorted(newest_first, key=lambda archive: archive.model_name)
+    defaults: dict[str, Archive] = {}
+    models = []
+    for archive in sorted(newest_first, key=lambda archive: archive.model_name):
+        report = (reports or {}).get((archive.model_name, archive.version), BuildReport())
+        is_default = defaults.setdefault(archive.model_name, archive) is archive
+        models.append(make_model(archive, report, options, is_default=is_default))
+    counts, reason = count_workers(models, cpus, options, memory)
+    decided = (
+        replace(model, min_workers=count, max_workers=model.max_workers or count)
+        for model, count in zip(models, counts, strict=True)
+    )
+    return Plan(cpus, options, memory, tuple(decided), reason)
+
+
+def count_of(number: int, noun: str, plural: str | None = None) -> str:
+    """Write a number with its noun: 1 worker, 2 workers."""
+    return f"{number} {noun}" if number == 1 else f"{number} {plural or f'{noun}s'}"
 
 
 def _version_key(version: str) -> tuple[tuple[int, int, str], ...]:

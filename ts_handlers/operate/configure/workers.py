@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 
 from ts_handlers.errors import OperatorError
-from ts_handlers.operate.configure.model import Model, Options
+from ts_handlers.operate.configure.model import Model
+from ts_handlers.operate.configure.options import Options
 from ts_handlers.operate.memory import HEAD_ROOM, JVM_OVERHEAD_MB, RSS_MARGIN, MemoryBudget, memory_of, worker_mb
 from ts_handlers.operate.torchserve.models import MAX_WORKERS
 
@@ -36,13 +37,13 @@ def count_workers(
     Raises:
         OperatorError: They do not fit into the memory, or are absurdly many.
     """
-    free = [model for model in models if model.fixed_workers is None]
+    free = [model for model in models if not model.min_workers]
     each = options.workers or options.gpus
     weights = [1.0 if each else model.report.weight for model in free]
 
     def spread(total: int) -> tuple[int, ...]:
-        shares = iter(share_by_weight(total, weights) if free else ())
-        return tuple(model.fixed_workers[0] if model.fixed_workers else next(shares) for model in models)
+        shares = iter(share_by_weight(total, weights))
+        return tuple(model.min_workers or next(shares) for model in models)
 
     if each:
         most = least = each * len(free)
@@ -51,23 +52,33 @@ def count_workers(
     else:
         wanted, reason = _wanted(models, cpus, options)
         least = len(free)
-        most = max(wanted - sum(model.fixed_workers[0] for model in models if model.fixed_workers), least)
+        most = max(wanted - sum(model.min_workers for model in models), least)
     counts = spread(most)
     if sum(counts) > MAX_WORKERS:
         raise OperatorError(
             f"{sum(counts)} workers ({_list(models, counts)}) are more than {MAX_WORKERS}; ask for fewer with --workers "
             "or --cpus, or in the archive's model-config.yaml"
         )
-    rss = [model.report.rss_mb or 0.0 for model in models]
     smaller = (spread(total) for total in range(most, least - 1, -1))
-    fitting = next((found for found in smaller if not any(rss) or memory.holds(found, rss)), None)
+    fitting = next((found for found in smaller if needed_mb(models, found) <= max(0.0, memory.usable_mb)), None)
     if fitting is None:
-        raise _too_large(models, spread(least), memory)
+        counts = spread(least)
+        raise OperatorError(
+            f"the workers do not fit into the memory: {_list(models, counts)} need {needed_mb(models, counts):.0f} MiB "
+            f"({_needs(models)}), and of {memory.limit_mb:.0f} MiB {max(0.0, memory.usable_mb):.0f} are left beside the "
+            f"frontend ({memory.heap_mb} MiB heap, {JVM_OVERHEAD_MB} MiB more) and {HEAD_ROOM:.0%} head room; "
+            "give more memory (--memory-mb), ask for fewer workers, or serve fewer models here"
+        )
     if fitting != counts:
         threads = math.floor(cpus / sum(fitting))
         instead = f": each has {threads} threads instead" if threads > 1 else ""
         reason += f"\nThe CPUs would take {sum(counts)}, the memory holds {sum(fitting)}{instead}."
-    return fitting, f"{reason}\n{_memory_reason(models, memory, memory_of(fitting, rss))}"
+    return fitting, f"{reason}\n{_memory_reason(models, memory, needed_mb(models, fitting))}"
+
+
+def needed_mb(models: Sequence[Model], counts: Sequence[int]) -> float:
+    """Return the memory to allow for so many workers of these models, MiB; one that was not measured is not counted."""
+    return memory_of(counts, [model.report.rss_mb or 0.0 for model in models])
 
 
 def share_by_weight(total: int, weights: Sequence[float]) -> tuple[int, ...]:
@@ -76,23 +87,16 @@ def share_by_weight(total: int, weights: Sequence[float]) -> tuple[int, ...]:
     Returns:
         Shares whose sum is max(total, number of weights).
     """
-    shares = [1] * len(weights)
     large = list(range(len(weights)))
     while True:
-        left = total - (len(weights) - len(large))
-        sum_weights = sum(weights[index] for index in large)
+        left, sum_weights = total - (len(weights) - len(large)), sum(weights[index] for index in large)
         quotas = {index: left * weights[index] / sum_weights for index in large}
-        small = {index for index in large if quotas[index] < 1}
-        if not small:
+        if all(quota >= 1 for quota in quotas.values()):
             break
-        large = [index for index in large if index not in small]
-        if not large:
-            return tuple(shares)
-    for index in large:
-        shares[index] = math.floor(quotas[index])
+        large = [index for index in large if quotas[index] >= 1]
+    shares = [math.floor(quotas.get(index, 1)) for index in range(len(weights))]
     missing = max(total, len(weights)) - sum(shares)
-    by_remainder = sorted(large, key=lambda index: (shares[index] - quotas[index], index))
-    for index in by_remainder[:missing]:
+    for index in sorted(large, key=lambda index: (shares[index] - quotas[index], index))[:missing]:
         shares[index] += 1
     return tuple(shares)
 
@@ -118,16 +122,6 @@ def _wanted(models: Sequence[Model], cpus: float, options: Options) -> tuple[int
     return math.ceil(whole / LATENCY_THREADS), (
         f"Up to {LATENCY_THREADS} threads each, so that a single request is computed by several CPUs:"
         f"\n{measured}.{shared}"
-    )
-
-
-def _too_large(models: Sequence[Model], counts: Sequence[int], memory: MemoryBudget) -> OperatorError:
-    needed_mb = memory_of(counts, [model.report.rss_mb or 0.0 for model in models])
-    return OperatorError(
-        f"the workers do not fit into the memory: {_list(models, counts)} need {needed_mb:.0f} MiB "
-        f"({_needs(models)}), and of {memory.limit_mb:.0f} MiB {max(0.0, memory.usable_mb):.0f} are left beside the "
-        f"frontend ({memory.heap_mb} MiB heap, {JVM_OVERHEAD_MB} MiB more) and {HEAD_ROOM:.0%} head room; "
-        "give more memory (--memory-mb), ask for fewer workers, or serve fewer models here"
     )
 
 

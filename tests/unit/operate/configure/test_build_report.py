@@ -39,20 +39,17 @@ def test_what_a_build_writes_is_what_is_read(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "mini.build.json").read_text())["precision"] == "int8"
 
 
-def test_what_is_not_in_it_has_a_default(write_mar: Callable[..., Path]) -> None:
+@pytest.mark.parametrize(
+    ("values", "rss_mb"), [({"rss_mb": ..., "latency_ms": ...}, None), ({"latency_ms": {"8x24": 22.0}}, 310)]
+)
+def test_what_is_not_in_it_has_a_default(
+    write_mar: Callable[..., Path], values: dict[str, Any], rss_mb: float | None
+) -> None:
     store = write_mar("mini", "1.0").parent
-    report(store, rss_mb=..., latency_ms=...)
+    report(store, **values)
 
     (found,) = read_reports(store, read_archives(store)).values()
-    assert (found.weight, found.rss_mb, found.single_ms) == (1, None, None)
-
-
-def test_a_table_without_single_calls_says_nothing(write_mar: Callable[..., Path]) -> None:
-    store = write_mar("mini", "1.0").parent
-    report(store, latency_ms={"8x24": 22.0})
-
-    (found,) = read_reports(store, read_archives(store)).values()
-    assert found.single_ms is None
+    assert (found.weight, found.rss_mb, found.single_ms) == (1, rss_mb, None)
 
 
 @pytest.mark.parametrize(
@@ -96,18 +93,19 @@ def test_one_that_cannot_be_read_is_refused(write_mar: Callable[..., Path]) -> N
         read_reports(store, read_archives(store))
 
 
-def test_one_of_another_build_beside_an_archive_is_refused(write_mar: Callable[..., Path]) -> None:
+@pytest.mark.parametrize(
+    ("reports", "message"),
+    [
+        ({"mini-1.0": "2.0"}, r"is about mini version 2\.0, and mini-1\.0\.mar is mini version 1\.0"),
+        ({"a": "1.0", "b": "1.0"}, r"a\.build\.json and .*b\.build\.json are both about mini version 1\.0"),
+    ],
+)
+def test_reports_that_contradict_their_archive_or_one_another_are_refused(
+    write_mar: Callable[..., Path], reports: dict[str, str], message: str
+) -> None:
     store = write_mar("mini", "1.0").parent
-    report(store, "mini-1.0.build.json", version="2.0")
+    for name, version in reports.items():
+        report(store, f"{name}.build.json", version=version)
 
-    with pytest.raises(OperatorError, match=r"is about mini version 2\.0, and mini-1\.0\.mar is mini version 1\.0"):
-        read_reports(store, read_archives(store))
-
-
-def test_two_of_the_same_model_are_refused(write_mar: Callable[..., Path]) -> None:
-    store = write_mar("mini", "1.0").parent
-    report(store, "a.build.json")
-    report(store, "b.build.json")
-
-    with pytest.raises(OperatorError, match=r"a\.build\.json and .*b\.build\.json are both about mini version 1\.0"):
+    with pytest.raises(OperatorError, match=message):
         read_reports(store, read_archives(store))

@@ -11,7 +11,7 @@ from ts_handlers.errors import OperatorError
 from ts_handlers.machine import CpuBudget
 from ts_handlers.machine.topology import Core
 from ts_handlers.operate.configure.launcher import launcher_args
-from ts_handlers.operate.configure.model import Options
+from ts_handlers.operate.configure.options import Options
 from ts_handlers.operate.configure.plan import make_plan
 from ts_handlers.operate.torchserve.archives import Archive
 

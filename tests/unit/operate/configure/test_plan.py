@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.unit.operate.configure.written import values_of
 from ts_handlers.build.report import BuildReport
 from ts_handlers.errors import OperatorError
-from ts_handlers.operate.configure.model import Options
+from ts_handlers.operate.configure.options import Options
 from ts_handlers.operate.configure.plan import Plan, make_plan
 from ts_handlers.operate.torchserve.archives import Archive
 
@@ -111,7 +112,7 @@ def test_what_a_yaml_sets_wins_as_it_does_in_torchserve() -> None:
 def test_the_newest_version_is_loaded_first_and_is_the_default() -> None:
     decided = plan(archive("b"), archive("a", "1.9"), archive("a", "1.10"), archive("a", "1.2"))
 
-    assert [(model.name, model.version) for model in decided.models] == [
+    assert [(model.name, model.archive.version) for model in decided.models] == [
         ("a", "1.10"),
         ("a", "1.9"),
         ("a", "1.2"),
@@ -125,7 +126,7 @@ def test_a_pre_release_is_older_than_its_release_and_a_patch_is_newer() -> None:
     decided = plan(*(archive("a", version) for version in versions))
 
     newest_first = ["1.1.dev", "1.0.1", "1.0.0", "1.0", "1.0rc2", "1.0rc1", "1.0-beta"]
-    assert [model.version for model in decided.models] == newest_first
+    assert [model.archive.version for model in decided.models] == newest_first
 
 
 @pytest.mark.parametrize(("cpus", "expected"), [(1, 100), (4, 100), (16, 256)])
@@ -134,14 +135,15 @@ def test_the_queue_holds_two_batches_for_each_worker(cpus: float, expected: int)
 
 
 @pytest.mark.parametrize(
-    ("cpus", "netty", "client", "java", "is_serial"),
-    [(0.5, 2, 1, 1, True), (2, 2, 1, 2, True), (3.5, 4, 2, 4, False), (64, 8, 4, 64, False)],
+    ("cpus", "netty", "client", "java", "collector"),
+    [(0.5, 2, 1, 1, "Serial"), (2, 2, 1, 2, "Serial"), (3.5, 4, 2, 4, "G1"), (64, 8, 4, 64, "G1")],
 )
-def test_the_frontend_takes_a_small_share(cpus: float, netty: int, client: int, java: int, *, is_serial: bool) -> None:
-    decided = plan(archive("a"), cpus=cpus)
+def test_the_frontend_takes_a_small_share(cpus: float, netty: int, client: int, java: int, collector: str) -> None:
+    values = values_of(plan(archive("a"), cpus=cpus))
 
-    assert (decided.netty_threads, decided.netty_client_threads) == (netty, client)
-    assert (decided.java_cpus, decided.is_small_jvm) == (java, is_serial)
+    assert (values["number_of_netty_threads"], values["netty_client_threads"]) == (str(netty), str(client))
+    assert f"-XX:ActiveProcessorCount={java} " in values["vmargs"]
+    assert f"-XX:+Use{collector}GC " in values["vmargs"]
 
 
 @pytest.mark.parametrize(("memory_bytes", "heap_mb"), [(GIB // 2, 256), (4 * GIB, 512), (64 * GIB, 1024)])

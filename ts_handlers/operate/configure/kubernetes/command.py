@@ -9,26 +9,13 @@ from ts_handlers.build.command import KSERVE_STORE
 from ts_handlers.errors import OperatorError
 from ts_handlers.operate.arguments import from_arguments
 from ts_handlers.operate.build_report import read_reports
-from ts_handlers.operate.configure.config_file import HEADER as CONFIG_HEADER
-from ts_handlers.operate.configure.config_file import Layout, make_entries
+from ts_handlers.operate.configure.config_file import make_entries
 from ts_handlers.operate.configure.kubernetes import overlay, source
 from ts_handlers.operate.configure.kubernetes.options import PodOptions
-from ts_handlers.operate.configure.kubernetes.patches import Workload
-from ts_handlers.operate.configure.kubernetes.pod import most_workers, plan_pod, pod_of
-from ts_handlers.operate.configure.kubernetes.thresholds import thresholds_of
-from ts_handlers.operate.configure.model import Options
-from ts_handlers.operate.configure.outcome import (
-    check_ours,
-    count_of,
-    machine_with,
-    own_findings,
-    print_plan,
-    write_files,
-)
-from ts_handlers.operate.configure.plan import Plan, make_plan
-from ts_handlers.operate.memory import MIB
-from ts_handlers.operate.metrics_config import METRICS_HEADER, metrics_yaml
-from ts_handlers.operate.torchserve import properties
+from ts_handlers.operate.configure.kubernetes.workload import Workload, plan_workload
+from ts_handlers.operate.configure.options import Layout, MachineOptions, Options
+from ts_handlers.operate.configure.outcome import check_files, config_files, machine_with, print_plan, write_files
+from ts_handlers.operate.configure.plan import count_of
 from ts_handlers.operate.torchserve.archives import read_archives
 from ts_handlers.operate.torchserve.config import CONFIG_NAME, METRICS_NAME
 
@@ -38,39 +25,43 @@ _MOUNTS = Path("/models/model-store"), Path("/etc/torchserve")
 _KSERVE_MOUNTS = Path("/mnt/models") / KSERVE_STORE, Path("/mnt/models") / _KSERVE_CONFIG
 """Where a pod has the archives, and its configuration."""
 
-_DECIDED = ("disable_token_authorization",)
-"""Keys whose warnings are known and answered by the manifests."""
-
 
 def run(args: argparse.Namespace) -> int:
     """Decide, check, write and say what was decided."""
     options = from_arguments(PodOptions, args)
     directory: Path = args.directory.resolve()
     output: Path | None = args.kubernetes.resolve() if args.kubernetes is not None else None
-    workload = _workload(args, options, directory)
+    archives = read_archives(directory)
+    machine_options, wanted = from_arguments(MachineOptions, args), from_arguments(Options, args)
+    workload = plan_workload(archives, read_reports(directory, archives), machine_options, wanted, options)
     folder = _kserve_config(directory) if output is None or options.kserve else output
-    config = _config_text(workload)
-    files = {folder / CONFIG_NAME: (config, CONFIG_HEADER), folder / METRICS_NAME: (metrics_yaml(), METRICS_HEADER)}
+    config = folder / CONFIG_NAME
+    files = dict(config_files(config, make_entries(workload.plan, _layout(options))))
     if output is not None:
         manifests = overlay.overlay_files(workload, lambda part: source.refer(output, options.kubernetes_base, part))
         files |= {output / name: (text, overlay.HEADER) for name, text in manifests.items()}
-    check_ours(files, force=args.force)
     machine = machine_with(workload.plan.cpus, workload.plan.memory.limit_mb)
-    findings = own_findings(folder / CONFIG_NAME, config, metrics_yaml(), machine, directory)
+    warnings = check_files(files, config, machine, directory, force=args.force)
     copied = output if options.kubernetes_base is None else None
     if copied is not None:
         source.check_copy(copied, force=args.force)
-    for place in {file.parent for file in files}:
-        _make_folder(place)
+    try:
+        for file in files:
+            file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OperatorError(f"cannot make {error.filename}: {error.strerror}; choose another place") from error
     if copied is not None:
         source.copy_manifests(copied)
     write_files(files)
-    _print_pod(workload)
-    for finding in findings:
-        if finding.key not in _DECIDED:
-            print(finding.describe())
+    pod, gpus = workload.pod, workload.plan.gpus
+    devices = f", {count_of(gpus, 'GPU')}" if gpus else ""
+    print(f"a pod: {pod['cpu']} CPUs, {pod['memory_mb']} MiB, {pod['storage_mb']} MiB of disk{devices}")
+    print_plan(workload.plan)
+    for warning in warnings:
+        if warning.key != "disable_token_authorization":  # the manifests answer it
+            print(warning.describe())
     if output is None:
-        print(f"wrote {folder / CONFIG_NAME} and {folder / METRICS_NAME}")
+        print(f"wrote {config} and {folder / METRICS_NAME}")
         print(f"next: copy {folder.parent} to where storageUri points")
         return 0
     _print_pods(workload)
@@ -79,38 +70,16 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _workload(args: argparse.Namespace, options: PodOptions, directory: Path) -> Workload:
-    archives, wanted = read_archives(directory), from_arguments(Options, args)
-    reports = read_reports(directory, archives)
-
-    def plan_for(cpus: float, memory_mb: int) -> Plan:
-        return make_plan(archives, cpus, wanted, memory_bytes=memory_mb * MIB, reports=reports)
-
-    least_cpus = len(archives) * max(1, wanted.gpus)
-    plan = plan_pod(plan_for, least_cpus, cpus=args.cpus, max_cpus=options.max_cpus, memory_mb=args.memory_mb)
-    pod, max_cpus = pod_of(plan), options.max_cpus
-    most = {} if max_cpus is None else most_workers(plan_for(max_cpus, pod.memory_mb))
-    autoscaler = options.autoscaler or ("kpa" if options.kserve else "keda" if plan.gpus or most else "hpa")
-    least = 0 if autoscaler == "kpa" else min(2, options.max_replicas)
-    min_replicas = least if options.min_replicas is None else options.min_replicas
-    if min_replicas == 0 and autoscaler != "kpa":
-        raise OperatorError(
-            f"--min-replicas 0 with --autoscaler {autoscaler}: nothing wakes the first pod; give 1 or more"
-        )
-    return Workload(plan, pod, thresholds_of(plan, most), options, autoscaler, min_replicas, most)
-
-
-def _config_text(workload: Workload) -> str:
-    """Return config.properties, with paths as they are in the pod."""
-    store, config = _KSERVE_MOUNTS if workload.options.kserve else _MOUNTS
-    layout = Layout(
+def _layout(options: PodOptions) -> Layout:
+    """Return addresses and paths as they are in the pod."""
+    store, config = _KSERVE_MOUNTS if options.kserve else _MOUNTS
+    return Layout(
         store,
         config / METRICS_NAME,
         inference_host=_EVERYWHERE,
         metrics_host=_EVERYWHERE,
         disable_token_authorization=True,
     )
-    return properties.render(make_entries(workload.plan, layout), header=CONFIG_HEADER)
 
 
 def _kserve_config(directory: Path) -> Path:
@@ -120,20 +89,6 @@ def _kserve_config(directory: Path) -> Path:
             f"beside one called {_KSERVE_CONFIG}: `ts-handlers build --kserve` makes both"
         )
     return directory.parent / _KSERVE_CONFIG
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OperatorError(f"cannot make {folder}: {error.strerror or error}; choose another place") from error
-
-
-def _print_pod(workload: Workload) -> None:
-    plan, pod = workload.plan, workload.pod
-    gpus = f", {count_of(plan.gpus, 'GPU')}" if plan.gpus else ""
-    print(f"a pod: {pod.cpu} CPUs, {pod.memory_mb} MiB, {pod.storage_mb} MiB of disk{gpus}")
-    print_plan(plan)
 
 
 def _print_pods(workload: Workload) -> None:

@@ -10,30 +10,22 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from ts_handlers.errors import OperatorError
-from ts_handlers.operate.arguments import option, whole
-from ts_handlers.operate.configure.config_file import Layout
-from ts_handlers.operate.configure.plan import MAX_CPUS
+from ts_handlers.operate.arguments import matching, option, whole
+from ts_handlers.operate.configure.options import MAX_CPUS, Layout
 
 Autoscaler = Literal["hpa", "keda", "vpa", "kpa", "none"]
 
 _MAX_REPLICAS = 5000
-_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
-_RESOURCE = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?/[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
+_NAMESPACE = matching(
+    r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", "namespace: lower-case letters, digits and dashes, up to 63"
+)
+_RESOURCE = matching(
+    r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?/[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?",
+    "extended resource; write DOMAIN/NAME, as nvidia.com/gpu",
+)
 _IMAGE = re.compile(
     r"(?P<newName>[a-z0-9][a-z0-9._:/-]*?)(?::(?P<newTag>\w[\w.-]{0,127}))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?"
 )
-
-
-def _namespace(text: str) -> str:
-    if not _NAME.fullmatch(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no namespace: lower-case letters, digits and dashes, up to 63")
-    return text
-
-
-def _resource(text: str) -> str:
-    if not _RESOURCE.fullmatch(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no extended resource; write DOMAIN/NAME, as nvidia.com/gpu")
-    return text
 
 
 def _image(text: str) -> Mapping[str, str]:
@@ -47,6 +39,13 @@ def _image(text: str) -> Mapping[str, str]:
 class PodOptions:
     """What the operator may ask for pods; each field is an option, and says what it is."""
 
+    kubernetes: Path | None = option(
+        None,
+        "write a kustomize overlay into this folder instead: config.properties, and a pod with the CPUs (--cpus, default 2)"
+        ", memory and thresholds that go with it",
+        "OUT",
+        Path,
+    )
     kserve: bool = option(
         False,
         "for KServe: DIR is called model-store, and config/ is written beside it, as storageUri wants it; with --kubernetes "
@@ -75,9 +74,9 @@ class PodOptions:
         "nvidia.com/gpu",
         "what a pod gets --gpus of: nvidia.com/mig-1g.5gb or nvidia.com/gpu.shared, say",
         "NAME",
-        _resource,
+        _RESOURCE,
     )
-    namespace: str = option("ts-handlers", "namespace of all objects", "NAME", _namespace)
+    namespace: str = option("ts-handlers", "namespace of all objects", "NAME", _NAMESPACE)
     image: Mapping[str, str] | None = option(None, "image of the server (default: ts-handlers-server)", "REF", _image)
     models_image: Mapping[str, str] | None = option(
         None, "image with the .mar files in /model-store (default: ts-handlers-models)", "REF", _image
@@ -102,18 +101,16 @@ def check_options(args: argparse.Namespace) -> None:
     Raises:
         OperatorError: It is, or options contradict one another.
     """
-    is_pod = args.kubernetes is not None or args.kserve
-    for text in _contradictions(args) if is_pod else _pods_only(args):
+    for text in _contradictions(args):
         raise OperatorError(text)
 
 
-def _pods_only(args: argparse.Namespace) -> Iterator[str]:
-    for name, default in _POD.items():
-        if getattr(args, name) != default:
-            yield f"{_option(name)} is for pods; give --kubernetes OUT, or leave it out"
-
-
 def _contradictions(args: argparse.Namespace) -> Iterator[str]:
+    for name, default in _POD.items():
+        if args.kubernetes is None and name != "kserve" and getattr(args, name) != default:
+            yield f"{_option(name)} is for the overlay that --kubernetes OUT writes; give both, or leave it out"
+    if args.kubernetes is None and not args.kserve:
+        return
     if args.launcher:
         yield "--launcher binds workers to the CPUs of this machine, which a pod does not know; leave it out"
     if args.output is not None:
@@ -123,9 +120,6 @@ def _contradictions(args: argparse.Namespace) -> Iterator[str]:
             yield f"{_option(name)} {value}: a pod's addresses are those that the manifests name; leave it out"
     if args.min_replicas is not None and args.min_replicas > args.max_replicas:
         yield f"--min-replicas {args.min_replicas} is more than --max-replicas {args.max_replicas}; give a smaller one"
-    for name, default in _POD.items():
-        if args.kubernetes is None and name != "kserve" and getattr(args, name) != default:
-            yield f"{_option(name)} is for the overlay; give --kubernetes OUT, too, or leave it out"
     yield from _of_kserve(args)
     yield from _of_gpus(args)
     if args.max_cpus is not None:

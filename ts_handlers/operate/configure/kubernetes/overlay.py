@@ -1,29 +1,34 @@
-"""The files of an overlay: a kustomization and its patches, each with the reasons of its numbers. Pure functions."""
+"""The files of an overlay: templates, filled with the numbers of a workload and the reasons for them."""
 
 from __future__ import annotations
 
+import re
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from string import Template
 from typing import Any
 
 import yaml
 
-from ts_handlers.operate.configure.kubernetes.patches import Patch, Workload, autoscale_settings, patches_of
+from ts_handlers.operate.configure.kubernetes.workload import NAME, Workload, values_of
 from ts_handlers.operate.torchserve.config import CONFIG_NAME, METRICS_NAME
 
-KUSTOMIZATION = "kustomization.yaml"
 HEADER = "Written by `ts-handlers configure --kubernetes`, with the config.properties of the same run."
-_ADVICE = (
-    "Run it again after the models or the pod's size change. What is yours goes into an overlay of your own, which names "
-    "this folder among its resources.",
-)
+_KUSTOMIZATION = "kustomization.yaml"
+_TEMPLATES = Path(__file__).with_name("templates")
 _WIDTH = 118
-_AUTOSCALE_FOLDER, _AUTOSCALE_NAME = "autoscale", "autoscale.yaml"
-"""Place of the worker autoscaler's settings: what a component generates, only another component can merge."""
+_AUTOSCALE = "autoscale"
+"""Folder of the worker autoscaler's settings: what a component generates, only another component can merge."""
 
 _KSERVE_COMPONENTS = {"kpa": "kserve-knative", "hpa": "kserve-standard-hpa", "keda": "kserve-standard-keda"}
-_MERGED = {"Deployment": "apps/v1", "InferenceService": "serving.kserve.io/v1beta1"}
-"""Kinds whose patches are a part of the object; the others' are operations on paths, for their lists have no names."""
+_TARGETS = {
+    "hpa": ("HorizontalPodAutoscaler", NAME),
+    "vpa": ("VerticalPodAutoscaler", NAME),
+    "keda": ("ScaledObject", NAME),
+    "servingruntime": ("ServingRuntime", "ts-handlers"),
+}
+"""What the patches change that are operations on paths, for the lists of these kinds have no names."""
 
 
 def overlay_files(workload: Workload, refer: Callable[[str], str]) -> dict[str, str]:
@@ -33,39 +38,23 @@ def overlay_files(workload: Workload, refer: Callable[[str], str]) -> dict[str, 
         workload: What they say.
         refer: Returns how the kustomization names a part of the manifests.
     """
-    options, patches = workload.options, patches_of(workload)
+    options, patches = workload.options, _patches(workload)
     generated = {"name": "torchserve-config", "behavior": "merge", "files": [CONFIG_NAME, METRICS_NAME]}
     images = {"ts-handlers-server": options.image, "ts-handlers-models": options.models_image}
-    kustomization: dict[str, Any] = {
-        "apiVersion": "kustomize.config.k8s.io/v1beta1",
-        "kind": "Kustomization",
-        "namespace": options.namespace,
-        "resources": [refer("kserve" if options.kserve else "base")],
+    values = values_of(workload) | {
+        "bases": [refer("kserve" if options.kserve else "base")],
         "components": [
             *(refer(f"components/{name}") for name in _components(workload)),
-            *([_AUTOSCALE_FOLDER] if workload.most_workers else []),
+            *([_AUTOSCALE] if workload.most_workers else []),
         ],
-        "configMapGenerator": [] if options.kserve else [generated],
+        "generators": [] if options.kserve else [generated],
         "images": [{"name": name, **image} for name, image in images.items() if image is not None],
-        "patches": [
-            {"path": file}
-            if patch.kind in _MERGED
-            else {"path": file, "target": {"kind": patch.kind, "name": patch.name}}
-            for file, patch in patches.items()
-        ],
+        "patches": [{"path": file, **_target(template)} for file, template in patches.items()],
     }
-    files = {KUSTOMIZATION: _text(_ADVICE, {key: value for key, value in kustomization.items() if value})}
-    files |= {file: _text(patch.reasons, _content(patch)) for file, patch in patches.items()}
+    files = {_KUSTOMIZATION: "kustomization", **patches}
     if workload.most_workers:
-        settings, reasons = autoscale_settings(workload)
-        component = {
-            "apiVersion": "kustomize.config.k8s.io/v1alpha1",
-            "kind": "Component",
-            "configMapGenerator": [{"name": "torchserve-autoscale", "behavior": "merge", "files": [_AUTOSCALE_NAME]}],
-        }
-        files[f"{_AUTOSCALE_FOLDER}/{KUSTOMIZATION}"] = _text((), component)
-        files[f"{_AUTOSCALE_FOLDER}/{_AUTOSCALE_NAME}"] = _text(reasons, settings)
-    return files
+        files |= {f"{_AUTOSCALE}/{_KUSTOMIZATION}": "autoscale-component", f"{_AUTOSCALE}/autoscale.yaml": "autoscale"}
+    return {file: _fill_file(template, values) for file, template in files.items()}
 
 
 def _components(workload: Workload) -> list[str]:
@@ -82,29 +71,38 @@ def _components(workload: Workload) -> list[str]:
     return [name for name, is_taken in taken.items() if is_taken]
 
 
-def _content(patch: Patch) -> Any:
-    """Return a patch as kustomize reads it: a part of the object, or operations of RFC 6902 on values that are there."""
-    values = {path: value for path, value in patch.values.items() if value is not None}
-    if patch.kind not in _MERGED:
-        return [{"op": "replace", "path": f"/{path}", "value": value} for path, value in values.items()]
-    content: dict[str, Any] = {"apiVersion": _MERGED[patch.kind], "kind": patch.kind, "metadata": {"name": patch.name}}
-    for path, value in values.items():
-        *parents, last = path.split("/")
-        part = content
-        for parent in parents:
-            key, _, name = parent.partition("=")
-            if not name:
-                part = part.setdefault(key, {})
-                continue
-            items = part.setdefault(key, [])
-            if not any(item["name"] == name for item in items):
-                items.append({"name": name})
-            part = next(item for item in items if item["name"] == name)
-        part[last] = value
-    return content
+def _patches(workload: Workload) -> dict[str, str]:
+    """Return the templates of the patches by the names of their files."""
+    is_kserve, autoscaler = workload.options.kserve, workload.autoscaler
+    objects = ("inferenceservice", "servingruntime") if is_kserve else ("deployment",)
+    found = {f"{name}.yaml": name for name in objects}
+    if autoscaler in ({"keda"} if is_kserve else {"hpa", "vpa", "keda"}):
+        found["autoscaler.yaml"] = autoscaler
+    return found | ({"headroom.yaml": "headroom"} if workload.options.headroom else {})
 
 
-def _text(comments: Sequence[str], content: Mapping[str, Any] | Sequence[Any]) -> str:
-    lines = [HEADER, *(line for comment in comments for line in textwrap.wrap(comment, _WIDTH))]
-    head = "".join(f"# {line}\n" for line in lines)
-    return head + yaml.safe_dump(content, sort_keys=False, width=120)
+def _target(template: str) -> dict[str, Any]:
+    kind, name = _TARGETS.get(template, (None, None))
+    return {"target": {"kind": kind, "name": name}} if kind else {}
+
+
+def _fill_file(template: str, values: Mapping[str, Any]) -> str:
+    """Return a file: each reason above it in lines of its own, and what has a value."""
+    text = (_TEMPLATES / f"{template}.yaml").read_text(encoding="utf-8")
+    comments = [line.removeprefix("# ") for line in text.replace("\n#   ", " ").splitlines() if line.startswith("#")]
+    reasons = Template("\n".join([HEADER, *comments])).substitute(values).splitlines()
+    head = "".join(f"# {line}\n" for reason in reasons for line in textwrap.wrap(reason, _WIDTH))
+    return head + yaml.safe_dump(_fill(yaml.safe_load(text), values), sort_keys=False, width=120)
+
+
+def _fill(part: Any, values: Mapping[str, Any]) -> Any:
+    """Put values in the place of their names; what then is None or empty is left out of its mapping."""
+    if isinstance(part, dict):
+        filled = {key: _fill(value, values) for key, value in part.items()}
+        return {key: value for key, value in filled.items() if value not in (None, {}, [])}
+    if isinstance(part, list):
+        return [_fill(item, values) for item in part]
+    if not isinstance(part, str):
+        return part
+    whole = re.fullmatch(r"\$(\w+)", part)
+    return values[whole[1]] if whole else Template(part).substitute(values)

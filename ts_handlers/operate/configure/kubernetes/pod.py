@@ -4,28 +4,23 @@ from __future__ import annotations
 
 import math
 import zipfile
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ts_handlers.errors import OperatorError
-from ts_handlers.operate.configure.plan import Plan, memory_budget
-from ts_handlers.operate.memory import MIB
+from ts_handlers.operate.configure.plan import Plan
+from ts_handlers.operate.memory import MIB, MemoryBudget
 from ts_handlers.operate.quantity import format_cpus
 from ts_handlers.operate.torchserve.process.frontend import PROCESS_START_S, STOP_GRACE_S
-
-DEFAULT_CPUS = 2
-"""CPUs of a pod where nobody says: small pods follow the load closely, and with two workers one can fail."""
 
 SETTLE_S = 10
 """Until no node sends requests to a pod that is to end any more."""
 
-DRAIN_MARGIN_S = 10
-STARTUP_PERIOD_S = 5
+_DRAIN_MARGIN_S = 10
+_STARTUP_PERIOD_S = 5
 """`periodSeconds` of the startup probe in the base."""
 
 _MEMORY_STEP_MB = 64
-_UNBOUNDED_MB = 2**40
 _RUN_MB = 640
 """Logs: two of them, six files of 50 MB each; tokens."""
 _CONTAINER_LOG_MB = 128
@@ -38,65 +33,12 @@ _SCRATCH_MARGIN_MB = 256
 _LEAST_DEADLINE_S = 600
 
 
-@dataclass(frozen=True, slots=True)
-class Pod:
-    """What one pod needs.
-
-    Attributes:
-        cpu: CPUs, as Kubernetes writes them.
-        memory_mb: Memory, MiB.
-        model_store_mb: Volume of the archives, MiB.
-        scratch_mb: Volume of what TorchServe unpacks, MiB.
-        run_mb: Volume of logs and tokens, MiB.
-        storage_mb: All of them and the container's log, MiB.
-        startup_failures: `failureThreshold` of the startup probe.
-        drain_timeout_s: How long the preStop hook may wait.
-        grace_s: `terminationGracePeriodSeconds`.
-        deadline_s: `progressDeadlineSeconds`.
-        response_timeout_s: The longest that a request may take.
-    """
-
-    cpu: str
-    memory_mb: int
-    model_store_mb: int
-    scratch_mb: int
-    run_mb: int
-    storage_mb: int
-    startup_failures: int
-    drain_timeout_s: int
-    grace_s: int
-    deadline_s: int
-    response_timeout_s: int
-
-
-Planner = Callable[[float, int], Plan]
-"""Plans a pod of so many CPUs and MiB: `make_plan` with everything else decided."""
-
-
-def plan_pod(
-    plan_for: Planner, least_cpus: int, *, cpus: float | None, max_cpus: float | None, memory_mb: int | None
-) -> Plan:
-    """Plan a pod of these models.
-
-    Args:
-        plan_for: Plans one.
-        least_cpus: CPUs for one worker of each model on each GPU.
-        cpus: CPUs of a pod; None: DEFAULT_CPUS, or the least.
-        max_cpus: CPUs a pod may grow to while it runs; its memory cannot, and is for the workers it has then.
-        memory_mb: Memory of a pod in MiB; None: what its workers need.
+def memory_for(plan: Plan) -> int:
+    """Return the least memory, MiB, in which a plan's workers fit.
 
     Raises:
-        OperatorError: The memory is not given and no report says what a worker needs, or the workers do not fit.
+        OperatorError: No report says what a worker needs.
     """
-    if cpus is None:
-        cpus = float(max(DEFAULT_CPUS, least_cpus))
-    if max_cpus is not None and max_cpus < cpus:
-        raise OperatorError(f"--max-cpus {max_cpus:g} is less than the {cpus:g} CPUs a pod starts with; give more")
-    return plan_for(cpus, memory_mb or _memory_for(plan_for(max_cpus or cpus, _UNBOUNDED_MB)))
-
-
-def _memory_for(plan: Plan) -> int:
-    """Return the least memory, MiB, in which a plan's workers fit."""
     unknown = [model.archive.path.name for model in plan.models if not model.report.rss_mb]
     if unknown:
         raise OperatorError(
@@ -104,27 +46,17 @@ def _memory_for(plan: Plan) -> int:
             "NAME.build.json beside NAME.mar, or give --memory-mb"
         )
     memory_mb = _rounded(plan.needed_mb)
-    while memory_budget(memory_mb * MIB).usable_mb < plan.needed_mb:
+    while MemoryBudget(memory_mb).usable_mb < plan.needed_mb:
         memory_mb += _MEMORY_STEP_MB
     return memory_mb
 
 
-def most_workers(grown: Plan) -> dict[str, int]:
-    """Return the workers of each model in a pod that has grown to its most CPUs.
+def pod_of(plan: Plan) -> dict[str, Any]:
+    """Return what a pod with this plan needs, by the names in the templates: `_mb` is MiB, `_s` seconds.
 
-    Raises:
-        OperatorError: Two archives are versions of one model: whose workers are scaled could not be told.
+    `cpu` is as Kubernetes writes it. `storage_mb` is the disk of all: of archives (`model_store_mb`), of what TorchServe
+    unpacks (`scratch_mb`), of logs and tokens (`run_mb`), of what the container prints.
     """
-    workers = {model.name: model.min_workers for model in grown.models}
-    if len(workers) < len(grown.models):
-        raise OperatorError(
-            "--max-cpus with several versions of one model: workers are scaled by name; serve one version"
-        )
-    return workers
-
-
-def pod_of(plan: Plan) -> Pod:
-    """Return what a pod with this plan needs."""
     archives = [model.archive.path for model in plan.models]
     packed_mb = sum(path.stat().st_size for path in archives) / MIB
     unpacked_mb = sum(map(_unpacked_bytes, archives)) / MIB
@@ -133,20 +65,20 @@ def pod_of(plan: Plan) -> Pod:
     startup_s = PROCESS_START_S + max(model.startup_timeout_s for model in plan.models)
     response_s = max(model.response_timeout_s for model in plan.models)
     drain_s = SETTLE_S + response_s
-    return Pod(
-        cpu=format_cpus(plan.cpus),
-        memory_mb=round(plan.memory.limit_mb),
-        model_store_mb=model_store_mb,
-        scratch_mb=scratch_mb,
-        run_mb=_RUN_MB,
-        storage_mb=model_store_mb + scratch_mb + _RUN_MB + _CONTAINER_LOG_MB,
+    return {
+        "cpu": format_cpus(plan.cpus),
+        "memory_mb": round(plan.memory.limit_mb),
+        "model_store_mb": model_store_mb,
+        "scratch_mb": scratch_mb,
+        "run_mb": _RUN_MB,
+        "storage_mb": model_store_mb + scratch_mb + _RUN_MB + _CONTAINER_LOG_MB,
         # `serve` gives up first, and says why
-        startup_failures=math.ceil(startup_s / STARTUP_PERIOD_S) + 2,
-        drain_timeout_s=drain_s,
-        grace_s=drain_s + round(STOP_GRACE_S) + DRAIN_MARGIN_S,
-        deadline_s=max(_LEAST_DEADLINE_S, startup_s + 310),
-        response_timeout_s=response_s,
-    )
+        "startup_failures": math.ceil(startup_s / _STARTUP_PERIOD_S) + 2,
+        "drain_timeout_s": drain_s,
+        "grace_s": drain_s + round(STOP_GRACE_S) + _DRAIN_MARGIN_S,
+        "deadline_s": max(_LEAST_DEADLINE_S, startup_s + 310),
+        "response_timeout_s": response_s,
+    }
 
 
 def _rounded(size_mb: float) -> int:
