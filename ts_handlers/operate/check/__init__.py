@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from ts_handlers.operate.check.finding import Finding, at_most, worst_first
+from typing import get_args
+
+from ts_handlers.operate.check.finding import Finding, Severity, at_most
 from ts_handlers.operate.check.machine import check_machine
 from ts_handlers.operate.check.metrics import check_metrics
 from ts_handlers.operate.check.models import check_models
@@ -21,4 +23,5 @@ def find_all(server: Server) -> list[Finding]:
     text, is_given = server.text, server.place.model_store is not None
     others = (one for check in _CHECKS for one in at_most(check(server)) if not text.is_said(one))
     said = (one for one in text.findings if not (is_given and one.key == "model_store"))
-    return worst_first([*said, *(others if text.is_text else ())])
+    found = dict.fromkeys([*said, *(others if text.is_text else ())])
+    return sorted(found, key=lambda finding: get_args(Severity).index(finding.severity))

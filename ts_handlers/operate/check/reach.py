@@ -6,7 +6,7 @@ import itertools
 import socket
 from collections.abc import Iterator, Sequence
 
-from ts_handlers.operate.check.finding import Finding, Rule, found, judge
+from ts_handlers.operate.check.finding import Finding, Rules, found, judge
 from ts_handlers.operate.check.server import Server, compiled
 from ts_handlers.operate.torchserve.address import GRPC_PORTS, HTTP_PORTS, LARGEST_PORT, Address
 
@@ -24,7 +24,7 @@ def check_reach(server: Server) -> Iterator[Finding]:
                 "TorchServe does not start: it is no address; write http://ADDRESS:PORT, with a name or an IPv4 address"
             )
             yield found(f"problem: {role}_address", server.values[f"{role}_address"], text)
-    yield from judge(_RULES, server, server.facts)
+    yield from judge(_RULES, server)
     yield from _ports(server, addresses)
     yield from _exposure(server, addresses)
     if server.place.is_here:
@@ -56,41 +56,27 @@ def _open_urls(server: Server) -> str | bool:
     return is_open and server.values.get("allowed_urls", "not set")
 
 
-_RULES: tuple[Rule[Server], ...] = (
-    (
-        lambda server: server.is_true("enable_model_api") and _open_urls(server),
-        "problem: allowed_urls: "
-        "models may come from anywhere, and enable_model_api=true lets clients register them: their code runs here; "
-        + _CLOSE_URLS,
+_RULES: Rules[Server] = {
+    "problem: allowed_urls: models may come from anywhere, and enable_model_api=true lets clients register them: their "
+    f"code runs here; {_CLOSE_URLS}": lambda server: server.is_true("enable_model_api") and _open_urls(server),
+    f"warning: allowed_urls: models may come from anywhere, as {_FOREIGN_URLS[0]}; {_CLOSE_URLS}": lambda server: (
+        not server.is_true("enable_model_api") and _open_urls(server)
     ),
-    (
-        lambda server: not server.is_true("enable_model_api") and _open_urls(server),
-        f"warning: allowed_urls: models may come from anywhere, as {_FOREIGN_URLS[0]}; {_CLOSE_URLS}",
+    f"problem: allowed_urls: up to {_MAX_URLS} are checked; list fewer": lambda server: (
+        server.values.get("allowed_urls", "").count(",") >= _MAX_URLS and "very many patterns"
     ),
-    (
-        lambda server: server.values.get("allowed_urls", "").count(",") >= _MAX_URLS and "very many patterns",
-        f"problem: allowed_urls: up to {_MAX_URLS} are checked; list fewer",
+    "warning: private_key_file: without a key TorchServe signs a certificate itself, another one at each start; "
+    "set private_key_file and certificate_file, or keystore": lambda server: (
+        server.uses_https and _lacks_key_pair(server) and not server.is_written("keystore")
     ),
-    (
-        lambda server: server.uses_https and _lacks_key_pair(server) and not server.is_written("keystore"),
-        "warning: private_key_file: without a key TorchServe signs a certificate itself, another one at each start; "
-        "set private_key_file and certificate_file, or keystore",
+    "problem: enable_grpc_ssl: gRPC reads private_key_file and certificate_file only, and does not start without "
+    "them; set both": lambda server: server.is_true("enable_grpc_ssl") and _lacks_key_pair(server),
+    "warning: install_py_dep_per_model: loading a model runs pip with what the archive names, on every start; "
+    "install packages in the serving image, and write false": lambda server: server.is_true("install_py_dep_per_model"),
+    "hint: cors_allowed_origin: any web page may call the server from its visitors' browsers; name origins": lambda server: (
+        server.values.get("cors_allowed_origin") == "*"
     ),
-    (
-        lambda server: server.is_true("enable_grpc_ssl") and _lacks_key_pair(server),
-        "problem: enable_grpc_ssl: gRPC reads private_key_file and certificate_file only, and does not start without "
-        "them; set both",
-    ),
-    (
-        lambda server: server.is_true("install_py_dep_per_model"),
-        "warning: install_py_dep_per_model: loading a model runs pip with what the archive names, on every start; "
-        "install packages in the serving image, and write false",
-    ),
-    (
-        lambda server: server.values.get("cors_allowed_origin") == "*",
-        "hint: cors_allowed_origin: any web page may call the server from its visitors' browsers; name origins",
-    ),
-)
+}
 
 
 def _ports(server: Server, addresses: Sequence[Address]) -> Iterator[Finding]:

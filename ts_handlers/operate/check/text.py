@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-from ts_handlers.operate.check.finding import Finding, at_most, found
+from ts_handlers.operate.check.finding import Finding, Rules, at_most, found, judge
 from ts_handlers.operate.torchserve.config import unset_variables
 from ts_handlers.operate.torchserve.keys import KNOWN, LAUNCHER_KEYS
 from ts_handlers.operate.torchserve.models import MODEL_KEYS
@@ -28,6 +28,9 @@ _QUOTES = ("'''", '"""', "/*", "*/", "<!--", "-->")
 _CURLY = re.compile("[\u201c-\u201f\u2018-\u201b\u00ab\u00bb]")
 _COMMENT = re.compile(r"\s+(#|//|;|--)(\s.*)?$|\s+#.*$", re.DOTALL)
 _FOREIGN_VARIABLE = re.compile(r"\$\{\w+\}|\$\$.\$\$|(?<!\$)\$[A-Za-z_]\w+(?!\w*\$)|^~/")
+_MODEL_STORE = re.compile(r"(?:^|[\r\n])\s*model_store\s*=[^\S\r\n]*([^\r\n]*\S)")
+"""How ts/model_server.py reads it: line by line, without escapes."""
+
 _BLANKS_COUNT = ("bool", "int", "long", "port", "address")
 _BLANKS_COUNT_FOR = [
     "load_models",
@@ -97,15 +100,17 @@ def parse_text(text: str, environ: Mapping[str, str]) -> Text:
     java = [line for line in lines if line.key not in LAUNCHER_KEYS]
     unset = {line.key: names for line in java if (names := unset_variables(line.value, environ))}
     counts = Counter(line.key for line in lines)
-    tables = (marked, joined, prose, _repeated(counts), _unknown(counts), _lines(lines), faults, _unset(unset))
+    odd = (one for line in lines for one in judge(_LINE_RULES, line, value=_shown(line, line.value)))
     utf8 = _utf8(text)
+    tables = (marked, joined, prose, _keys(counts), odd, faults, _unset(unset), _encoding(utf8))
     store = next((line.value for line in reversed(lines) if line.key == "model_store"), None)
+    named = _MODEL_STORE.findall(utf8 or text)[-1:]
     return Text(
         lines=tuple(lines),
         values=values,
-        options=_launcher_options(utf8 or text) if store == values.get("model_store") else {},
+        options=dict.fromkeys(["model_store"], named[0]) if named and store == values.get("model_store") else {},
         unclear=frozenset(unclear | set(unset)),
-        findings=tuple(chain.from_iterable(at_most(iter(table)) for table in (*tables, _encoding(utf8)))),
+        findings=tuple(chain.from_iterable(at_most(iter(table)) for table in tables)),
     )
 
 
@@ -155,11 +160,12 @@ def _several_lines(lines: list[Line]) -> Iterator[Finding]:
         if end == start + 1:
             kept.append(line)
         else:
-            text = (
-                "for Java it ends with its first line, and the next ones are keys; write it on one line, or end each "
+            yield found(
+                f"problem: {line.key}",
+                "its value goes over several lines",
+                "for Java it ends with its first line, and the next ones are keys; write it on one line, or end each but "
+                "the last one with a backslash and nothing behind it",
             )
-            text += "but the last one with a backslash and nothing behind it"
-            yield found(f"problem: {line.key}", "its value goes over several lines", text)
         start = end
     lines[:] = kept
 
@@ -194,14 +200,10 @@ def _no_properties(lines: Sequence[Line]) -> Iterator[Finding]:
         yield found(f"{'problem' if held else 'warning'}: {prose[0].key[:40]}", seen, f"{text}; begin it with #")
 
 
-def _repeated(counts: Mapping[str, int]) -> Iterator[Finding]:
+def _keys(counts: Mapping[str, int]) -> Iterator[Finding]:
     for key, count in counts.items():
         if count > 1:
             yield found(f"warning: {key}", f"{count} times", "only its last line counts; keep one")
-
-
-def _unknown(counts: Iterable[str]) -> Iterator[Finding]:
-    for key in counts:
         if key in KNOWN:
             continue
         if near := nearest(key, KNOWN):
@@ -213,24 +215,19 @@ def _unknown(counts: Iterable[str]) -> Iterator[Finding]:
             yield found(f"warning: {key}", "no key of TorchServe 0.12", f"it is ignored; {remedy}")
 
 
-def _lines(lines: Sequence[Line]) -> Iterator[Finding]:
-    for line in lines:
-        about = f"warning: {line.key}"
-        if line.swallowed:
-            text = (
-                f"Java drops a single backslash: this is read as {_shown(line, line.value)}; write each backslash twice"
-            )
-            yield found(about, _shown(line, line.raw), text)
-        if line.is_continued and re.search(r"\b[a-z_]{5,}=", line.value):
-            text = (
-                "the backslash at the end of its line makes the next line part of it; remove it, if that is a property"
-            )
-            yield found(about, _shown(line, line.value), text)
-        if line.key in LAUNCHER_KEYS and (line.separator != "=" or line.is_continued or "\\" in line.raw):
-            why = (
-                "`torchserve` itself reads this line too, and knows neither ':', blanks, escapes nor continuation lines"
-            )
-            yield found(about, line.raw, f"{why}; write {line.key}=VALUE on one line, without backslashes")
+_LINE_RULES: Rules[Line] = {
+    "warning: {0.key}: Java drops a single backslash: this is read as {value}; write each backslash twice": lambda line: (
+        bool(line.swallowed) and _shown(line, line.raw)
+    ),
+    "warning: {0.key}: the backslash at the end of its line makes the next line part of it; remove it, if that is a "
+    "property": lambda line: (
+        line.is_continued and re.search(r"\b[a-z_]{5,}=", line.value) is not None and _shown(line, line.value)
+    ),
+    "warning: {0.key}: `torchserve` itself reads this line too, and knows neither ':', blanks, escapes nor continuation "
+    "lines; write {0.key}=VALUE on one line, without backslashes": lambda line: (
+        line.key in LAUNCHER_KEYS and (line.separator != "=" or line.is_continued or "\\" in line.raw) and line.raw
+    ),
+}
 
 
 def _quoted(value: str) -> str:
@@ -275,20 +272,9 @@ def _meant(line: Line) -> tuple[str, str, bool]:
 def _unset(unset: Mapping[str, Sequence[str]]) -> Iterator[Finding]:
     names = list(dict.fromkeys(name for one in unset.values() for name in one))
     if names:
-        text = (
-            f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'} not set here, and TorchServe does not start "
+        yield found(
+            f"problem: {', '.join(unset)}",
+            ", ".join(f"$${name}$$" for name in names),
+            f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'} not set here, and TorchServe does not start with "
+            "a variable it cannot expand; set them where the server starts (and here, to have the rest checked)",
         )
-        text += (
-            "with a variable it cannot expand; set them where the server starts (and here, to have the rest checked)"
-        )
-        yield found(f"problem: {', '.join(unset)}", ", ".join(f"$${name}$$" for name in names), text)
-
-
-def _launcher_options(text: str) -> dict[str, str]:
-    """Return model_store as ts/model_server.py reads it: line by line, without escapes."""
-    found = {}
-    for line in re.split(r"\r\n|\r|\n", text):
-        key, separator, value = line.strip().partition("=")
-        if separator and key.strip() == "model_store" and value.strip():
-            found["model_store"] = value.strip()
-    return found

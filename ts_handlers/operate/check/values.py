@@ -7,7 +7,7 @@ import ssl
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from ts_handlers.operate.check.finding import Finding, Rule, found, judge
+from ts_handlers.operate.check.finding import Finding, Rules, found, judge
 from ts_handlers.operate.check.server import Server, compiled
 from ts_handlers.operate.torchserve.config import CONFIG_VARIABLE, java_int, overrides
 from ts_handlers.operate.torchserve.handler import is_ours
@@ -76,7 +76,7 @@ def check_values(server: Server) -> Iterator[Finding]:
                 'workers compare it with "true" letter by letter, so this counts as false; write true in small letters'
             )
             yield found(f"problem: {key}", value, text)
-    yield from judge(_RULES, server, server.facts)
+    yield from judge(_RULES, server)
     yield from _paths(server)
 
 
@@ -158,55 +158,33 @@ def _batched(server: Server) -> str | bool:
     return bool(labels) and _envelope(server) in _ENVELOPES_OF_ONE and f"{_envelope(server)}, with batches of {labels}"
 
 
-_RULES: tuple[Rule[Server], ...] = (
-    (
-        lambda server: server.store.folder is None and "model_store" not in server.text.unclear and "not set",
-        "warning: model_store: `torchserve` does not start without --model-store; write its path",
+_RULES: Rules[Server] = {
+    "warning: model_store: `torchserve` does not start without --model-store; write its path": lambda server: (
+        server.store.folder is None and "model_store" not in server.text.unclear and "not set"
     ),
-    (
-        lambda server: "".join(server.values.get("metrics_mode", "log").split()).lower() not in _METRICS_MODES,
-        "problem: metrics_mode: TorchServe knows no such mode and goes on with log; write prometheus",
+    "problem: metrics_mode: TorchServe knows no such mode and goes on with log; write prometheus": lambda server: (
+        "".join(server.values.get("metrics_mode", "log").split()).lower() not in _METRICS_MODES
     ),
-    (
-        lambda server: _envelope(server) not in ("", *_ENVELOPES),
-        "problem: service_envelope: "
-        f"no worker loads its model: TorchServe 0.12 has {', '.join(_ENVELOPES)}; write one of them, or remove the line",
+    f"problem: service_envelope: no worker loads its model: TorchServe 0.12 has {', '.join(_ENVELOPES)}; write one of "
+    "them, or remove the line": lambda server: _envelope(server) not in ("", *_ENVELOPES),
+    "problem: service_envelope: it reads the first request of a batch only, and the whole batch is answered 503; "
+    "remove the line, or set batchSize to 1": _batched,
+    "warning: service_envelope: it unpacks bodies of every model before the handler sees them, which ts_handlers "
+    "do themselves; remove the line": lambda server: (
+        _envelope(server) in _ENVELOPES
+        and not _batched(server)
+        and any(is_ours(model.archive) for model in server.loaded)
     ),
-    (
-        _batched,
-        "problem: service_envelope: it reads the first request of a batch only, and the whole batch is answered 503; "
-        "remove the line, or set batchSize to 1",
+    "warning: python: `torchserve` runs workers with the Python that it runs with itself, whatever this says; "
+    "start torchserve from the environment that workers need": lambda server: "python" in server.values,
+    "hint: model_server_home: `torchserve` gives its own folder, whatever this says; remove the line": lambda server: (
+        "model_server_home" in server.values
     ),
-    (
-        lambda server: (
-            _envelope(server) in _ENVELOPES
-            and not _batched(server)
-            and any(is_ours(model.archive) for model in server.loaded)
-        ),
-        "warning: service_envelope: it unpacks bodies of every model before the handler sees them, which ts_handlers "
-        "do themselves; remove the line",
+    "hint: ipex_enable: only the stock base handler reads it; remove it, if your handlers are others": lambda server: (
+        "true" in (server.values.get("ipex_enable"), server.values.get("ipex_gpu_enable"))
     ),
-    (
-        lambda server: "python" in server.values,
-        "warning: python: `torchserve` runs workers with the Python that it runs with itself, whatever this says; "
-        "start torchserve from the environment that workers need",
-    ),
-    (
-        lambda server: "model_server_home" in server.values,
-        "hint: model_server_home: `torchserve` gives its own folder, whatever this says; remove the line",
-    ),
-    (
-        lambda server: "true" in (server.values.get("ipex_enable"), server.values.get("ipex_gpu_enable")),
-        "hint: ipex_enable: only the stock base handler reads it; remove it, if your handlers are others",
-    ),
-    (
-        _environment,
-        "warning: enable_envvars_config: these variables go before the file; unset them, or set "
-        "enable_envvars_config=false",
-    ),
-    (
-        _other_config,
-        f"warning: {CONFIG_VARIABLE}: "
-        "`torchserve` reads the file this variable names, not this one; unset it, or start with ts-handlers serve",
-    ),
-)
+    "warning: enable_envvars_config: these variables go before the file; unset them, or set "
+    "enable_envvars_config=false": _environment,
+    f"warning: {CONFIG_VARIABLE}: `torchserve` reads the file this variable names, not this one; unset it, or start with "
+    "ts-handlers serve": _other_config,
+}

@@ -159,6 +159,7 @@ def test_the_environment(
         (replace(MACHINE, gpus=0), {"number_of_gpu": "2"}, "warning", "number_of_gpu", "finds 0 here"),
         (IN_POD, LAUNCHER, "warning", "cpu_launcher_enable", "knows nothing of quotas"),
         (IN_POD, LAUNCHER | {ARGS: ""}, "problem", ARGS, "this container has CPUs 0-3"),
+        (MACHINE, LAUNCHER | {ARGS: "--core_list=0,1  --ncores_per_instance=1"}, "problem", ARGS, "single blanks"),
         (replace(MACHINE, python=None), LAUNCHER, "problem", "cpu_launcher_enable", "no `python` on PATH"),
     ],
 )
@@ -168,23 +169,6 @@ def test_the_machine(
     site.machine = machine
     site.values.update(changes)
     expect(site, severity, key, words)
-
-
-@pytest.mark.parametrize(
-    ("args", "words"),
-    [
-        ("--core-list 0,1", "--ncores-per-instance with it"),
-        ("--core-list 0,1  --ncores-per-instance 1", "single blanks"),
-        ("--core_list=0,1 --ncores_per_instance=1 --ninstances 2", "adds it for each worker itself"),
-        ("--core-list 0,1 --ncores-per-instance 1 --fast", "no option of torch.backends.xeon.run_cpu"),
-        ("--core-list 0,9 --ncores-per-instance 1", "may use 0-1"),
-        ("--core-list 0-1 --ncores-per-instance 1", "numbers and commas only"),
-        ("--core-list 0,1 --ncores-per-instance 2", "the last workers get none"),
-    ],
-)
-def test_arguments_of_the_launcher_that_bind_nobody_or_wrongly(site: Site, args: str, words: str) -> None:
-    site.values.update(LAUNCHER | {ARGS: args})
-    expect(site, "problem", ARGS, words)
 
 
 def test_a_launcher_that_binds(site: Site, write_mar: Callable[..., Path]) -> None:
