@@ -6,7 +6,6 @@ from typing import get_args
 
 from ts_handlers.operate.check.finding import Finding, Severity, at_most
 from ts_handlers.operate.check.machine import check_machine
-from ts_handlers.operate.check.metrics import check_metrics
 from ts_handlers.operate.check.models import check_models
 from ts_handlers.operate.check.reach import check_reach
 from ts_handlers.operate.check.server import Server
@@ -15,7 +14,7 @@ from ts_handlers.operate.check.values import check_values
 
 __all__ = ["find_all"]
 
-_CHECKS = (check_values, check_models, check_settings, check_reach, check_machine, check_metrics)
+_CHECKS = (check_values, check_models, check_settings, check_reach, check_machine)
 
 
 def find_all(server: Server) -> list[Finding]:

@@ -97,11 +97,11 @@ def _quota(server: Server) -> str | bool:
     return is_limited and f"true, under a quota of {budget.quota:g} CPUs"
 
 
-def _unlisted(server: Server, *, has_all_cpus: bool) -> str | bool:
-    """Whether the launcher takes CPUs by itself, where this process has all of the machine's or not."""
+def _unlisted(server: Server) -> str | bool:
+    """Whether the launcher takes CPUs of which this process has only some."""
     is_listed = "--core-list" in server.values.get("cpu_launcher_args", "").replace("_", "-")
     has_all = len(server.machine.budget.affinity) == server.machine.num_node_cpus
-    return not is_listed and has_all == has_all_cpus and "no --core-list"
+    return not is_listed and not has_all and "no --core-list"
 
 
 _LAUNCHER_RULES: Rules[Server] = {
@@ -117,12 +117,8 @@ _LAUNCHER_RULES: Rules[Server] = {
     "environment's bin folder first on PATH": lambda server: (
         server.machine.python is None and "true, and no `python` on PATH"
     ),
-    "hint: cpu_launcher_args: the launcher takes the physical cores of the whole machine, by their numbers in lscpu; list "
-    "the CPUs with --core-list and --ncores-per-instance": lambda server: _unlisted(server, has_all_cpus=True),
     "problem: cpu_launcher_args: the launcher takes the physical cores of the whole machine, by their numbers in lscpu, "
-    "and this container has CPUs {affinity}; list the CPUs with --core-list and --ncores-per-instance": lambda server: (
-        _unlisted(server, has_all_cpus=False)
-    ),
+    "and this container has CPUs {affinity}; list the CPUs with --core-list and --ncores-per-instance": _unlisted,
 }
 
 

@@ -20,10 +20,9 @@ def check_reach(server: Server) -> Iterator[Finding]:
     addresses = _addresses(server)
     for role in HTTP_PORTS:
         if server.address(role) is None:
-            text = (
-                "TorchServe does not start: it is no address; write http://ADDRESS:PORT, with a name or an IPv4 address"
-            )
-            yield found(f"problem: {role}_address", server.values[f"{role}_address"], text)
+            text = "TorchServe does not start: it is no address"
+            remedy = "write http://ADDRESS:PORT, with a name or an IPv4 address"
+            yield found(f"problem: {role}_address", server.values[f"{role}_address"], f"{text}; {remedy}")
     yield from judge(_RULES, server)
     yield from _ports(server, addresses)
     yield from _exposure(server, addresses)
@@ -87,19 +86,15 @@ def _ports(server: Server, addresses: Sequence[Address]) -> Iterator[Finding]:
     for one, other in itertools.combinations(addresses, 2):
         if one.port != other.port or not (one.host == other.host or one.is_any or other.is_any):
             continue
-        severity, text = "problem", "the second one cannot be bound, and TorchServe ends; choose another port"
+        about, text = "problem", "the second one cannot be bound, and TorchServe ends; choose another port"
         if {one.role, other.role} == {"inference", "management"} and one.host == other.host:
-            severity, text = (
-                "warning",
-                "every client that may ask for predictions reaches the management API; give it another",
-            )
-        yield found(f"{severity}: {_key(other)}", f"port {other.port}, as {_key(one)}", text)
+            about = "warning"
+            text = "every client that may ask for predictions reaches the management API; give it another"
+        yield found(f"{about}: {_key(other)}", f"port {other.port}, as {_key(one)}", text)
     first, count = server.number("initial_worker_port", 9000), server.num_workers
     if first < 1 or first + count > LARGEST_PORT + 1:
-        text = (
-            f"{count} workers are numbered from here, and there are numbers up to {LARGEST_PORT}; choose a smaller one"
-        )
-        yield found("problem: initial_worker_port", first, text)
+        text = f"{count} workers are numbered from here, and there are numbers up to {LARGEST_PORT}"
+        yield found("problem: initial_worker_port", first, f"{text}; choose a smaller one")
     taken = [_key(address) for address in addresses if address.port in range(first, first + count)]
     if taken and not server.is_unix_workers:
         text = f"without native I/O workers listen on TCP ports, and {', '.join(taken)} is one of them; choose another range"

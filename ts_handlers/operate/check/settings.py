@@ -42,10 +42,10 @@ def check_settings(server: Server) -> Iterator[Finding]:
     """Check the archives and folders themselves, and where they overrule the file."""
     wanted = {file for _, file in load_entries(server)}
     for name, error in server.store.broken.items():
-        if name in wanted:
-            yield found(f"problem: {name}", error.reason, f"{error.effect}; {error.remedy}")
-        elif name.endswith(".mar"):
-            yield found(f"warning: {name}", error.reason, f"it is of no use where it is; {error.remedy}")
+        effect = error.effect if name in wanted else "it is of no use where it is"
+        if name in wanted or name.endswith(".mar"):
+            about = f"{'problem' if name in wanted else 'warning'}: {name}"
+            yield found(about, error.reason, f"{effect}; {error.remedy}")
     for (name, version), count in Counter((model.name, model.version) for model in server.loaded).items():
         if count > 1:
             text = "only the first one is loaded; remove the others, or build them as other versions"
@@ -83,11 +83,10 @@ def _overruled(model: LoadedModel) -> Iterator[Finding]:
     if minimum and maximum and maximum >= minimum:
         own |= {"minWorkers": minimum, "maxWorkers": maximum}
     for key, value in own.items():
-        given, holds = positive(entry, key), value
-        why = f"it says {value}"
-        if value is None and key.endswith("Timeout"):
-            holds, why = DEFAULT_TIMEOUT_S, f"it sets none, and TorchServe takes {DEFAULT_TIMEOUT_S}"
-        if holds is not None and given is not None and given != holds:
+        given = positive(entry, key)
+        holds = value or (DEFAULT_TIMEOUT_S if key.endswith("Timeout") else given)
+        why = f"it says {value}" if value else f"it sets none, and TorchServe takes {holds}"
+        if given is not None and given != holds:
             text = f"the archive's model-config.yaml goes before it: {why}; write {holds} here, or change the archive"
             yield found(f"warning: models: {model.label}", f"{key} {given}", text)
 

@@ -28,6 +28,15 @@ _QUOTES = ("'''", '"""', "/*", "*/", "<!--", "-->")
 _CURLY = re.compile("[\u201c-\u201f\u2018-\u201b\u00ab\u00bb]")
 _COMMENT = re.compile(r"\s+(#|//|;|--)(\s.*)?$|\s+#.*$", re.DOTALL)
 _FOREIGN_VARIABLE = re.compile(r"\$\{\w+\}|\$\$.\$\$|(?<!\$)\$[A-Za-z_]\w+(?!\w*\$)|^~/")
+_SEVERAL_LINES = (
+    "its value goes over several lines",
+    "for Java it ends with its first line, and the next ones are keys; write it on one line, or end each but the last one "
+    "with a backslash and nothing behind it",
+)
+_NO_UTF8 = (
+    "it is not UTF-8",
+    "`torchserve` reads the file as UTF-8 to find model_store, and ends; save it as UTF-8, or write \\uXXXX",
+)
 _MODEL_STORE = re.compile(r"(?:^|[\r\n])\s*model_store\s*=[^\S\r\n]*([^\r\n]*\S)")
 """How ts/model_server.py reads it: line by line, without escapes."""
 
@@ -87,30 +96,34 @@ def parse_text(text: str, environ: Mapping[str, str]) -> Text:
     lines = list(parse_lines(text.removeprefix(_BOM)))
     values: dict[str, str] = {}
     marked = list(_byte_order_mark(text, lines))
-    joined = list(_several_lines(lines))
+    statements = _statements(lines)
+    joined = [found(f"problem: {one[0].key}", *_SEVERAL_LINES) for one in statements if len(one) > 1]
+    lines = [one[0] for one in statements if len(one) == 1]
     unclear = {one.key for one in (*marked, *joined)} & set(KNOWN)
     prose = list(_no_properties(lines))
     lines = [line for line in lines if not _is_prose(line)]
     faults: list[Finding] = []
     for line in lines:
-        values[line.key], text_of_fault, is_clear = _meant(line)
-        if text_of_fault:
-            faults.append(found(f"problem: {line.key}", _shown(line, _quoted(line.value)), text_of_fault))
-        unclear = unclear - {line.key} if is_clear else unclear | {line.key}
+        meant, fault = _meant(line)
+        values[line.key] = line.value if meant is None else meant
+        if fault:
+            faults.append(found(f"problem: {line.key}", _shown(line, _quoted(line.value)), fault))
+        unclear = unclear | {line.key} if meant is None else unclear - {line.key}
     java = [line for line in lines if line.key not in LAUNCHER_KEYS]
     unset = {line.key: names for line in java if (names := unset_variables(line.value, environ))}
     counts = Counter(line.key for line in lines)
     odd = (one for line in lines for one in judge(_LINE_RULES, line, value=_shown(line, line.value)))
     utf8 = _utf8(text)
-    tables = (marked, joined, prose, _keys(counts), odd, faults, _unset(unset), _encoding(utf8))
+    tables = (marked, joined, prose, _keys(counts), odd, faults, _unset(unset))
     store = next((line.value for line in reversed(lines) if line.key == "model_store"), None)
+    encoding = [found("problem: the file", *_NO_UTF8)] if utf8 is None else []
     named = _MODEL_STORE.findall(utf8 or text)[-1:]
     return Text(
         lines=tuple(lines),
         values=values,
         options=dict.fromkeys(["model_store"], named[0]) if named and store == values.get("model_store") else {},
         unclear=frozenset(unclear | set(unset)),
-        findings=tuple(chain.from_iterable(at_most(iter(table)) for table in tables)),
+        findings=tuple(chain(*(at_most(iter(table)) for table in tables), encoding)),
     )
 
 
@@ -135,12 +148,6 @@ def _utf8(text: str) -> str | None:
         return None
 
 
-def _encoding(utf8: str | None) -> Iterator[Finding]:
-    if utf8 is None:
-        text = "`torchserve` reads the file as UTF-8 to find model_store, and ends; save it as UTF-8, or write \\uXXXX"
-        yield found("problem: the file", "it is not UTF-8", text)
-
-
 def _byte_order_mark(text: str, lines: list[Line]) -> Iterator[Finding]:
     """Say what a byte order mark does, and take away the property it spoils."""
     if text.startswith(_BOM) and text.removeprefix(_BOM).lstrip()[:1] not in {"#", "!", ""}:
@@ -149,25 +156,15 @@ def _byte_order_mark(text: str, lines: list[Line]) -> Iterator[Finding]:
         yield found(about, "the file begins with a byte order mark", f"{why}; save it as UTF-8 without one (BOM)")
 
 
-def _several_lines(lines: list[Line]) -> Iterator[Finding]:
-    """Find values that go on where Java has ended them; take away the lines that were meant to be theirs."""
-    kept: list[Line] = []
-    start = 0
-    while start < len(lines):
-        line, end = lines[start], start + 1
-        while end < len(lines) and lines[end].key not in KNOWN and _is_open(line, lines[end - 1]):
-            end += 1
-        if end == start + 1:
-            kept.append(line)
+def _statements(lines: Iterable[Line]) -> list[list[Line]]:
+    """Put each line together with the ones after it that were meant to be its value, where Java has ended it."""
+    found: list[list[Line]] = []
+    for line in lines:
+        if found and line.key not in KNOWN and _is_open(found[-1][0], found[-1][-1]):
+            found[-1].append(line)
         else:
-            yield found(
-                f"problem: {line.key}",
-                "its value goes over several lines",
-                "for Java it ends with its first line, and the next ones are keys; write it on one line, or end each but "
-                "the last one with a backslash and nothing behind it",
-            )
-        start = end
-    lines[:] = kept
+            found.append([line])
+    return found
 
 
 def _is_open(first: Line, last: Line) -> bool:
@@ -240,33 +237,34 @@ def _shown(line: Line, text: str) -> str:
     return "a password, not shown here" if "pass" in line.key.lower() else text
 
 
-def _meant(line: Line) -> tuple[str, str, bool]:
-    """Return the value that was probably meant, what is wrong with the one that is there, and whether it is clear."""
+def _meant(line: Line) -> tuple[str | None, str]:
+    """Return the value that was probably meant, None where nobody can tell, and what is wrong with the one there is."""
     known, value = KNOWN.get(line.key), line.value
     if known is None or line.key == "keystore_pass":
         is_read = known is None or value.isascii()
-        return value, "" if is_read else "Java reads the file as ISO-8859-1; write \\uXXXX for other letters", True
+        return value, "" if is_read else "Java reads the file as ISO-8859-1; write \\uXXXX for other letters"
     is_plain = known.kind not in ("pattern", "json")
     decoded = value if value.isascii() or "\\u" in line.raw else _utf8(value) or value
     if decoded != value and line.key not in LAUNCHER_KEYS:
         if known.kind == "json" and _CURLY.search(decoded):
-            return value, "curly quotes do not quote, they belong to the names; write straight ones", False
-        return decoded, f"Java reads the file as ISO-8859-1, so this is {value}; write \\uXXXX for such letters", True
+            return None, "curly quotes do not quote, they belong to the names; write straight ones"
+        return decoded, f"Java reads the file as ISO-8859-1, so this is {value}; write \\uXXXX for such letters"
     if is_plain and _FOREIGN_VARIABLE.search(value):
-        return value, "only $$NAME$$ is expanded, and this stays as it is; write $$NAME$$, or the value", False
+        return None, "only $$NAME$$ is expanded, and this stays as it is; write $$NAME$$, or the value"
     if line.key in LAUNCHER_KEYS and unset_variables(value, {}):
         why = "`torchserve` itself reads this line, and expands no variable"
-        return value, f"{why}; write the value, or give it as an option of torchserve, such as --model-store", False
+        return None, f"{why}; write the value, or give it as an option of torchserve, such as --model-store"
     comment = _COMMENT.search(value) if known.kind != "text" or "#" in value else None
     comment = comment or (re.search("#", value) if known.kind in _BLANKS_COUNT else None)
+    is_kept = known.kind in _BLANKS_COUNT or line.key in _BLANKS_COUNT_FOR
+    meant, why = value, ""
     if comment and line.key != "vmargs":
-        meant = value[: comment.start()]
-        return meant, f"Java knows no comment at a line's end; write {meant} and nothing behind it", True
-    if is_plain and len(value) > 1 and value[0] == value[-1] and value[0] in "\"'`":
-        return value[1:-1], f"the quotes belong to the value; write {value[1:-1]}", True
-    if value != value.rstrip() and (known.kind in _BLANKS_COUNT or line.key in _BLANKS_COUNT_FOR):
-        return value.rstrip(), f"Java keeps the blanks; write {value.rstrip()} and nothing behind it", True
-    return value, "", True
+        meant, why = value[: comment.start()], "Java knows no comment at a line's end; write {} and nothing behind it"
+    elif is_plain and len(value) > 1 and value[0] == value[-1] and value[0] in "\"'`":
+        meant, why = value[1:-1], "the quotes belong to the value; write {}"
+    elif value != value.rstrip() and is_kept:
+        meant, why = value.rstrip(), "Java keeps the blanks; write {} and nothing behind it"
+    return meant, why.format(meant)
 
 
 def _unset(unset: Mapping[str, Sequence[str]]) -> Iterator[Finding]:

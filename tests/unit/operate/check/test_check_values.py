@@ -174,8 +174,7 @@ def test_the_machine(
 def test_a_launcher_that_binds(site: Site, write_mar: Callable[..., Path]) -> None:
     site.values[ARGS] = "--rank 1"
     expect(site, "hint", ARGS, "nobody reads it")
-    site.values.update(LAUNCHER | {ARGS: ""})
-    expect(site, "hint", ARGS, "no --core-list")
+    site.values.update(LAUNCHER)
     expect(site, "hint", "cpu_launcher_enable", "ends and starts all")
 
     write_mar("other", "1.0", config=YAML)
