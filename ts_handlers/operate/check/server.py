@@ -84,7 +84,8 @@ class Server(ServerConfig):
 
     def is_written(self, key: str) -> bool:
         """Whether the file or the environment sets a property, whatever to."""
-        return key in self.text.keys or (key in self.values and key != "number_of_gpu")
+        is_in_file = key in self.text.values or key in self.text.unclear
+        return is_in_file or (key in self.values and key != "number_of_gpu")
 
 
 def compiled(pattern: str) -> re.Pattern[str] | None:

@@ -37,7 +37,7 @@ _NO_UTF8 = (
     "it is not UTF-8",
     "`torchserve` reads the file as UTF-8 to find model_store, and ends; save it as UTF-8, or write \\uXXXX",
 )
-_MODEL_STORE = re.compile(r"(?:^|[\r\n])\s*model_store\s*=[^\S\r\n]*([^\r\n]*\S)")
+_MODEL_STORE = re.compile(r"(?:^|[\r\n])[^\S\r\n]*model_store[^\S\r\n]*=[^\S\r\n]*(\S[^\r\n]*)")
 """How ts/model_server.py reads it: line by line, without escapes."""
 
 _BLANKS_COUNT = ("bool", "int", "long", "port", "address")
@@ -70,16 +70,6 @@ class Text:
     unclear: frozenset[str]
     findings: tuple[Finding, ...]
     is_text: bool = True
-
-    @property
-    def keys(self) -> frozenset[str]:
-        """The keys that are written, whatever is said of them."""
-        return frozenset(line.key for line in self.lines) | self.unclear
-
-    def is_said(self, finding: Finding) -> bool:
-        """Whether another finding follows from one of these."""
-        faulty = {key for one in self.findings if one.severity == "problem" for key in one.key.split(", ")}
-        return finding.key in faulty or finding.key.partition(":")[0] in faulty
 
 
 def parse_text(text: str, environ: Mapping[str, str]) -> Text:
@@ -121,7 +111,7 @@ def parse_text(text: str, environ: Mapping[str, str]) -> Text:
     return Text(
         lines=tuple(lines),
         values=values,
-        options=dict.fromkeys(["model_store"], named[0]) if named and store == values.get("model_store") else {},
+        options={"model_store": named[0].rstrip()} if named and store == values.get("model_store") else {},
         unclear=frozenset(unclear | set(unset)),
         findings=tuple(chain(*(at_most(iter(table)) for table in tables), encoding)),
     )
@@ -160,19 +150,19 @@ def _statements(lines: Iterable[Line]) -> list[list[Line]]:
     """Put each line together with the ones after it that were meant to be its value, where Java has ended it."""
     found: list[list[Line]] = []
     for line in lines:
-        if found and line.key not in KNOWN and _is_open(found[-1][0], found[-1][-1]):
+        if found and line.key not in KNOWN and _is_open(found[-1]):
             found[-1].append(line)
         else:
             found.append([line])
     return found
 
 
-def _is_open(first: Line, last: Line) -> bool:
+def _is_open(lines: Sequence[Line]) -> bool:
     """Whether the value of the first line cannot be meant to end with the last one."""
-    known, value = KNOWN.get(first.key), first.value.rstrip()
+    first, last, known = lines[0], lines[-1], KNOWN.get(lines[0].key)
     if known is None or known.kind != "json":
         return known is not None and (last.raw or last.key).rstrip().endswith(",")
-    return not value or value.count("{") > value.count("}")
+    return len(lines) > 1 or not first.value.strip() or first.value.count("{") > first.value.count("}")
 
 
 def _is_prose(line: Line) -> bool:
