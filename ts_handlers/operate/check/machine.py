@@ -46,25 +46,18 @@ def _lacks(server: Server, option: str) -> str | bool:
     return option not in vmargs and (vmargs or "not set")
 
 
-def _crowd(server: Server) -> str | bool:
-    most = max(server.machine.budget.cpus, len(server.loaded))
-    is_crowded = server.number("number_of_gpu", 0) == 0 and server.num_workers > most
-    return is_crowded and f"{server.num_workers} workers"
-
-
 def _hidden(server: Server) -> str | bool:
     pattern = compiled(server.values.get("blacklist_env_vars", ""))
     return ", ".join(name for name in _NEEDED if pattern is not None and pattern.fullmatch(name)) or False
 
 
-def _missing_gpus(server: Server) -> str | bool:
-    asked = server.text.values.get("number_of_gpu", "")
-    return (java_int(asked) or 0) > server.number("number_of_gpu", 0) and asked
-
-
 _RULES: Rules[Server] = {
     "warning: models: there are {0.machine.budget.cpus:g} CPUs: workers take turns on them, and each keeps its memory; "
-    "use one for each CPU": _crowd,
+    "use one for each CPU": lambda server: (
+        server.number("number_of_gpu", 0) == 0
+        and server.num_workers > max(server.machine.budget.cpus, len(server.loaded))
+        and f"{server.num_workers} workers"
+    ),
     "hint: number_of_netty_threads: the frontend takes two threads for each CPU Java sees, which are {java_cpus} here; "
     "write one for each CPU of the budget, 2 to 8": lambda server: server.number("number_of_netty_threads", 0) == 0,
     "warning: vmargs: Java may count the node's {0.machine.num_node_cpus} CPUs instead of {0.machine.budget.cpus:g}, for "
@@ -83,25 +76,15 @@ _RULES: Rules[Server] = {
         server.machine.gpus != 0 and not server.is_written("number_of_gpu") and "not set"
     ),
     "warning: number_of_gpu: TorchServe finds {0.machine.gpus} here, and goes by that; write {0.machine.gpus}, if this "
-    "machine is like the one that serves": _missing_gpus,
+    "machine is like the one that serves": lambda server: (
+        (java_int(asked := server.text.values.get("number_of_gpu", "")) or 0) > server.number("number_of_gpu", 0)
+        and asked
+    ),
     "warning: blacklist_env_vars: it keeps {seen} from the workers, which need them; make it narrower": _hidden,
     "hint: cpu_launcher_args: cpu_launcher_enable is off, so nobody reads it; remove it": lambda server: (
         bool(server.values.get("cpu_launcher_args")) and not server.is_true("cpu_launcher_enable")
     ),
 }
-
-
-def _quota(server: Server) -> str | bool:
-    budget = server.machine.budget
-    is_limited = budget.quota is not None and budget.quota < len(budget.affinity)
-    return is_limited and f"true, under a quota of {budget.quota:g} CPUs"
-
-
-def _unlisted(server: Server) -> str | bool:
-    """Whether the launcher takes CPUs of which this process has only some."""
-    is_listed = "--core-list" in server.values.get("cpu_launcher_args", "").replace("_", "-")
-    has_all = len(server.machine.budget.affinity) == server.machine.num_node_cpus
-    return not is_listed and not has_all and "no --core-list"
 
 
 _LAUNCHER_RULES: Rules[Server] = {
@@ -112,13 +95,20 @@ _LAUNCHER_RULES: Rules[Server] = {
     "hint: cpu_launcher_enable: a change of the number of workers ends and starts all of the model's workers, not only "
     "the one more or less; keep the number of workers, or write false": lambda _: True,
     "warning: cpu_launcher_enable: it knows nothing of quotas: every container of the node pins itself to the same first "
-    "CPUs; write false, or give the container CPUs of its own": _quota,
+    "CPUs; write false, or give the container CPUs of its own": lambda server: (
+        (server.machine.budget.quota or math.inf) < len(server.machine.budget.affinity)
+        and f"true, under a quota of {server.machine.budget.quota:g} CPUs"
+    ),
     "problem: cpu_launcher_enable: TorchServe tries the launcher with it, and workers fail without it; put the serving "
     "environment's bin folder first on PATH": lambda server: (
         server.machine.python is None and "true, and no `python` on PATH"
     ),
     "problem: cpu_launcher_args: the launcher takes the physical cores of the whole machine, by their numbers in lscpu, "
-    "and this container has CPUs {affinity}; list the CPUs with --core-list and --ncores-per-instance": _unlisted,
+    "and this container has CPUs {affinity}; list the CPUs with --core-list and --ncores-per-instance": lambda server: (
+        "--core-list" not in server.values.get("cpu_launcher_args", "").replace("_", "-")
+        and len(server.machine.budget.affinity) < server.machine.num_node_cpus
+        and "no --core-list"
+    ),
 }
 
 

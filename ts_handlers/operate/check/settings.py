@@ -97,23 +97,6 @@ def _workers(archive: Archive, is_wrong: Callable[[int, int], bool]) -> str | bo
     return is_wrong(least, most) and seen
 
 
-def _gpu(server: Server, archive: Archive) -> str | bool:
-    settings = archive.settings or {}
-    wants = str(settings.get("deviceType")).lower() == "gpu" or isinstance(settings.get("deviceIds"), list)
-    return wants and server.machine.gpus == 0 and "a GPU in its model-config.yaml"
-
-
-def _classes(_: Server, archive: Archive) -> str | bool:
-    classes = classes_of(archive)
-    is_wrong = classes is not None and len(classes) != 1
-    return is_wrong and f"its {archive.handler_module}.py defines {' and '.join(classes or ()) or 'no class'}"
-
-
-def _hidden(_: Server, archive: Archive) -> str | bool:
-    hidden = [f"it brings {name}.py" for name in _HIDDEN_PACKAGES if f"{name}.py" in archive.names]
-    return bool(hidden) and is_ours(archive) and hidden[0]
-
-
 _RULES: Rules[[Server, Archive]] = {
     "warning: {1.path.name}: minWorkers is ignored unless maxWorkers is as large; write both, or leave them to "
     "config.properties": lambda _, archive: _workers(archive, lambda least, most: 0 < least > most),
@@ -122,7 +105,12 @@ _RULES: Rules[[Server, Archive]] = {
     "hint: {1.path.name}: TorchServe never starts more than minWorkers by itself; set it to what you want, or use the "
     "management API": lambda _, archive: _workers(archive, lambda least, most: 0 < least < most),
     "warning: {1.path.name}: TorchServe finds no GPU here, and its workers use CPUs; check it on a machine like the one "
-    "that serves": _gpu,
+    "that serves": lambda server, archive: (
+        server.machine.gpus == 0
+        and (settings := archive.settings) is not None
+        and (str(settings.get("deviceType")).lower() == "gpu" or isinstance(settings.get("deviceIds"), list))
+        and "a GPU in its model-config.yaml"
+    ),
     "warning: {1.path.name}: install_py_dep_per_model is off, so nothing is installed when it is loaded; install these "
     "packages in the serving image": lambda server, archive: (
         archive.requirements_file is not None
@@ -139,7 +127,14 @@ _RULES: Rules[[Server, Archive]] = {
     ),
     "problem: {1.path.name}: TorchServe wants a handler file that defines exactly one class, or a function handle: a "
     "class that is imported is none, and the model is not loaded; define one class there, such as `class "
-    "Handler(TheImported): ...`, and move others to another file": _classes,
+    "Handler(TheImported): ...`, and move others to another file": lambda _, archive: (
+        (classes := classes_of(archive)) is not None
+        and len(classes) != 1
+        and f"its {archive.handler_module}.py defines {' and '.join(classes) or 'no class'}"
+    ),
     "problem: {1.path.name}: it hides the installed package of that name from the handler; give that file another name, "
-    "and build it again": _hidden,
+    "and build it again": lambda _, archive: (
+        is_ours(archive)
+        and next((f"it brings {name}.py" for name in _HIDDEN_PACKAGES if f"{name}.py" in archive.names), False)
+    ),
 }

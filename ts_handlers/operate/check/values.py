@@ -191,11 +191,6 @@ def _environment(server: Server) -> str | bool:
     return bool(names) and is_on and f"true, and {', '.join(names)} in the environment"
 
 
-def _other_config(server: Server) -> str | bool:
-    named = server.environ.get(CONFIG_VARIABLE, "")
-    return bool(named) and Path(named).resolve() != server.path.resolve() and named
-
-
 def _envelope(server: Server) -> str:
     return server.values.get("service_envelope", "")
 
@@ -235,5 +230,9 @@ _RULES: Rules[Server] = {
     "warning: enable_envvars_config: these variables go before the file; unset them, or set "
     "enable_envvars_config=false": _environment,
     f"warning: {CONFIG_VARIABLE}: `torchserve` reads the file this variable names, not this one; unset it, or start with "
-    "ts-handlers serve": _other_config,
+    "ts-handlers serve": lambda server: (
+        bool(named := server.environ.get(CONFIG_VARIABLE, ""))
+        and Path(named).resolve() != server.path.resolve()
+        and named
+    ),
 }
