@@ -50,9 +50,9 @@ def check_models(server: Server) -> Iterator[Finding]:
     for name, versions in models.items():
         for version, entry in versions.items():
             yield from _entry(f"models: {name} {version}", entry)
+    first = {model.name: model.version for model in reversed(server.loaded)}
     for model in server.loaded:
-        yield from judge(_MODEL_RULES, server, model, **_facts(server, model))
-    yield from _default_versions(server)
+        yield from judge(_MODEL_RULES, server, model, first=first[model.name], **_facts(server, model))
 
 
 def _snapshot(server: Server) -> Iterator[Finding]:
@@ -242,14 +242,11 @@ _MODEL_RULES: Rules[[Server, LoadedModel]] = {
         and not server.number("default_workers_per_model", 0)
         and "no minWorkers, and no default_workers_per_model"
     ),
+    "warning: {key}: at start the version that is loaded first, {first}, answers requests that name none; put its file "
+    "first in load_models": lambda server, model: (
+        not _loads_all(server)
+        and model.entry.get("defaultVersion") is True
+        and model.version != next(one.version for one in server.loaded if one.name == model.name)
+        and "defaultVersion true"
+    ),
 }
-
-
-def _default_versions(server: Server) -> Iterator[Finding]:
-    seen: dict[str, str] = {}
-    for model in () if _loads_all(server) else server.loaded:
-        first = seen.setdefault(model.name, model.version)
-        if model.entry.get("defaultVersion") is True and first != model.version:
-            why = f"at start the version that is loaded first, {first}, answers requests that name none"
-            key = f"warning: models: {model.label}"
-            yield found(key, "defaultVersion true", f"{why}; put its file first in load_models")

@@ -19,8 +19,8 @@ _METRICS_MODES = ("log", "prometheus", "legacy")
 _ENVELOPES = ("body", "json", "kserve", "kservev2")
 _ENVELOPES_OF_ONE = ("kserve", "kservev2")
 _PYTHON_SWITCHES = ("decode_input_request", "ipex_enable", "ipex_gpu_enable")
-_COMMON_DIMENSIONS = ["ModelName", "Level"]
-_METRICS_REMEDY = "take the metrics.yaml that ts-handlers configure writes"
+_COMMON = ["ModelName", "Level"]
+_TAKE_OURS = "take the metrics.yaml that ts-handlers configure writes"
 _LONG = re.compile(r"[+-]?[0-9]{1,19}")
 _NO_NUMBER = "TorchServe does not start: it is no whole number; correct it"
 _NO_START = "TorchServe does not start"
@@ -143,36 +143,32 @@ def _metrics(server: Server) -> Iterator[Finding]:
     is_dropped = has_ours and not server.is_true("model_metrics_auto_detect")
     named, content = server.values.get("metrics_config", ""), server.metrics_file
     if isinstance(content, str):
-        yield found(
-            "problem: metrics_config", named, f"it cannot be read ({content}): no worker starts; {_METRICS_REMEDY}"
-        )
+        text = f"it cannot be read ({content}): no worker starts; {_TAKE_OURS}"
+        yield found("problem: metrics_config", named, text)
     elif content is not None:
         yield from _catalogue(named, content, has_ours=has_ours, is_dropped=is_dropped)
     elif is_dropped and not server.is_written("metrics_config"):
-        text = f"TorchServe's own list has none of the handlers' metrics, so they are dropped; {_METRICS_REMEDY}"
+        text = f"TorchServe's own list has none of the handlers' metrics, so they are dropped; {_TAKE_OURS}"
         yield found("warning: metrics_config", "not set", text)
 
 
 def _catalogue(named: str, content: Mapping[str, Any], *, has_ours: bool, is_dropped: bool) -> Iterator[Finding]:
     section = content.get("model_metrics")
     if not isinstance(section, dict) or not section:
-        yield found("problem: metrics_config", named, f"it has no model_metrics: no worker starts; {_METRICS_REMEDY}")
+        yield found("problem: metrics_config", named, f"it has no model_metrics: no worker starts; {_TAKE_OURS}")
         return
     rows = [row for rows in section.values() if isinstance(rows, list) for row in rows if isinstance(row, dict)]
     dimensions = {str(row.get("name")): row.get("dimensions") for row in rows}
     missing = [spec.name for spec in CATALOGUE if spec.name not in dimensions]
     if missing and is_dropped:
         seen = f"{named} without {', '.join(missing[:3])}{' ...' if len(missing) > 3 else ''}"
-        yield found("warning: metrics_config", seen, f"TorchServe drops metrics it does not name; {_METRICS_REMEDY}")
+        yield found("warning: metrics_config", seen, f"TorchServe drops metrics it does not name; {_TAKE_OURS}")
     for spec in CATALOGUE if has_ours else ():
-        wanted = [*spec.dimensions, *_COMMON_DIMENSIONS]
+        wanted = [*spec.dimensions, *_COMMON]
         if spec.name in dimensions and dimensions[spec.name] != wanted:
             seen = f"{spec.name} with dimensions {dimensions[spec.name]}"
-            yield found(
-                "warning: metrics_config",
-                seen,
-                f"values are matched by position, and come as {wanted}; {_METRICS_REMEDY}",
-            )
+            text = f"values are matched by position, and come as {wanted}; {_TAKE_OURS}"
+            yield found("warning: metrics_config", seen, text)
 
 
 def _has_ours(server: Server) -> bool:
