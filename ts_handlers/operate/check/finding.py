@@ -1,20 +1,20 @@
-"""What the check found, how bad it is, and the rows of the tables it comes from."""
+"""What the check found, how bad it is, and the tables of rules it comes from."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from typing import Literal, TypeVar, cast, get_args
+from typing import Any, Literal, ParamSpec, cast
 
 from ts_handlers.errors import printable
 
 Severity = Literal["problem", "warning", "hint"]
-T = TypeVar("T")
-Rule = tuple[Callable[[T], str | bool], str]
-"""What was seen, or whether there is something to find; and `severity: key: why; remedy`.
+P = ParamSpec("P")
+Rules = Mapping[str, Callable[P, str | bool]]
+"""By the line that is printed, `severity: key: why; remedy`: what was seen, or whether there is something to find.
 
-The text is a format string, into which `{seen}` and the facts of a table's subject go.
+The line is a format string, into which `{seen}` goes, and what was judged: `{0}`, mostly the server, and `{1}`.
 """
 
 MOST = 200
@@ -52,17 +52,15 @@ def found(about: str, seen: object, text: str) -> Finding:
     return Finding(cast("Severity", severity), key, str(seen), why, remedy)
 
 
-def judge(rules: Iterable[Rule[T]], subject: T, facts: Mapping[str, object]) -> Iterator[Finding]:
-    """Apply rules; where one says True, the fact that is called like its key is what was seen."""
-    for test, row in rules:
-        seen = test(subject)
+def judge(rules: Mapping[str, Callable[..., str | bool]], *subjects: Any, **facts: object) -> Iterator[Finding]:
+    """Apply rules to what they judge; where one says True, the value of the server's property is what was seen."""
+    for row, test in rules.items():
+        seen = test(*subjects)
         if seen is not False:
             severity, key, text = row.split(": ", 2)
-            key = key.format_map(facts)
-            shown = facts.get(key, "not set") if seen is True else seen
-            why, _, remedy = text.partition("; ")
-            texts = [part.format_map({**facts, "seen": shown}) for part in (why, remedy)]
-            yield Finding(cast("Severity", severity), key, str(shown), *texts)
+            key = key.format(*subjects, **facts)
+            shown = subjects[0].values.get(key, "not set") if seen is True else seen
+            yield found(f"{severity}: {key}", shown, text.format(*subjects, seen=shown, **facts))
 
 
 def at_most(findings: Iterator[Finding]) -> Iterator[Finding]:
@@ -72,8 +70,3 @@ def at_most(findings: Iterator[Finding]) -> Iterator[Finding]:
         yield found(
             "problem: the file", f"more than {MOST} findings of one kind", "the rest is not listed; give the right file"
         )
-
-
-def worst_first(findings: Iterable[Finding]) -> list[Finding]:
-    """Return the findings by severity, otherwise in their order, each once."""
-    return sorted(dict.fromkeys(findings), key=lambda finding: get_args(Severity).index(finding.severity))

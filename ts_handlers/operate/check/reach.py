@@ -6,7 +6,7 @@ import itertools
 import socket
 from collections.abc import Iterator, Sequence
 
-from ts_handlers.operate.check.finding import Finding, Rule, found, judge
+from ts_handlers.operate.check.finding import Finding, Rules, found, judge
 from ts_handlers.operate.check.server import Server, compiled
 from ts_handlers.operate.torchserve.address import GRPC_PORTS, HTTP_PORTS, LARGEST_PORT, Address
 
@@ -20,11 +20,10 @@ def check_reach(server: Server) -> Iterator[Finding]:
     addresses = _addresses(server)
     for role in HTTP_PORTS:
         if server.address(role) is None:
-            text = (
-                "TorchServe does not start: it is no address; write http://ADDRESS:PORT, with a name or an IPv4 address"
-            )
-            yield found(f"problem: {role}_address", server.values[f"{role}_address"], text)
-    yield from judge(_RULES, server, server.facts)
+            text = "TorchServe does not start: it is no address"
+            remedy = "write http://ADDRESS:PORT, with a name or an IPv4 address"
+            yield found(f"problem: {role}_address", server.values[f"{role}_address"], f"{text}; {remedy}")
+    yield from judge(_RULES, server)
     yield from _ports(server, addresses)
     yield from _exposure(server, addresses)
     if server.place.is_here:
@@ -56,41 +55,27 @@ def _open_urls(server: Server) -> str | bool:
     return is_open and server.values.get("allowed_urls", "not set")
 
 
-_RULES: tuple[Rule[Server], ...] = (
-    (
-        lambda server: server.is_true("enable_model_api") and _open_urls(server),
-        "problem: allowed_urls: "
-        "models may come from anywhere, and enable_model_api=true lets clients register them: their code runs here; "
-        + _CLOSE_URLS,
+_RULES: Rules[Server] = {
+    "problem: allowed_urls: models may come from anywhere, and enable_model_api=true lets clients register them: their "
+    f"code runs here; {_CLOSE_URLS}": lambda server: server.is_true("enable_model_api") and _open_urls(server),
+    f"warning: allowed_urls: models may come from anywhere, as {_FOREIGN_URLS[0]}; {_CLOSE_URLS}": lambda server: (
+        not server.is_true("enable_model_api") and _open_urls(server)
     ),
-    (
-        lambda server: not server.is_true("enable_model_api") and _open_urls(server),
-        f"warning: allowed_urls: models may come from anywhere, as {_FOREIGN_URLS[0]}; {_CLOSE_URLS}",
+    f"problem: allowed_urls: up to {_MAX_URLS} are checked; list fewer": lambda server: (
+        server.values.get("allowed_urls", "").count(",") >= _MAX_URLS and "very many patterns"
     ),
-    (
-        lambda server: server.values.get("allowed_urls", "").count(",") >= _MAX_URLS and "very many patterns",
-        f"problem: allowed_urls: up to {_MAX_URLS} are checked; list fewer",
+    "warning: private_key_file: without a key TorchServe signs a certificate itself, another one at each start; "
+    "set private_key_file and certificate_file, or keystore": lambda server: (
+        server.uses_https and _lacks_key_pair(server) and not server.is_written("keystore")
     ),
-    (
-        lambda server: server.uses_https and _lacks_key_pair(server) and not server.is_written("keystore"),
-        "warning: private_key_file: without a key TorchServe signs a certificate itself, another one at each start; "
-        "set private_key_file and certificate_file, or keystore",
+    "problem: enable_grpc_ssl: gRPC reads private_key_file and certificate_file only, and does not start without "
+    "them; set both": lambda server: server.is_true("enable_grpc_ssl") and _lacks_key_pair(server),
+    "warning: install_py_dep_per_model: loading a model runs pip with what the archive names, on every start; "
+    "install packages in the serving image, and write false": lambda server: server.is_true("install_py_dep_per_model"),
+    "hint: cors_allowed_origin: any web page may call the server from its visitors' browsers; name origins": lambda server: (
+        server.values.get("cors_allowed_origin") == "*"
     ),
-    (
-        lambda server: server.is_true("enable_grpc_ssl") and _lacks_key_pair(server),
-        "problem: enable_grpc_ssl: gRPC reads private_key_file and certificate_file only, and does not start without "
-        "them; set both",
-    ),
-    (
-        lambda server: server.is_true("install_py_dep_per_model"),
-        "warning: install_py_dep_per_model: loading a model runs pip with what the archive names, on every start; "
-        "install packages in the serving image, and write false",
-    ),
-    (
-        lambda server: server.values.get("cors_allowed_origin") == "*",
-        "hint: cors_allowed_origin: any web page may call the server from its visitors' browsers; name origins",
-    ),
-)
+}
 
 
 def _ports(server: Server, addresses: Sequence[Address]) -> Iterator[Finding]:
@@ -101,19 +86,15 @@ def _ports(server: Server, addresses: Sequence[Address]) -> Iterator[Finding]:
     for one, other in itertools.combinations(addresses, 2):
         if one.port != other.port or not (one.host == other.host or one.is_any or other.is_any):
             continue
-        severity, text = "problem", "the second one cannot be bound, and TorchServe ends; choose another port"
+        about, text = "problem", "the second one cannot be bound, and TorchServe ends; choose another port"
         if {one.role, other.role} == {"inference", "management"} and one.host == other.host:
-            severity, text = (
-                "warning",
-                "every client that may ask for predictions reaches the management API; give it another",
-            )
-        yield found(f"{severity}: {_key(other)}", f"port {other.port}, as {_key(one)}", text)
+            about = "warning"
+            text = "every client that may ask for predictions reaches the management API; give it another"
+        yield found(f"{about}: {_key(other)}", f"port {other.port}, as {_key(one)}", text)
     first, count = server.number("initial_worker_port", 9000), server.num_workers
     if first < 1 or first + count > LARGEST_PORT + 1:
-        text = (
-            f"{count} workers are numbered from here, and there are numbers up to {LARGEST_PORT}; choose a smaller one"
-        )
-        yield found("problem: initial_worker_port", first, text)
+        text = f"{count} workers are numbered from here, and there are numbers up to {LARGEST_PORT}"
+        yield found("problem: initial_worker_port", first, f"{text}; choose a smaller one")
     taken = [_key(address) for address in addresses if address.port in range(first, first + count)]
     if taken and not server.is_unix_workers:
         text = f"without native I/O workers listen on TCP ports, and {', '.join(taken)} is one of them; choose another range"

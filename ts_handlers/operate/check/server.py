@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from collections.abc import Mapping
@@ -12,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from ts_handlers.config.reading import load_yaml, parse_yaml
-from ts_handlers.machine.topology import format_cpu_list
 from ts_handlers.operate.check.text import Text, parse_text
 from ts_handlers.operate.machine import Machine, this_machine
 from ts_handlers.operate.torchserve.address import HTTP_PORTS
 from ts_handlers.operate.torchserve.archives import read_store
 from ts_handlers.operate.torchserve.config import ServerConfig, effective, java_int
-from ts_handlers.operate.torchserve.models import LoadedModel, java_cpus, loaded_models
+from ts_handlers.operate.torchserve.models import LoadedModel, loaded_models
 from ts_handlers.operate.torchserve.properties import read_text
 
 _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
@@ -84,25 +82,10 @@ class Server(ServerConfig):
         found = re.findall(r"-Xmx([0-9]{1,15})([kKmMgGtT]?)(?=\s|$)", self.values.get("vmargs", ""))
         return int(found[-1][0]) * _UNITS[found[-1][1].lower()] / 2**20 if found else None
 
-    @property
-    def facts(self) -> dict[str, object]:
-        """What a rule's texts can name, the properties among it."""
-        cpus = self.machine.budget.cpus
-        return {
-            **self.values,
-            "cpus": f"{cpus:g}",
-            "round_cpus": math.ceil(cpus),
-            "node_cpus": self.machine.num_node_cpus,
-            "java_cpus": java_cpus(self),
-            "gpus": self.machine.gpus,
-            "heap": f"{self.heap_mb or 0:.0f}",
-            "memory": f"{self.machine.memory_mb:.0f}",
-            "affinity": format_cpu_list(self.machine.budget.affinity),
-        }
-
     def is_written(self, key: str) -> bool:
         """Whether the file or the environment sets a property, whatever to."""
-        return key in self.text.keys or (key in self.values and key != "number_of_gpu")
+        is_in_file = key in self.text.values or key in self.text.unclear
+        return is_in_file or (key in self.values and key != "number_of_gpu")
 
 
 def compiled(pattern: str) -> re.Pattern[str] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 
-from ts_handlers.operate.check.finding import Finding, Rule, found, judge
+from ts_handlers.operate.check.finding import Finding, Rules, found, judge
 from ts_handlers.operate.check.server import Server
 from ts_handlers.operate.check.text import nearest
 from ts_handlers.operate.torchserve.archives import MAX_JAVA_INT, Archive
@@ -37,17 +37,15 @@ _WORKER_MODULES = ("utils", "service", "metrics", "context")
 _HIDDEN_PACKAGES = ("ts_handlers", "tokenizers")
 """Packages our handlers import; the model's folder comes before site-packages on the path."""
 
-_Case = tuple[Server, Archive]
-
 
 def check_settings(server: Server) -> Iterator[Finding]:
     """Check the archives and folders themselves, and where they overrule the file."""
     wanted = {file for _, file in load_entries(server)}
     for name, error in server.store.broken.items():
-        if name in wanted:
-            yield found(f"problem: {name}", error.reason, f"{error.effect}; {error.remedy}")
-        elif name.endswith(".mar"):
-            yield found(f"warning: {name}", error.reason, f"it is of no use where it is; {error.remedy}")
+        effect = error.effect if name in wanted else "it is of no use where it is"
+        if name in wanted or name.endswith(".mar"):
+            about = f"{'problem' if name in wanted else 'warning'}: {name}"
+            yield found(about, error.reason, f"{effect}; {error.remedy}")
     for (name, version), count in Counter((model.name, model.version) for model in server.loaded).items():
         if count > 1:
             text = "only the first one is loaded; remove the others, or build them as other versions"
@@ -57,7 +55,7 @@ def check_settings(server: Server) -> Iterator[Finding]:
         if archive.settings is not None:
             yield from _types(archive)
             yield from _overruled(model)
-        yield from judge(_RULES, (server, archive), {"file": archive.path.name, "module": archive.handler_module})
+        yield from judge(_RULES, server, archive)
 
 
 def _types(archive: Archive) -> Iterator[Finding]:
@@ -85,93 +83,58 @@ def _overruled(model: LoadedModel) -> Iterator[Finding]:
     if minimum and maximum and maximum >= minimum:
         own |= {"minWorkers": minimum, "maxWorkers": maximum}
     for key, value in own.items():
-        given, holds = positive(entry, key), value
-        why = f"it says {value}"
-        if value is None and key.endswith("Timeout"):
-            holds, why = DEFAULT_TIMEOUT_S, f"it sets none, and TorchServe takes {DEFAULT_TIMEOUT_S}"
-        if holds is not None and given is not None and given != holds:
+        given = positive(entry, key)
+        holds = value or (DEFAULT_TIMEOUT_S if key.endswith("Timeout") else given)
+        why = f"it says {value}" if value else f"it sets none, and TorchServe takes {holds}"
+        if given is not None and given != holds:
             text = f"the archive's model-config.yaml goes before it: {why}; write {holds} here, or change the archive"
             yield found(f"warning: models: {model.label}", f"{key} {given}", text)
 
 
-def _workers(archive: Archive) -> tuple[int, int]:
-    return archive.setting("minWorkers") or 0, archive.setting("maxWorkers") or 0
+def _workers(archive: Archive, is_wrong: Callable[[int, int], bool]) -> str | bool:
+    least, most = archive.setting("minWorkers") or 0, archive.setting("maxWorkers") or 0
+    seen = f"minWorkers {least or 'not set'}, maxWorkers {most or 'not set'} in its model-config.yaml"
+    return is_wrong(least, most) and seen
 
 
-def _seen_workers(archive: Archive) -> str:
-    least, most = _workers(archive)
-    return f"minWorkers {least or 'not set'}, maxWorkers {most or 'not set'} in its model-config.yaml"
-
-
-def _gpu(case: _Case) -> str | bool:
-    settings = case[1].settings or {}
-    wants = str(settings.get("deviceType")).lower() == "gpu" or isinstance(settings.get("deviceIds"), list)
-    return wants and case[0].machine.gpus == 0 and "a GPU in its model-config.yaml"
-
-
-def _classes(case: _Case) -> str | bool:
-    classes = classes_of(case[1])
-    is_wrong = classes is not None and len(classes) != 1
-    return is_wrong and f"its {case[1].handler_module}.py defines {' and '.join(classes or ()) or 'no class'}"
-
-
-def _hidden(case: _Case) -> str | bool:
-    hidden = [f"it brings {name}.py" for name in _HIDDEN_PACKAGES if f"{name}.py" in case[1].names]
-    return bool(hidden) and is_ours(case[1]) and hidden[0]
-
-
-_RULES: tuple[Rule[_Case], ...] = (
-    (
-        lambda case: 0 < _workers(case[1])[0] > _workers(case[1])[1] and _seen_workers(case[1]),
-        "warning: {file}: minWorkers is ignored unless maxWorkers is as large; write both, or leave them to "
-        "config.properties",
+_RULES: Rules[[Server, Archive]] = {
+    "warning: {1.path.name}: minWorkers is ignored unless maxWorkers is as large; write both, or leave them to "
+    "config.properties": lambda _, archive: _workers(archive, lambda least, most: 0 < least > most),
+    "warning: {1.path.name}: maxWorkers is ignored without minWorkers; write both, or leave them to "
+    "config.properties": lambda _, archive: _workers(archive, lambda least, most: 0 == least < most),
+    "hint: {1.path.name}: TorchServe never starts more than minWorkers by itself; set it to what you want, or use the "
+    "management API": lambda _, archive: _workers(archive, lambda least, most: 0 < least < most),
+    "warning: {1.path.name}: TorchServe finds no GPU here, and its workers use CPUs; check it on a machine like the one "
+    "that serves": lambda server, archive: (
+        server.machine.gpus == 0
+        and (settings := archive.settings) is not None
+        and (str(settings.get("deviceType")).lower() == "gpu" or isinstance(settings.get("deviceIds"), list))
+        and "a GPU in its model-config.yaml"
     ),
-    (
-        lambda case: 0 == _workers(case[1])[0] < _workers(case[1])[1] and _seen_workers(case[1]),
-        "warning: {file}: maxWorkers is ignored without minWorkers; write both, or leave them to config.properties",
+    "warning: {1.path.name}: install_py_dep_per_model is off, so nothing is installed when it is loaded; install these "
+    "packages in the serving image": lambda server, archive: (
+        archive.requirements_file is not None
+        and not server.is_true("install_py_dep_per_model")
+        and f"it brings {archive.requirements_file}"
     ),
-    (
-        lambda case: 0 < _workers(case[1])[0] < _workers(case[1])[1] and _seen_workers(case[1]),
-        "hint: {file}: TorchServe never starts more than minWorkers by itself; set it to what you want, or use the "
-        "management API",
+    "problem: {1.path.name}: default_service_handler names none either, and the model is never ready; name one when the "
+    "archive is packed": lambda server, archive: (
+        not archive.handler and not server.is_written("default_service_handler") and "its manifest names no handler"
     ),
-    (
-        _gpu,
-        "warning: {file}: TorchServe finds no GPU here, and its workers use CPUs; check it on a machine like the one "
-        "that serves",
+    "problem: {1.path.name}: a worker imports TorchServe's own {1.handler_module} instead, and the model is not loaded; "
+    "give the handler's file another name, and build it again": lambda _, archive: (
+        archive.handler_module in _WORKER_MODULES and f"its handler is {archive.handler}"
     ),
-    (
-        lambda case: (
-            case[1].requirements_file is not None
-            and not case[0].is_true("install_py_dep_per_model")
-            and f"it brings {case[1].requirements_file}"
-        ),
-        "warning: {file}: install_py_dep_per_model is off, so nothing is installed when it is loaded; install these "
-        "packages in the serving image",
+    "problem: {1.path.name}: TorchServe wants a handler file that defines exactly one class, or a function handle: a "
+    "class that is imported is none, and the model is not loaded; define one class there, such as `class "
+    "Handler(TheImported): ...`, and move others to another file": lambda _, archive: (
+        (classes := classes_of(archive)) is not None
+        and len(classes) != 1
+        and f"its {archive.handler_module}.py defines {' and '.join(classes) or 'no class'}"
     ),
-    (
-        lambda case: (
-            not case[1].handler
-            and not case[0].is_written("default_service_handler")
-            and "its manifest names no handler"
-        ),
-        "problem: {file}: default_service_handler names none either, and the model is never ready; name one when the "
-        "archive is packed",
+    "problem: {1.path.name}: it hides the installed package of that name from the handler; give that file another name, "
+    "and build it again": lambda _, archive: (
+        is_ours(archive)
+        and next((f"it brings {name}.py" for name in _HIDDEN_PACKAGES if f"{name}.py" in archive.names), False)
     ),
-    (
-        lambda case: case[1].handler_module in _WORKER_MODULES and f"its handler is {case[1].handler}",
-        "problem: {file}: a worker imports TorchServe's own {module} instead, and the model is not loaded; give the "
-        "handler's file another name, and build it again",
-    ),
-    (
-        _classes,
-        "problem: {file}: TorchServe wants a handler file that defines exactly one class, or a function handle: a "
-        "class that is imported is none, and the model is not loaded; define one class there, such as `class "
-        "Handler(TheImported): ...`, and move others to another file",
-    ),
-    (
-        _hidden,
-        "problem: {file}: it hides the installed package of that name from the handler; give that file another name, "
-        "and build it again",
-    ),
-)
+}

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-from ts_handlers.operate.check.finding import Finding, at_most, found
+from ts_handlers.operate.check.finding import Finding, Rules, at_most, found, judge
 from ts_handlers.operate.torchserve.config import unset_variables
 from ts_handlers.operate.torchserve.keys import KNOWN, LAUNCHER_KEYS
 from ts_handlers.operate.torchserve.models import MODEL_KEYS
@@ -28,6 +28,18 @@ _QUOTES = ("'''", '"""', "/*", "*/", "<!--", "-->")
 _CURLY = re.compile("[\u201c-\u201f\u2018-\u201b\u00ab\u00bb]")
 _COMMENT = re.compile(r"\s+(#|//|;|--)(\s.*)?$|\s+#.*$", re.DOTALL)
 _FOREIGN_VARIABLE = re.compile(r"\$\{\w+\}|\$\$.\$\$|(?<!\$)\$[A-Za-z_]\w+(?!\w*\$)|^~/")
+_SEVERAL_LINES = (
+    "its value goes over several lines",
+    "for Java it ends with its first line, and the next ones are keys; write it on one line, or end each but the last one "
+    "with a backslash and nothing behind it",
+)
+_NO_UTF8 = (
+    "it is not UTF-8",
+    "`torchserve` reads the file as UTF-8 to find model_store, and ends; save it as UTF-8, or write \\uXXXX",
+)
+_MODEL_STORE = re.compile(r"(?:^|[\r\n])[^\S\r\n]*model_store[^\S\r\n]*=[^\S\r\n]*(\S[^\r\n]*)")
+"""How ts/model_server.py reads it: line by line, without escapes."""
+
 _BLANKS_COUNT = ("bool", "int", "long", "port", "address")
 _BLANKS_COUNT_FOR = [
     "load_models",
@@ -59,16 +71,6 @@ class Text:
     findings: tuple[Finding, ...]
     is_text: bool = True
 
-    @property
-    def keys(self) -> frozenset[str]:
-        """The keys that are written, whatever is said of them."""
-        return frozenset(line.key for line in self.lines) | self.unclear
-
-    def is_said(self, finding: Finding) -> bool:
-        """Whether another finding follows from one of these."""
-        faulty = {key for one in self.findings if one.severity == "problem" for key in one.key.split(", ")}
-        return finding.key in faulty or finding.key.partition(":")[0] in faulty
-
 
 def parse_text(text: str, environ: Mapping[str, str]) -> Text:
     """Read a text as Java and `torchserve` do.
@@ -84,28 +86,34 @@ def parse_text(text: str, environ: Mapping[str, str]) -> Text:
     lines = list(parse_lines(text.removeprefix(_BOM)))
     values: dict[str, str] = {}
     marked = list(_byte_order_mark(text, lines))
-    joined = list(_several_lines(lines))
+    statements = _statements(lines)
+    joined = [found(f"problem: {one[0].key}", *_SEVERAL_LINES) for one in statements if len(one) > 1]
+    lines = [one[0] for one in statements if len(one) == 1]
     unclear = {one.key for one in (*marked, *joined)} & set(KNOWN)
     prose = list(_no_properties(lines))
     lines = [line for line in lines if not _is_prose(line)]
     faults: list[Finding] = []
     for line in lines:
-        values[line.key], text_of_fault, is_clear = _meant(line)
-        if text_of_fault:
-            faults.append(found(f"problem: {line.key}", _shown(line, _quoted(line.value)), text_of_fault))
-        unclear = unclear - {line.key} if is_clear else unclear | {line.key}
+        meant, fault = _meant(line)
+        values[line.key] = line.value if meant is None else meant
+        if fault:
+            faults.append(found(f"problem: {line.key}", _shown(line, _quoted(line.value)), fault))
+        unclear = unclear | {line.key} if meant is None else unclear - {line.key}
     java = [line for line in lines if line.key not in LAUNCHER_KEYS]
     unset = {line.key: names for line in java if (names := unset_variables(line.value, environ))}
     counts = Counter(line.key for line in lines)
-    tables = (marked, joined, prose, _repeated(counts), _unknown(counts), _lines(lines), faults, _unset(unset))
+    odd = (one for line in lines for one in judge(_LINE_RULES, line, value=_shown(line, line.value)))
     utf8 = _utf8(text)
+    tables = (marked, joined, prose, _keys(counts), odd, faults, _unset(unset))
     store = next((line.value for line in reversed(lines) if line.key == "model_store"), None)
+    encoding = [found("problem: the file", *_NO_UTF8)] if utf8 is None else []
+    named = _MODEL_STORE.findall(utf8 or text)[-1:]
     return Text(
         lines=tuple(lines),
         values=values,
-        options=_launcher_options(utf8 or text) if store == values.get("model_store") else {},
+        options={"model_store": named[0].rstrip()} if named and store == values.get("model_store") else {},
         unclear=frozenset(unclear | set(unset)),
-        findings=tuple(chain.from_iterable(at_most(iter(table)) for table in (*tables, _encoding(utf8)))),
+        findings=tuple(chain(*(at_most(iter(table)) for table in tables), encoding)),
     )
 
 
@@ -130,12 +138,6 @@ def _utf8(text: str) -> str | None:
         return None
 
 
-def _encoding(utf8: str | None) -> Iterator[Finding]:
-    if utf8 is None:
-        text = "`torchserve` reads the file as UTF-8 to find model_store, and ends; save it as UTF-8, or write \\uXXXX"
-        yield found("problem: the file", "it is not UTF-8", text)
-
-
 def _byte_order_mark(text: str, lines: list[Line]) -> Iterator[Finding]:
     """Say what a byte order mark does, and take away the property it spoils."""
     if text.startswith(_BOM) and text.removeprefix(_BOM).lstrip()[:1] not in {"#", "!", ""}:
@@ -144,32 +146,23 @@ def _byte_order_mark(text: str, lines: list[Line]) -> Iterator[Finding]:
         yield found(about, "the file begins with a byte order mark", f"{why}; save it as UTF-8 without one (BOM)")
 
 
-def _several_lines(lines: list[Line]) -> Iterator[Finding]:
-    """Find values that go on where Java has ended them; take away the lines that were meant to be theirs."""
-    kept: list[Line] = []
-    start = 0
-    while start < len(lines):
-        line, end = lines[start], start + 1
-        while end < len(lines) and lines[end].key not in KNOWN and _is_open(line, lines[end - 1]):
-            end += 1
-        if end == start + 1:
-            kept.append(line)
+def _statements(lines: Iterable[Line]) -> list[list[Line]]:
+    """Put each line together with the ones after it that were meant to be its value, where Java has ended it."""
+    found: list[list[Line]] = []
+    for line in lines:
+        if found and line.key not in KNOWN and _is_open(found[-1]):
+            found[-1].append(line)
         else:
-            text = (
-                "for Java it ends with its first line, and the next ones are keys; write it on one line, or end each "
-            )
-            text += "but the last one with a backslash and nothing behind it"
-            yield found(f"problem: {line.key}", "its value goes over several lines", text)
-        start = end
-    lines[:] = kept
+            found.append([line])
+    return found
 
 
-def _is_open(first: Line, last: Line) -> bool:
+def _is_open(lines: Sequence[Line]) -> bool:
     """Whether the value of the first line cannot be meant to end with the last one."""
-    known, value = KNOWN.get(first.key), first.value.rstrip()
+    first, last, known = lines[0], lines[-1], KNOWN.get(lines[0].key)
     if known is None or known.kind != "json":
         return known is not None and (last.raw or last.key).rstrip().endswith(",")
-    return not value or value.count("{") > value.count("}")
+    return len(lines) > 1 or not first.value.strip() or first.value.count("{") > first.value.count("}")
 
 
 def _is_prose(line: Line) -> bool:
@@ -194,14 +187,10 @@ def _no_properties(lines: Sequence[Line]) -> Iterator[Finding]:
         yield found(f"{'problem' if held else 'warning'}: {prose[0].key[:40]}", seen, f"{text}; begin it with #")
 
 
-def _repeated(counts: Mapping[str, int]) -> Iterator[Finding]:
+def _keys(counts: Mapping[str, int]) -> Iterator[Finding]:
     for key, count in counts.items():
         if count > 1:
             yield found(f"warning: {key}", f"{count} times", "only its last line counts; keep one")
-
-
-def _unknown(counts: Iterable[str]) -> Iterator[Finding]:
-    for key in counts:
         if key in KNOWN:
             continue
         if near := nearest(key, KNOWN):
@@ -213,24 +202,19 @@ def _unknown(counts: Iterable[str]) -> Iterator[Finding]:
             yield found(f"warning: {key}", "no key of TorchServe 0.12", f"it is ignored; {remedy}")
 
 
-def _lines(lines: Sequence[Line]) -> Iterator[Finding]:
-    for line in lines:
-        about = f"warning: {line.key}"
-        if line.swallowed:
-            text = (
-                f"Java drops a single backslash: this is read as {_shown(line, line.value)}; write each backslash twice"
-            )
-            yield found(about, _shown(line, line.raw), text)
-        if line.is_continued and re.search(r"\b[a-z_]{5,}=", line.value):
-            text = (
-                "the backslash at the end of its line makes the next line part of it; remove it, if that is a property"
-            )
-            yield found(about, _shown(line, line.value), text)
-        if line.key in LAUNCHER_KEYS and (line.separator != "=" or line.is_continued or "\\" in line.raw):
-            why = (
-                "`torchserve` itself reads this line too, and knows neither ':', blanks, escapes nor continuation lines"
-            )
-            yield found(about, line.raw, f"{why}; write {line.key}=VALUE on one line, without backslashes")
+_LINE_RULES: Rules[Line] = {
+    "warning: {0.key}: Java drops a single backslash: this is read as {value}; write each backslash twice": lambda line: (
+        bool(line.swallowed) and _shown(line, line.raw)
+    ),
+    "warning: {0.key}: the backslash at the end of its line makes the next line part of it; remove it, if that is a "
+    "property": lambda line: (
+        line.is_continued and re.search(r"\b[a-z_]{5,}=", line.value) is not None and _shown(line, line.value)
+    ),
+    "warning: {0.key}: `torchserve` itself reads this line too, and knows neither ':', blanks, escapes nor continuation "
+    "lines; write {0.key}=VALUE on one line, without backslashes": lambda line: (
+        line.key in LAUNCHER_KEYS and (line.separator != "=" or line.is_continued or "\\" in line.raw) and line.raw
+    ),
+}
 
 
 def _quoted(value: str) -> str:
@@ -243,52 +227,42 @@ def _shown(line: Line, text: str) -> str:
     return "a password, not shown here" if "pass" in line.key.lower() else text
 
 
-def _meant(line: Line) -> tuple[str, str, bool]:
-    """Return the value that was probably meant, what is wrong with the one that is there, and whether it is clear."""
+def _meant(line: Line) -> tuple[str | None, str]:
+    """Return the value that was probably meant, None where nobody can tell, and what is wrong with the one there is."""
     known, value = KNOWN.get(line.key), line.value
     if known is None or line.key == "keystore_pass":
         is_read = known is None or value.isascii()
-        return value, "" if is_read else "Java reads the file as ISO-8859-1; write \\uXXXX for other letters", True
+        return value, "" if is_read else "Java reads the file as ISO-8859-1; write \\uXXXX for other letters"
     is_plain = known.kind not in ("pattern", "json")
     decoded = value if value.isascii() or "\\u" in line.raw else _utf8(value) or value
     if decoded != value and line.key not in LAUNCHER_KEYS:
         if known.kind == "json" and _CURLY.search(decoded):
-            return value, "curly quotes do not quote, they belong to the names; write straight ones", False
-        return decoded, f"Java reads the file as ISO-8859-1, so this is {value}; write \\uXXXX for such letters", True
+            return None, "curly quotes do not quote, they belong to the names; write straight ones"
+        return decoded, f"Java reads the file as ISO-8859-1, so this is {value}; write \\uXXXX for such letters"
     if is_plain and _FOREIGN_VARIABLE.search(value):
-        return value, "only $$NAME$$ is expanded, and this stays as it is; write $$NAME$$, or the value", False
+        return None, "only $$NAME$$ is expanded, and this stays as it is; write $$NAME$$, or the value"
     if line.key in LAUNCHER_KEYS and unset_variables(value, {}):
         why = "`torchserve` itself reads this line, and expands no variable"
-        return value, f"{why}; write the value, or give it as an option of torchserve, such as --model-store", False
+        return None, f"{why}; write the value, or give it as an option of torchserve, such as --model-store"
     comment = _COMMENT.search(value) if known.kind != "text" or "#" in value else None
     comment = comment or (re.search("#", value) if known.kind in _BLANKS_COUNT else None)
+    is_kept = known.kind in _BLANKS_COUNT or line.key in _BLANKS_COUNT_FOR
+    meant, why = value, ""
     if comment and line.key != "vmargs":
-        meant = value[: comment.start()]
-        return meant, f"Java knows no comment at a line's end; write {meant} and nothing behind it", True
-    if is_plain and len(value) > 1 and value[0] == value[-1] and value[0] in "\"'`":
-        return value[1:-1], f"the quotes belong to the value; write {value[1:-1]}", True
-    if value != value.rstrip() and (known.kind in _BLANKS_COUNT or line.key in _BLANKS_COUNT_FOR):
-        return value.rstrip(), f"Java keeps the blanks; write {value.rstrip()} and nothing behind it", True
-    return value, "", True
+        meant, why = value[: comment.start()], "Java knows no comment at a line's end; write {} and nothing behind it"
+    elif is_plain and len(value) > 1 and value[0] == value[-1] and value[0] in "\"'`":
+        meant, why = value[1:-1], "the quotes belong to the value; write {}"
+    elif value != value.rstrip() and is_kept:
+        meant, why = value.rstrip(), "Java keeps the blanks; write {} and nothing behind it"
+    return meant, why.format(meant)
 
 
 def _unset(unset: Mapping[str, Sequence[str]]) -> Iterator[Finding]:
     names = list(dict.fromkeys(name for one in unset.values() for name in one))
     if names:
-        text = (
-            f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'} not set here, and TorchServe does not start "
+        yield found(
+            f"problem: {', '.join(unset)}",
+            ", ".join(f"$${name}$$" for name in names),
+            f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'} not set here, and TorchServe does not start with "
+            "a variable it cannot expand; set them where the server starts (and here, to have the rest checked)",
         )
-        text += (
-            "with a variable it cannot expand; set them where the server starts (and here, to have the rest checked)"
-        )
-        yield found(f"problem: {', '.join(unset)}", ", ".join(f"$${name}$$" for name in names), text)
-
-
-def _launcher_options(text: str) -> dict[str, str]:
-    """Return model_store as ts/model_server.py reads it: line by line, without escapes."""
-    found = {}
-    for line in re.split(r"\r\n|\r|\n", text):
-        key, separator, value = line.strip().partition("=")
-        if separator and key.strip() == "model_store" and value.strip():
-            found["model_store"] = value.strip()
-    return found

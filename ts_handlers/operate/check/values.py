@@ -1,4 +1,4 @@
-"""The values of single properties: what Java and Python make of their text, and whether what they name is there."""
+"""The values of single properties: what Java and Python make of their text, and of the files that they name."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import re
 import ssl
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-from ts_handlers.operate.check.finding import Finding, Rule, found, judge
+from ts_handlers.hosts.torchserve.metrics import CATALOGUE
+from ts_handlers.operate.check.finding import Finding, Rules, found, judge
 from ts_handlers.operate.check.server import Server, compiled
 from ts_handlers.operate.torchserve.config import CONFIG_VARIABLE, java_int, overrides
 from ts_handlers.operate.torchserve.handler import is_ours
@@ -17,6 +19,8 @@ _METRICS_MODES = ("log", "prometheus", "legacy")
 _ENVELOPES = ("body", "json", "kserve", "kservev2")
 _ENVELOPES_OF_ONE = ("kserve", "kservev2")
 _PYTHON_SWITCHES = ("decode_input_request", "ipex_enable", "ipex_gpu_enable")
+_COMMON = ["ModelName", "Level"]
+_TAKE_OURS = "take the metrics.yaml that ts-handlers configure writes"
 _LONG = re.compile(r"[+-]?[0-9]{1,19}")
 _NO_NUMBER = "TorchServe does not start: it is no whole number; correct it"
 _NO_START = "TorchServe does not start"
@@ -72,12 +76,11 @@ def check_values(server: Server) -> Iterator[Finding]:
         elif key in _LEAST and number is not None and number < _LEAST[key][0]:
             yield found(f"problem: {key}", value, f"{_LEAST[key][1]}; write {_LEAST[key][0]} or more")
         elif key in _PYTHON_SWITCHES and value.lower() == "true" != value:
-            text = (
-                'workers compare it with "true" letter by letter, so this counts as false; write true in small letters'
-            )
-            yield found(f"problem: {key}", value, text)
-    yield from judge(_RULES, server, server.facts)
+            text = 'workers compare it with "true" letter by letter, so this counts as false'
+            yield found(f"problem: {key}", value, f"{text}; write true in small letters")
+    yield from judge(_RULES, server)
     yield from _paths(server)
+    yield from _metrics(server)
 
 
 def _is_positive(text: str) -> bool:
@@ -114,10 +117,8 @@ def _paths(server: Server) -> Iterator[Finding]:
             yield found(f"warning: {key}", server.values[key], text)
     pair = [paths[key] for key in ("private_key_file", "certificate_file") if key in paths and key not in gone]
     if len(pair) == 2 and (reason := _key_fault(*pair)):
-        text = (
-            f"TorchServe cannot use it with its certificate ({reason}); give an RSA key without a password, and its own"
-        )
-        yield found("problem: private_key_file", pair[0], text)
+        text = f"TorchServe cannot use it with its certificate ({reason})"
+        yield found("problem: private_key_file", pair[0], f"{text}; give an RSA key without a password, and its own")
 
 
 def _exists(path: Path) -> bool:
@@ -136,17 +137,54 @@ def _key_fault(key: Path, certificate: Path) -> str:
         return getattr(error, "strerror", None) or str(error)
 
 
+def _metrics(server: Server) -> Iterator[Finding]:
+    """Check that what is measured reaches Prometheus."""
+    has_ours = _has_ours(server)
+    is_dropped = has_ours and not server.is_true("model_metrics_auto_detect")
+    named, content = server.values.get("metrics_config", ""), server.metrics_file
+    if isinstance(content, str):
+        text = f"it cannot be read ({content}): no worker starts; {_TAKE_OURS}"
+        yield found("problem: metrics_config", named, text)
+    elif content is not None:
+        yield from _catalogue(named, content, has_ours=has_ours, is_dropped=is_dropped)
+    elif is_dropped and not server.is_written("metrics_config"):
+        text = f"TorchServe's own list has none of the handlers' metrics, so they are dropped; {_TAKE_OURS}"
+        yield found("warning: metrics_config", "not set", text)
+
+
+def _catalogue(named: str, content: Mapping[str, Any], *, has_ours: bool, is_dropped: bool) -> Iterator[Finding]:
+    section = content.get("model_metrics")
+    if not isinstance(section, dict) or not section:
+        yield found("problem: metrics_config", named, f"it has no model_metrics: no worker starts; {_TAKE_OURS}")
+        return
+    rows = [row for rows in section.values() if isinstance(rows, list) for row in rows if isinstance(row, dict)]
+    dimensions = {str(row.get("name")): row.get("dimensions") for row in rows}
+    missing = [spec.name for spec in CATALOGUE if spec.name not in dimensions]
+    if missing and is_dropped:
+        seen = f"{named} without {', '.join(missing[:3])}{' ...' if len(missing) > 3 else ''}"
+        yield found("warning: metrics_config", seen, f"TorchServe drops metrics it does not name; {_TAKE_OURS}")
+    for spec in CATALOGUE if has_ours else ():
+        wanted = [*spec.dimensions, *_COMMON]
+        if spec.name in dimensions and dimensions[spec.name] != wanted:
+            seen = f"{spec.name} with dimensions {dimensions[spec.name]}"
+            text = f"values are matched by position, and come as {wanted}; {_TAKE_OURS}"
+            yield found("warning: metrics_config", seen, text)
+
+
+def _has_ours(server: Server) -> bool:
+    return any(is_ours(model.archive) for model in server.loaded)
+
+
+def _metrics_mode(server: Server) -> str:
+    return "".join(server.values.get("metrics_mode", "log").split()).lower()
+
+
 def _environment(server: Server) -> str | bool:
     written = server.text.values
     changed = overrides(written, server.environ).items()
     names = [KNOWN[key].variable for key, value in changed if value != written.get(key)]
     is_on = written.get("enable_envvars_config", "").lower() == "true"
     return bool(names) and is_on and f"true, and {', '.join(names)} in the environment"
-
-
-def _other_config(server: Server) -> str | bool:
-    named = server.environ.get(CONFIG_VARIABLE, "")
-    return bool(named) and Path(named).resolve() != server.path.resolve() and named
 
 
 def _envelope(server: Server) -> str:
@@ -158,55 +196,39 @@ def _batched(server: Server) -> str | bool:
     return bool(labels) and _envelope(server) in _ENVELOPES_OF_ONE and f"{_envelope(server)}, with batches of {labels}"
 
 
-_RULES: tuple[Rule[Server], ...] = (
-    (
-        lambda server: server.store.folder is None and "model_store" not in server.text.unclear and "not set",
-        "warning: model_store: `torchserve` does not start without --model-store; write its path",
+_RULES: Rules[Server] = {
+    "warning: model_store: `torchserve` does not start without --model-store; write its path": lambda server: (
+        server.store.folder is None and "model_store" not in server.text.unclear and "not set"
     ),
-    (
-        lambda server: "".join(server.values.get("metrics_mode", "log").split()).lower() not in _METRICS_MODES,
-        "problem: metrics_mode: TorchServe knows no such mode and goes on with log; write prometheus",
+    "problem: metrics_mode: TorchServe knows no such mode and goes on with log; write prometheus": lambda server: (
+        _metrics_mode(server) not in _METRICS_MODES
     ),
-    (
-        lambda server: _envelope(server) not in ("", *_ENVELOPES),
-        "problem: service_envelope: "
-        f"no worker loads its model: TorchServe 0.12 has {', '.join(_ENVELOPES)}; write one of them, or remove the line",
+    "warning: metrics_mode: metrics go to the logs only, and the metrics address has none of them; write "
+    "metrics_mode=prometheus": lambda server: (
+        _metrics_mode(server) == "log" and server.is_true("enable_metrics_api", default=True)
     ),
-    (
-        _batched,
-        "problem: service_envelope: it reads the first request of a batch only, and the whole batch is answered 503; "
-        "remove the line, or set batchSize to 1",
+    f"problem: service_envelope: no worker loads its model: TorchServe 0.12 has {', '.join(_ENVELOPES)}; write one of "
+    "them, or remove the line": lambda server: _envelope(server) not in ("", *_ENVELOPES),
+    "problem: service_envelope: it reads the first request of a batch only, and the whole batch is answered 503; "
+    "remove the line, or set batchSize to 1": _batched,
+    "warning: service_envelope: it unpacks bodies of every model before the handler sees them, which ts_handlers "
+    "do themselves; remove the line": lambda server: (
+        _envelope(server) in _ENVELOPES and not _batched(server) and _has_ours(server)
     ),
-    (
-        lambda server: (
-            _envelope(server) in _ENVELOPES
-            and not _batched(server)
-            and any(is_ours(model.archive) for model in server.loaded)
-        ),
-        "warning: service_envelope: it unpacks bodies of every model before the handler sees them, which ts_handlers "
-        "do themselves; remove the line",
+    "warning: python: `torchserve` runs workers with the Python that it runs with itself, whatever this says; "
+    "start torchserve from the environment that workers need": lambda server: "python" in server.values,
+    "hint: model_server_home: `torchserve` gives its own folder, whatever this says; remove the line": lambda server: (
+        "model_server_home" in server.values
     ),
-    (
-        lambda server: "python" in server.values,
-        "warning: python: `torchserve` runs workers with the Python that it runs with itself, whatever this says; "
-        "start torchserve from the environment that workers need",
+    "hint: ipex_enable: only the stock base handler reads it; remove it, if your handlers are others": lambda server: (
+        "true" in (server.values.get("ipex_enable"), server.values.get("ipex_gpu_enable"))
     ),
-    (
-        lambda server: "model_server_home" in server.values,
-        "hint: model_server_home: `torchserve` gives its own folder, whatever this says; remove the line",
+    "warning: enable_envvars_config: these variables go before the file; unset them, or set "
+    "enable_envvars_config=false": _environment,
+    f"warning: {CONFIG_VARIABLE}: `torchserve` reads the file this variable names, not this one; unset it, or start with "
+    "ts-handlers serve": lambda server: (
+        bool(named := server.environ.get(CONFIG_VARIABLE, ""))
+        and Path(named).resolve() != server.path.resolve()
+        and named
     ),
-    (
-        lambda server: "true" in (server.values.get("ipex_enable"), server.values.get("ipex_gpu_enable")),
-        "hint: ipex_enable: only the stock base handler reads it; remove it, if your handlers are others",
-    ),
-    (
-        _environment,
-        "warning: enable_envvars_config: these variables go before the file; unset them, or set "
-        "enable_envvars_config=false",
-    ),
-    (
-        _other_config,
-        f"warning: {CONFIG_VARIABLE}: "
-        "`torchserve` reads the file this variable names, not this one; unset it, or start with ts-handlers serve",
-    ),
-)
+}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import re
-from collections.abc import Iterable, Iterator, Sequence
+import symtable
 
 from ts_handlers.config.sections import HandlerConfig
 from ts_handlers.operate.torchserve.archives import Archive
@@ -27,36 +27,14 @@ def is_ours(archive: Archive) -> bool:
 def classes_of(archive: Archive) -> tuple[str, ...] | None:
     """Return the classes the loader chooses among; None where it takes a function, or where reading does not tell."""
     try:
-        body = ast.parse(archive.source).body
+        tree = ast.parse(archive.source)
+        module = symtable.symtable(archive.source, archive.handler_module, "exec")
     except (SyntaxError, ValueError, RecursionError):  # it may be of a later Python than this one
         return None
-    names = [name for statement in _statements(body) for name in _bound(statement)]
-    if not archive.source or "*" in names or (archive.handler.partition(":")[2] or "handle") in names:
+    has_star = any(isinstance(node, ast.ImportFrom) and node.names[0].name == "*" for node in ast.walk(tree))
+    wanted = archive.handler.partition(":")[2] or "handle"
+    if not archive.source or has_star or wanted in module.get_identifiers():
         return None
-    always, sometimes = _classes(body), _classes(_statements(body))
-    return always if len(always) > 1 or sometimes == always else None
-
-
-def _statements(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
-    """Yield a module's statements, those within `if`, `try` and `with` included."""
-    for statement in body:
-        yield statement
-        if isinstance(statement, (ast.If, ast.Try, ast.With)):
-            for name in ("body", "orelse", "finalbody"):
-                yield from _statements(getattr(statement, name, ()))
-            for handler in getattr(statement, "handlers", ()):
-                yield from _statements(handler.body)
-
-
-def _classes(statements: Iterable[ast.stmt]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(item.name for item in statements if isinstance(item, ast.ClassDef)))
-
-
-def _bound(statement: ast.stmt) -> Iterator[str]:
-    """Yield the names that a function, an import or an assignment binds."""
-    if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef)):
-        yield statement.name
-    elif isinstance(statement, (ast.Import, ast.ImportFrom)):
-        yield from (alias.asname or alias.name for alias in statement.names)
-    elif isinstance(statement, ast.Assign):
-        yield from (target.id for target in statement.targets if isinstance(target, ast.Name))
+    always = tuple(dict.fromkeys(item.name for item in tree.body if isinstance(item, ast.ClassDef)))
+    sometimes = {scope.get_name() for scope in module.get_children() if scope.get_type() == "class"}  # within `if`, too
+    return always if len(always) > 1 or sometimes == set(always) else None

@@ -62,25 +62,25 @@ def test_everything_of_a_store_is_loaded_folders_too(site: Site) -> None:
     expect(site, "warning", "load_models", "unpacked in the model store")
 
 
-OTHER = '{"other": {"1.0": {}}}'
-
-
-def test_a_model_behind_a_url_is_not_taken_for_unmatched(site: Site) -> None:
-    site.values |= {"models": OTHER, "load_models": "mini-1.0.mar,https://h/other.mar"}
-    expect(site, "hint", "models", "https://h/other.mar was not read")
-
-
-@pytest.mark.parametrize("load_models", ["all", "mini-1.0.mar,unpacked"])
-def test_a_model_in_a_folder_is_not_taken_for_unmatched(site: Site, load_models: str) -> None:
+@pytest.mark.parametrize(
+    ("load_models", "unread"),
+    [
+        ("mini-1.0.mar,https://h/other.mar", "https://h/other.mar"),
+        ("mini-1.0.mar,other.mar", "other.mar"),
+        ("mini-1.0.mar,unpacked", "unpacked"),
+        ("all", "other.mar, unpacked"),
+    ],
+)
+def test_a_model_in_what_cannot_be_read_is_not_taken_for_unmatched(site: Site, load_models: str, unread: str) -> None:
     (site.store / "unpacked").mkdir()
-    site.values |= {"models": OTHER, "load_models": load_models}
-    expect(site, "hint", "models", "unpacked was not read")
-
-
-def test_a_model_in_a_broken_archive_is_not_taken_for_unmatched(site: Site) -> None:
     (site.store / "other.mar").write_bytes(b"no zip")
-    site.values |= {"models": OTHER, "load_models": "mini-1.0.mar,other.mar"}
-    expect(site, "hint", "models", "other.mar was not read")
+    site.values |= {"models": '{"other": {"1.0": {}}}', "load_models": load_models}
+    expect(site, "hint", "models", f"{unread} was not read")
+
+
+def test_a_model_that_is_loaded_under_another_name(site: Site) -> None:
+    site.values["load_models"] = "renamed=mini-1.0.mar"
+    expect(site, "problem", "models", "there are: renamed 1.0")
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_models_of_the_command_line_are_described_without_a_problem(site: Site) 
         (YAML + "batchSize: 0\n", "warning", "mini-1.0.mar", "TorchServe makes 1 of it"),
         (YAML + "jobQueueSize: -1\n", "warning", "mini-1.0.mar", "as if it were not there"),
         (YAML + "jobQueueSize: 2\n", "warning", "job_queue_size", "2, with batches of 8"),
-        ("handler: {}\n", "warning", "models: mini 1.0", "startupTimeout 300: the archive's"),
+        ("handler: {}\n", "warning", "models: mini 1.0", "it sets none, and TorchServe takes 120; write 120 here"),
         (YAML.replace("  task", "  cpu: {threads: 4}\n  task"), "warning", "mini-1.0.mar", "more than 2 CPUs"),
         ("", "problem", "mini-1.0.mar", "TorchServe ends when it loads it"),
         ("on: 1\n", "problem", "mini-1.0.mar", "has the key True"),
@@ -171,12 +171,6 @@ def test_a_yaml(site: Site, write_mar: Callable[..., Path], config: str, severit
     expect(site, severity, key, words)
 
 
-def test_the_120_seconds_nobody_wrote(site: Site, write_mar: Callable[..., Path]) -> None:
-    write_mar("mini", "1.0", config="handler: {}\n")
-
-    assert any("it sets none, and TorchServe takes 120" in found.why for found in site.findings())
-
-
 def test_an_archive_without_yaml_takes_what_the_file_says(site: Site, write_mar: Callable[..., Path]) -> None:
     write_mar("mini", "1.0")
     site.models(responseTimeout=60)
@@ -189,46 +183,40 @@ def test_a_broken_archive_that_is_not_loaded_is_a_warning(site: Site) -> None:
     expect(site, "warning", "old.mar", "of no use where it is")
 
 
-def test_requirements_nobody_installs(site: Site, write_mar: Callable[..., Path]) -> None:
-    path = write_mar("mini", "1.0")
-    with zipfile.ZipFile(path) as archive:
-        manifest = json.loads(archive.read("MAR-INF/MANIFEST.json"))
-    manifest["model"]["requirementsFile"] = "requirements.txt"
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("MAR-INF/MANIFEST.json", json.dumps(manifest))
-
-    expect(site, "warning", "mini-1.0.mar", "it brings requirements.txt")
-
-
-def write_handler(path: Path, handler: object, **files: str) -> None:
+def write_model(site: Site, handler: object, requirements: str | None = None, **files: str) -> None:
     """Write an archive that names another handler in its manifest."""
-    model = {"modelName": "mini", "modelVersion": "1.0", "handler": handler}
-    with zipfile.ZipFile(path, "w") as archive:
+    model = {"modelName": "mini", "modelVersion": "1.0", "handler": handler, "requirementsFile": requirements}
+    with zipfile.ZipFile(site.store / "mini-1.0.mar", "w") as archive:
         archive.writestr("MAR-INF/MANIFEST.json", json.dumps({"model": model}))
         for name, text in files.items():
             archive.writestr(name, text)
 
 
+def test_requirements_nobody_installs(site: Site) -> None:
+    write_model(site, "echo.py", "requirements.txt")
+    expect(site, "warning", "mini-1.0.mar", "it brings requirements.txt")
+
+
 @pytest.mark.parametrize("module", ["utils", "service", "metrics", "context"])
 @pytest.mark.parametrize("form", ["{}.py", "{}", "{}.py:handle", "folder/{}.py"])
 def test_a_handler_that_is_called_like_a_module_of_the_worker(site: Site, module: str, form: str) -> None:
-    write_handler(site.store / "mini-1.0.mar", form.format(module))
+    write_model(site, form.format(module))
     expect(site, "problem", "mini-1.0.mar", f"imports TorchServe's own {module} instead")
 
 
 @pytest.mark.parametrize("handler", ["my_utils.py", "utils.py.d/echo.py", "echo.py:metrics"])
 def test_a_handler_that_is_not(site: Site, handler: object) -> None:
-    write_handler(site.store / "mini-1.0.mar", handler, **{"utils.py": "", "tokenizers/x.json": ""})
+    write_model(site, handler, **{"utils.py": "", "tokenizers/x.json": ""})
     assert site.findings() == []
 
 
 @pytest.mark.parametrize("package", ["ts_handlers", "tokenizers"])
 def test_a_member_that_hides_an_installed_package(site: Site, package: str) -> None:
     files = {f"{package}.py": "", "echo.py": "def handle(data, context): ..."}
-    write_handler(site.store / "mini-1.0.mar", "echo.py", **files)
+    write_model(site, "echo.py", **files)
     assert site.findings() == []
 
-    write_handler(site.store / "mini-1.0.mar", "echo.py", **files | {"echo.py": "from ts_handlers import handle"})
+    write_model(site, "echo.py", **files | {"echo.py": "from ts_handlers import handle"})
     expect(site, "problem", "mini-1.0.mar", f"{package}.py: it hides the installed package")
 
 
@@ -244,7 +232,7 @@ TWO = "class A:\n    pass\n\nclass B:\n    pass\n"
     ],
 )
 def test_a_handler_file_that_does_not_define_one_class(site: Site, source: str, words: str) -> None:
-    write_handler(site.store / "mini-1.0.mar", "echo.py", **{"echo.py": source})
+    write_model(site, "echo.py", **{"echo.py": source})
     expect(site, "problem", "mini-1.0.mar", words)
 
 
@@ -265,7 +253,7 @@ def test_a_handler_file_that_does_not_define_one_class(site: Site, source: str, 
     ],
 )
 def test_a_handler_file_that_is_right_or_cannot_be_told(site: Site, handler: str, source: str) -> None:
-    write_handler(site.store / "mini-1.0.mar", handler, **({"echo.py": source} if source else {}))
+    write_model(site, handler, **({"echo.py": source} if source else {}))
     assert not [found for found in site.findings() if "define" in found.describe()]
 
 
@@ -276,7 +264,7 @@ def test_an_async_model_needs_no_batch(site: Site, write_mar: Callable[..., Path
 
 
 def test_a_handler_that_nobody_names(site: Site) -> None:
-    write_handler(site.store / "mini-1.0.mar", None)
+    write_model(site, None)
     expect(site, "problem", "mini-1.0.mar", "its manifest names no handler")
 
     site.values["default_service_handler"] = "echo.py"
