@@ -18,6 +18,7 @@ from ts_handlers.operate.load.generator import LoadSpec
 from ts_handlers.operate.load.payloads import read_payloads
 from ts_handlers.operate.load.plot import import_plotly
 from ts_handlers.operate.replacing import finished_name, remove_parts, replacing
+from ts_handlers.operate.stop_signals import StopRequested, stop_when_asked
 from ts_handlers.operate.torchserve.archives import Archive, read_archive
 from ts_handlers.operate.torchserve.config import CONFIG_NAME, METRICS_NAME
 from ts_handlers.operate.torchserve.process.java import find_java
@@ -26,7 +27,7 @@ from ts_handlers.operate.tune.conditions import read_conditions
 from ts_handlers.operate.tune.report import REPORT_NAME, report_page
 from ts_handlers.operate.tune.results import RESULTS_NAME, Objective, Outcome, Results, Setting, Trial
 from ts_handlers.operate.tune.search import MIN_ROUNDS, decide, next_setting, settings_to_try
-from ts_handlers.operate.tune.trial import Stopper, run_trial
+from ts_handlers.operate.tune.trial import run_trial
 
 EXIT_UNMET = 1
 EXIT_INTERRUPTED = 130
@@ -69,16 +70,16 @@ def tune(options: argparse.Namespace) -> int:
         is_threads_free=has_threads(archive),
     )[: options.max_settings]
     try:
-        with Stopper() as stopper, tempfile.TemporaryDirectory(prefix="ts-", ignore_cleanup_errors=True) as name:
+        with stop_when_asked() as check, tempfile.TemporaryDirectory(prefix="ts-", ignore_cleanup_errors=True) as name:
             placed = place_archive(archive, Path(name) / "store")
 
             def measure(setting: Setting, start_limit_s: float) -> Trial:
-                stopper.check()
-                return run_trial(placed, setting, load, stopper, start_limit_s=start_limit_s, folder=Path(name))
+                check()
+                return run_trial(placed, setting, load, check, start_limit_s=start_limit_s, folder=Path(name))
 
             outcome = search(settings, results, 60 * options.minutes, measure)
             write_output(output, archive, outcome.choice, budget)
-    except KeyboardInterrupt:
+    except StopRequested:
         print(f"\ninterrupted; {_count(results)} kept in {results.path}")
         print("the same command goes on from there", flush=True)
         return EXIT_INTERRUPTED

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 
 from ts_handlers.errors import OperatorError
 from ts_handlers.machine import THREADS_ENV
 from ts_handlers.operate.background import BackgroundServer
 from ts_handlers.operate.load.generator import LoadSpec, run_load
 from ts_handlers.operate.load.result import LoadResult, describe_errors
-from ts_handlers.operate.stop_signals import STOP_SIGNALS
 from ts_handlers.operate.torchserve.archives import Archive
 from ts_handlers.operate.torchserve.config import CONFIG_NAME
 from ts_handlers.operate.torchserve.process.ports import free_port_options
@@ -28,52 +25,8 @@ MAX_ERROR_SHARE = 0.01
 """A setting under which more of the requests fail is no choice."""
 
 
-class Stopper:
-    """Signals that mean "end": noted at once, and raised as KeyboardInterrupt where nothing has to be finished first.
-
-    A context manager: before and after it, signals do what they did. One that is ignored (nohup) stays ignored.
-    """
-
-    def __init__(self) -> None:
-        self._is_requested = False
-        self._is_waiting = False
-        self._before: dict[signal.Signals, object] = {}
-
-    def __enter__(self) -> Stopper:  # noqa: PYI034 (typing.Self needs Python 3.11)
-        for number in STOP_SIGNALS:
-            before = signal.getsignal(number)
-            if before is not signal.SIG_IGN:
-                self._before[number] = before
-                signal.signal(number, self._request)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, before in self._before.items():
-            signal.signal(number, before)  # type: ignore[arg-type]
-
-    def check(self) -> None:
-        """Raise KeyboardInterrupt if a signal has come."""
-        if self._is_requested:
-            raise KeyboardInterrupt
-
-    @contextlib.contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Let a signal end the block at once; outside of one it is noted only."""
-        self._is_waiting = True
-        try:
-            self.check()
-            yield
-        finally:
-            self._is_waiting = False
-
-    def _request(self, _number: int, _frame: FrameType | None) -> None:
-        is_first, self._is_requested = not self._is_requested, True
-        if is_first and self._is_waiting:
-            raise KeyboardInterrupt
-
-
 def run_trial(
-    archive: Archive, setting: Setting, load: LoadSpec, stopper: Stopper, *, start_limit_s: float, folder: Path
+    archive: Archive, setting: Setting, load: LoadSpec, check: Callable[[], None], *, start_limit_s: float, folder: Path
 ) -> Trial:
     """Start a server for the setting, load it, and stop it; failures are recorded.
 
@@ -81,7 +34,7 @@ def run_trial(
         archive: The archive, free of what overrides config.properties, alone in its folder.
         setting: What the server is started with.
         load: What it is sent; the host and the token are the server's.
-        stopper: Tells when the search is to end.
+        check: Raises something where the search is to end; called several times a second.
         start_limit_s: Seconds the server may take to start.
         folder: Where the trial's files are made, and removed.
     """
@@ -92,12 +45,11 @@ def run_trial(
             tempfile.TemporaryDirectory(prefix="t", dir=folder, ignore_cleanup_errors=True) as own,
             _started(_configured(archive, setting, Path(own))) as server,
         ):
-            with stopper.waiting():
-                server.wait_ready(start_limit_s)
+            server.wait_ready(start_limit_s, check)
             start_s = time.monotonic() - began
             url = load.url.replace("http://127.0.0.1", server.inference_url, 1)
             spec = replace(load, url=url, headers={"Authorization": f"Bearer {server.token()}"})
-            result = run_load(spec, on_progress=lambda _: stopper.check())
+            result = run_load(spec, on_progress=lambda _: check())
             reason = failure(result)
             measured = None if reason else replace(result, timeline=())
     except OperatorError as error:
