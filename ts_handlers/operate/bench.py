@@ -8,6 +8,7 @@ import json
 import re
 import signal
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -167,7 +168,7 @@ def _to_json(spec: LoadSpec, payloads: Path, result: LoadResult) -> dict[str, An
         "num_payloads": len(spec.payloads),
         "warmup_s": spec.warmup_s,
         "timeout_s": spec.timeout_s,
-        "result": result.to_json(),
+        "result": asdict(result),
     }
 
 

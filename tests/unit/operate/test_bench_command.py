@@ -110,7 +110,7 @@ def test_json_is_one_line_for_machines(
 
     (line,) = capsys.readouterr().out.splitlines()
     printed = json.loads(line)
-    result = LoadResult.from_json(printed["result"])
+    result = LoadResult(**printed["result"])
     assert (printed["url"], printed["num_payloads"]) == (url, 1)
     assert (result.rate, result.concurrency, result.num_errors) == (50.0, bench.DEFAULT_MAX_IN_FLIGHT, 0)
     assert result.num_ok == pytest.approx(20, abs=1)
@@ -207,7 +207,7 @@ def test_ctrl_c_ends_the_load_and_prints_what_is_known(url: str, texts: Path, ke
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=30)
 
-    result = LoadResult.from_json(json.loads(out)["result"])
+    result = LoadResult(**json.loads(out)["result"])
     assert process.returncode == bench.EXIT_INTERRUPTED
     assert err == ""
     assert result.num_ok > 0

@@ -202,4 +202,5 @@ def _read(path: Path) -> tuple[dict[str, str], list[Trial]]:
 
 
 def _trial(setting: Mapping[str, int], measured: Mapping[str, Any] | None, **others: Any) -> Trial:
-    return Trial(Setting(**setting), measured=None if measured is None else LoadResult.from_json(measured), **others)
+    result = None if measured is None else LoadResult(**{**measured, "timeline": ()})
+    return Trial(Setting(**setting), measured=result, **others)
