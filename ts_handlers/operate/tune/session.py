@@ -23,9 +23,8 @@ from ts_handlers.operate.torchserve.archives import Archive, read_archive
 from ts_handlers.operate.torchserve.config import CONFIG_NAME, METRICS_NAME
 from ts_handlers.operate.torchserve.process.java import find_java
 from ts_handlers.operate.tune.archive import build_report, has_threads, place_archive, read_default, write_output
-from ts_handlers.operate.tune.conditions import read_conditions
 from ts_handlers.operate.tune.report import REPORT_NAME, report_page
-from ts_handlers.operate.tune.results import RESULTS_NAME, Objective, Outcome, Results, Setting, Trial
+from ts_handlers.operate.tune.results import RESULTS_NAME, Objective, Outcome, Results, Setting, Trial, read_conditions
 from ts_handlers.operate.tune.search import MIN_ROUNDS, decide, next_setting, settings_to_try
 from ts_handlers.operate.tune.trial import run_trial
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from tests.unit.operate.results_of import measured
-from ts_handlers.operate.tune.conditions import speed_variables
+from ts_handlers.operate.tune.results import speed_variables
 from ts_handlers.operate.tune.trial import failure
 
 
