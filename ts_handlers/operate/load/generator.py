@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
-from ts_handlers.errors import ConfigError, OperatorError, RuntimeUnavailableError
+from ts_handlers.errors import ConfigError, OperatorError
 from ts_handlers.operate.load.payloads import Payload
 from ts_handlers.operate.load.result import LoadResult, Samples
 from ts_handlers.optional import import_optional
@@ -84,21 +84,17 @@ class LoadSpec:
 
 def run_load(spec: LoadSpec, *, on_progress: Callable[[float], None] | None = None) -> LoadResult:
     """Run `generate_load` to its end from a program that is not asynchronous."""
-    return run_loop(generate_load(spec, on_progress=on_progress))
+    return run_loop(lambda: generate_load(spec, on_progress=on_progress))
 
 
-def run_loop(coroutine: Coroutine[Any, Any, T]) -> T:
+def run_loop(load: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """Run a load in uvloop's event loop: of asyncio's own a request takes a third more of the CPU that the server needs.
 
     Raises:
         RuntimeUnavailableError: uvloop is not installed.
     """
-    try:
-        uvloop: Any = import_optional("uvloop", "load is generated in uvloop's event loop", extra="operate")
-    except RuntimeUnavailableError:
-        coroutine.close()
-        raise
-    result: T = uvloop.run(coroutine)
+    uvloop: Any = import_optional("uvloop", "load is generated in uvloop's event loop", extra="operate")
+    result: T = uvloop.run(load())
     return result
 
 
