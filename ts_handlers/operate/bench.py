@@ -97,19 +97,17 @@ def run(args: argparse.Namespace) -> int:
     print(json.dumps(_to_json(spec, args.payloads, result)) if args.json else _to_text(spec, args.payloads, result))
     sys.stdout.flush()
     if args.plot:
-        _write_plot(args.plot, latency_page(result, f"{spec.url}, {args.payloads.name}"))
+        page = latency_page(result, f"{spec.url}, {args.payloads.name}")
+        try:
+            args.plot.write_text(page, encoding="utf-8")
+        except OSError as error:
+            reason = error.strerror or error
+            raise OperatorError(f"--plot {args.plot} cannot be written: {reason}; give another file") from error
         if not args.json:
             print(f"written: {args.plot}")
     if is_interrupted:
         return EXIT_INTERRUPTED
     return 0 if result.num_ok else EXIT_NONE_SUCCEEDED
-
-
-def _write_plot(path: Path, page: str) -> None:
-    try:
-        path.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise OperatorError(f"--plot {path} cannot be written: {error.strerror or error}; give another file") from error
 
 
 def _spec(args: argparse.Namespace) -> LoadSpec:

@@ -187,20 +187,23 @@ class Results:
             OperatorError: The file was not written by this version of `tune`, or its figures are of something else.
         """
         try:
-            there, trials = _read(self.path)
+            content = load_json(self.path)
+            there, is_complete = {"format": content["format"], **content["measured_on"]}, content["outcome"] is not None
+            trials = [_trial(**trial) for trial in content["trials"]]
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise OperatorError(
                 f"{self.path} was not written by this version of tune ({type(error).__name__}: {error}); choose another "
                 "--output, or start over with --force"
             ) from error
-        keys = dict.fromkeys((*self.measured_on, *there))
-        others = [f"{key} ({there.get(key)} there)" for key in keys if self.measured_on.get(key) != there.get(key)]
+        here = {"format": FORMAT, **self.measured_on}
+        keys = dict.fromkeys((*here, *there))
+        others = [f"{key} ({there.get(key)} there)" for key in keys if here.get(key) != there.get(key)]
         if others:
             raise OperatorError(
                 f"{self.path} is of something else: {', '.join(others[:4])}; choose another --output, or start over "
                 "with --force"
             )
-        self.trials = trials
+        self.trials = [trial for trial in trials if is_complete or trial.measured is not None]
 
 
 def read_conditions(archive: Archive, load: LoadSpec, budget: CpuBudget) -> dict[str, str]:
@@ -238,15 +241,6 @@ def shown(*blocks: LoadResult) -> str:
     """Return rates and latencies for people."""
     rates = ", ".join(f"{block.requests_per_second:.1f}" for block in blocks)
     return f"{rates} requests/s, p99 {', '.join(f'{block.p99_ms or 0:.1f}' for block in blocks)} ms"
-
-
-def _read(path: Path) -> tuple[dict[str, str], list[Trial]]:
-    content = load_json(path)
-    if content["format"] != FORMAT:
-        raise ValueError(f"its format is {content['format']!r}")
-    is_complete = content["outcome"] is not None
-    trials = [_trial(**trial) for trial in content["trials"]]
-    return dict(content["measured_on"]), [trial for trial in trials if is_complete or trial.measured is not None]
 
 
 def _trial(setting: Mapping[str, int], measured: Mapping[str, Any] | None, **others: Any) -> Trial:

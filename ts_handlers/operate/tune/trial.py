@@ -6,7 +6,7 @@ import contextlib
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,8 +43,11 @@ def run_trial(
     try:
         with (
             tempfile.TemporaryDirectory(prefix="t", dir=folder, ignore_cleanup_errors=True) as own,
-            _started(_configured(archive, setting, Path(own))) as server,
+            contextlib.ExitStack() as stack,
         ):
+            server = _configured(archive, setting, Path(own))
+            server.start()
+            stack.callback(server.stop)
             server.wait_ready(start_limit_s, check)
             start_s = time.monotonic() - began
             url = load.url.replace("http://127.0.0.1", server.inference_url, 1)
@@ -64,15 +67,6 @@ def failure(result: LoadResult) -> str | None:
         return None
     errors = describe_errors(result.errors) if total else "none was answered"
     return f"{result.num_errors / max(1, total):.0%} of the requests failed ({errors}): {result.first_error}"
-
-
-@contextlib.contextmanager
-def _started(server: BackgroundServer) -> Iterator[BackgroundServer]:
-    server.start()
-    try:
-        yield server
-    finally:
-        server.stop()
 
 
 def _configured(archive: Archive, setting: Setting, folder: Path) -> BackgroundServer:

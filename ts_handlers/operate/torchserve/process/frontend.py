@@ -131,11 +131,11 @@ class Frontend:
         code = self._process.wait()
         return 128 - code if code < 0 else code
 
-    def stop(self, number: int, grace_s: float) -> None:
+    def stop(self, grace_s: float) -> None:
         """Ask Java to end, wait for it at most `grace_s` seconds, then kill what is left of it and of its workers."""
         with _orphans_adopted():
             if self._process.poll() is None:
-                self._process.send_signal(number)
+                self._process.terminate()
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     self._process.wait(grace_s)
             self.kill()
