@@ -153,7 +153,9 @@ def test_a_build_report_with_absurd_numbers(
         ('{"m": {"1.0": {"minWorkers": 1e400}}}', "no minWorkers above 0"),
     ],
 )
-def test_models_of_a_configuration(models: str, reason: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_models_of_a_configuration(
+    models: str, reason: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = tmp_path / "config.properties"
     file.write_text(f"models={models}\n", encoding="utf-8")
     assert main(["serve", str(tmp_path)]) == 2
