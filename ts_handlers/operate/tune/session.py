@@ -17,7 +17,7 @@ from ts_handlers.machine.memory import memory_limit
 from ts_handlers.operate.load.generator import LoadSpec
 from ts_handlers.operate.load.payloads import read_payloads
 from ts_handlers.operate.load.plot import import_plotly
-from ts_handlers.operate.replacing import finished_name, remove_parts, replacing
+from ts_handlers.operate.replacing import replacing, unfinished
 from ts_handlers.operate.stop_signals import StopRequested, stop_when_asked
 from ts_handlers.operate.torchserve.archives import Archive, read_archive
 from ts_handlers.operate.torchserve.config import CONFIG_NAME, METRICS_NAME
@@ -53,7 +53,7 @@ def tune(options: argparse.Namespace) -> int:
     archive, output, budget = _read(options.archive), options.output, cpu_budget()
     load = _load(options, archive)
     _check(options)
-    check_output(output, archive)
+    claim_output(output, archive)
     default, worker_bytes = read_default(archive, budget)
     conditions = {**read_conditions(archive, load, budget), "configure's default": default.describe()}
     results = _open_results(options, conditions, default)
@@ -119,8 +119,10 @@ def search(
     return results.outcome
 
 
-def check_output(output: Path, archive: Archive) -> None:
+def claim_output(output: Path, archive: Archive) -> None:
     """Check that the folder holds nothing but what `tune` wrote: `configure` would serve every archive in it.
+
+    What a `tune` that was killed has left unfinished is removed.
 
     Raises:
         OperatorError: It holds something else, or is no folder.
@@ -129,8 +131,9 @@ def check_output(output: Path, archive: Archive) -> None:
         return
     if not output.is_dir():
         raise OperatorError(f"{output} is no folder; choose another --output")
-    names = {finished_name(path.name) for path in output.iterdir()}
     ours = {archive.path.name, build_report(archive).name, CONFIG_NAME, METRICS_NAME, RESULTS_NAME, REPORT_NAME, "run"}
+    parts = {part for name in ours for part in unfinished(output / name)}
+    names = {path.name for path in output.iterdir() if path not in parts}
     strange = sorted(names - ours) or (sorted(names) if RESULTS_NAME not in names else [])
     if strange:
         raise OperatorError(
@@ -139,6 +142,8 @@ def check_output(output: Path, archive: Archive) -> None:
         )
     if (output / archive.path.name).resolve() == archive.path.resolve():
         raise OperatorError(f"{archive.path} lies in the output folder; tune the original, or choose another --output")
+    for part in parts:
+        part.unlink(missing_ok=True)
 
 
 def _load(options: argparse.Namespace, archive: Archive) -> LoadSpec:
@@ -159,7 +164,6 @@ def _open_results(options: argparse.Namespace, conditions: Mapping[str, str], de
     if results.path.exists() and not options.force:
         results.read_trials()
     options.output.mkdir(parents=True, exist_ok=True)
-    remove_parts(options.output)
     results.write()
     return results
 
