@@ -6,7 +6,7 @@ import pytest
 
 from tests.unit.operate.results_of import measured
 from ts_handlers.operate.tune.results import speed_variables
-from ts_handlers.operate.tune.trial import failure
+from ts_handlers.operate.tune.session import failure
 
 
 def test_a_load_with_too_many_errors_is_no_measurement() -> None:
