@@ -21,7 +21,6 @@ import psutil
 import pytest
 
 from tests.e2e.archives import CONFIG, write_archive
-from tests.e2e.browser import OpenPage, open_chromium
 from tests.stand_in import torch_stand_in
 from ts_handlers.cli import main
 from ts_handlers.operate.background import BackgroundServer
@@ -294,15 +293,6 @@ def test_other_payloads_are_another_search(tuned: Tuned, tmp_path: Path, capsys:
     other.write_text("other\n", encoding="utf-8")
     assert main(words_of(tuned.archive, other, tuned.output)) == 2
     assert "is of something else: payloads (" in capsys.readouterr().err
-
-
-def test_its_report_is_drawn_by_a_browser(tuned: Tuned) -> None:
-    with open_chromium() as chromium:
-        opened = OpenPage(chromium.new_page(), tuned.output / "report.html")
-        num_trials = len(tuned.done.results["trials"])
-        assert opened.page.locator("#chart path.point").count() == len(opened.cells(2)) == num_trials
-        assert opened.said == []
-        assert len(opened.requests) == 1
 
 
 def test_settings_that_fail_are_recorded_and_a_bound_nobody_meets_is_said(

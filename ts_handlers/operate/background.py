@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ts_handlers.errors import OperatorError
@@ -94,8 +94,12 @@ class BackgroundServer:
                 self._command, env=self._environ, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
             )
 
-    def wait_ready(self, timeout_s: float = math.inf) -> None:
+    def wait_ready(self, timeout_s: float = math.inf, check: Callable[[], None] = lambda: None) -> None:
         """Wait for the line that says every worker is ready.
+
+        Args:
+            timeout_s: Seconds to wait at most.
+            check: Called between two looks; ends the wait by raising something.
 
         Raises:
             WorkerFailedError: The server ended before (holds the end of its output), or is not ready in time.
@@ -109,6 +113,7 @@ class BackgroundServer:
                 )
             if time.monotonic() > deadline:
                 raise WorkerFailedError(f"the server is not ready after {timeout_s:.0f} s; see {self.console_log}")
+            check()
             time.sleep(_POLL_S)
 
     def wait(self, timeout_s: float | None = None) -> int:

@@ -8,16 +8,17 @@ import json
 import re
 import signal
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ts_handlers.config.reading import load_json
 from ts_handlers.errors import OperatorError
 from ts_handlers.operate.arguments import whole
 from ts_handlers.operate.load.generator import LoadSpec, generate_load, run_loop
 from ts_handlers.operate.load.payloads import read_payloads
 from ts_handlers.operate.load.plot import import_plotly, latency_page
 from ts_handlers.operate.load.result import LoadResult
+from ts_handlers.operate.torchserve.client import read_key
 from ts_handlers.optional import import_optional
 
 HELP = "load a server, closed or open loop, and report rate, latencies and errors"
@@ -91,24 +92,22 @@ def run(args: argparse.Namespace) -> int:
         if not args.plot.absolute().parent.is_dir():
             raise OperatorError(f"--plot {args.plot}: there is no folder {args.plot.absolute().parent}; make it first")
     spec = _spec(args)
-    result, is_interrupted = run_loop(_load_until_interrupted(spec))
+    result, is_interrupted = run_loop(lambda: _load_until_interrupted(spec))
     # the figures first: a page that cannot be written must not lose them
     print(json.dumps(_to_json(spec, args.payloads, result)) if args.json else _to_text(spec, args.payloads, result))
     sys.stdout.flush()
     if args.plot:
-        _write_plot(args.plot, latency_page(result, f"{spec.url}, {args.payloads.name}"))
+        page = latency_page(result, f"{spec.url}, {args.payloads.name}")
+        try:
+            args.plot.write_text(page, encoding="utf-8")
+        except OSError as error:
+            reason = error.strerror or error
+            raise OperatorError(f"--plot {args.plot} cannot be written: {reason}; give another file") from error
         if not args.json:
             print(f"written: {args.plot}")
     if is_interrupted:
         return EXIT_INTERRUPTED
     return 0 if result.num_ok else EXIT_NONE_SUCCEEDED
-
-
-def _write_plot(path: Path, page: str) -> None:
-    try:
-        path.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise OperatorError(f"--plot {path} cannot be written: {error.strerror or error}; give another file") from error
 
 
 def _spec(args: argparse.Namespace) -> LoadSpec:
@@ -119,7 +118,7 @@ def _spec(args: argparse.Namespace) -> LoadSpec:
     if args.token_file is not None:
         if "authorization" in names:
             raise OperatorError("--header Authorization and --token-file both say who is asking; give one of them")
-        headers["Authorization"] = f"Bearer {read_inference_token(args.token_file)}"
+        headers["Authorization"] = f"Bearer {read_key(args.token_file, 'inference')}"
     default_concurrency = DEFAULT_CONCURRENCY if args.rate is None else DEFAULT_MAX_IN_FLIGHT
     return LoadSpec(
         url=args.url,
@@ -132,21 +131,6 @@ def _spec(args: argparse.Namespace) -> LoadSpec:
         headers=headers,
         verify_tls=not args.insecure,
     )
-
-
-def read_inference_token(path: Path) -> str:
-    """Return the inference key of a key_file.json of TorchServe.
-
-    Raises:
-        OperatorError: There is none.
-    """
-    try:
-        return str(load_json(path)["inference"]["key"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise OperatorError(
-            f"{path} holds no inference key ({type(error).__name__}: {error}): give the key_file.json that TorchServe "
-            "writes into its working folder (DIR/run with `ts-handlers serve DIR`)"
-        ) from error
 
 
 async def _load_until_interrupted(spec: LoadSpec) -> tuple[LoadResult, bool]:
@@ -167,7 +151,7 @@ def _to_json(spec: LoadSpec, payloads: Path, result: LoadResult) -> dict[str, An
         "num_payloads": len(spec.payloads),
         "warmup_s": spec.warmup_s,
         "timeout_s": spec.timeout_s,
-        "result": result.to_json(),
+        "result": asdict(result),
     }
 
 

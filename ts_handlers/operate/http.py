@@ -40,19 +40,13 @@ class Answer:
         except ValueError as error:
             raise NoAnswerError(f"status {self.status} with a body that is no JSON: {self.body[:80]!r}") from error
 
-    def error_type(self) -> str:
-        """Return the class of error that a JSON error body of TorchServe names; empty for none."""
+    def error(self) -> tuple[str, str]:
+        """Return the class of error and the message that a JSON error body has; else "" and the body's beginning."""
         try:
-            return str(parse_json(self.body, any_number=True)["type"])
-        except (ValueError, KeyError, TypeError):
-            return ""
-
-    def message(self) -> str:
-        """Return what a JSON error body says, or its beginning."""
-        try:
-            return " ".join(str(parse_json(self.body, any_number=True)["message"]).split())
-        except (ValueError, KeyError, TypeError):
-            return self.body[:200].decode("utf-8", "replace").strip() or "no body"
+            said = parse_json(self.body, any_number=True)
+            return str(said.get("type", "")), " ".join(str(said["message"]).split())
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return "", self.body[:200].decode("utf-8", "replace").strip() or "no body"
 
 
 def send(

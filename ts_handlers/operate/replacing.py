@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 
 from ts_handlers.errors import OperatorError
-
-_PART = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{16}\.part")
 
 
 @contextmanager
@@ -35,14 +33,6 @@ def replacing(path: Path) -> Iterator[Path]:
             part.unlink(missing_ok=True)
 
 
-def finished_name(name: str) -> str:
-    """Return the name of the file that a part is of, which somebody who was killed has left; any other name as it is."""
-    match = _PART.fullmatch(name)
-    return match["name"] if match else name
-
-
-def remove_parts(folder: Path) -> None:
-    """Remove what was left unfinished in a folder that nobody else writes to."""
-    for path in folder.iterdir():
-        if finished_name(path.name) != path.name:
-            path.unlink(missing_ok=True)
+def unfinished(path: Path) -> list[Path]:
+    """Return what those have left who were killed while they wrote this file."""
+    return list(path.parent.glob(f".{escape(path.name)}.*.part"))

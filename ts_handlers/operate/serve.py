@@ -159,7 +159,7 @@ def _attend(frontend: Frontend, config: ServerConfig, folder: Path, grace_s: int
         code = frontend.wait()
     except WorkerFailedError:
         with suppress(StopRequested):
-            frontend.stop(signal.SIGTERM, grace_s)
+            frontend.stop(grace_s)
         raise
     except StopRequested as stop:
         _say(f"stopping ({signal.Signals(stop.number).name}): a second signal ends at once")
@@ -167,7 +167,7 @@ def _attend(frontend: Frontend, config: ServerConfig, folder: Path, grace_s: int
         left = wait_idle(frontend.pid, grace_s - _JAVA_END_S, batch_delay_s=watch.longest_batch_delay_ms / 1000)
         if left:
             _say(f"not all was answered within {grace_s} s: {left}")
-        frontend.stop(signal.SIGTERM, max(1.0, end_s - time.monotonic()))
+        frontend.stop(max(1.0, end_s - time.monotonic()))
         code = 0
     ignore_stop_signals()
     return code

@@ -1,11 +1,10 @@
-"""Signals that mean "end", as an exception."""
+"""Signals that mean "end", as an exception; one that is ignored (nohup) stays ignored."""
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FrameType
 
 _MOST_RAISED = 2
 
@@ -22,30 +21,48 @@ class StopRequested(BaseException):
 
 @contextmanager
 def stop_on_signals() -> Iterator[None]:
-    """Turn signals that mean "end" into an exception; one that is ignored (nohup) stays ignored.
+    """Turn the first two signals that mean "end" into an exception, wherever the program is.
 
-    So do all after the second: that one ends waiting, and they would interrupt the cleaning up.
+    The second ends waiting. Further ones do nothing: they would interrupt the cleaning up.
     """
-    num_raised = 0
+    numbers: list[int] = []
 
-    def request(number: int, _frame: FrameType | None) -> None:
-        nonlocal num_raised
-        num_raised += 1
-        if num_raised <= _MOST_RAISED:
+    def request(number: int) -> None:
+        numbers.append(number)
+        if len(numbers) <= _MOST_RAISED:
             raise StopRequested(number)
 
-    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
-    try:
-        for number, handler in before.items():
-            if handler is not signal.SIG_IGN:
-                signal.signal(number, request)
+    with _handled_by(request):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+
+
+@contextmanager
+def stop_when_asked() -> Iterator[Callable[[], None]]:
+    """Note signals that mean "end", and yield what raises StopRequested once one has come: nothing else is cut short."""
+    numbers: list[int] = []
+
+    def check() -> None:
+        if numbers:
+            raise StopRequested(numbers[0])
+
+    with _handled_by(numbers.append):
+        yield check
 
 
 def ignore_stop_signals() -> None:
     """Clean up undisturbed: it takes a moment only, and that the program is to end is known."""
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+
+
+@contextmanager
+def _handled_by(handle: Callable[[int], None]) -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    try:
+        for number, handler in before.items():
+            if handler is not signal.SIG_IGN:
+                signal.signal(number, lambda received, _frame: handle(received))
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

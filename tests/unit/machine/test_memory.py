@@ -25,6 +25,13 @@ CASES = {
         212 * MB,
     ),
     "v2 without a limit": ([V2_MOUNT], ["0::/app"], {"sys/fs/cgroup/app/memory.max": "max\n"}, 4000 * KB, 3000 * KB),
+    "v2, a group above has less": (
+        [V2_MOUNT],
+        ["0::/pod/app"],
+        {"sys/fs/cgroup/pod/memory.max": f"{512 * MB}\n", "sys/fs/cgroup/pod/app/memory.max": "max\n"},
+        512 * MB,
+        512 * MB,
+    ),
     "v2, usage is not to be read": (
         [V2_MOUNT],
         ["0::/app"],

@@ -12,7 +12,6 @@ from ts_handlers.errors import OperatorError
 from ts_handlers.machine import CpuBudget
 from ts_handlers.machine.cgroup import cgroup_version
 from ts_handlers.machine.features import parse_cpuinfo
-from ts_handlers.machine.memory import memory_limit
 from ts_handlers.operate import doctor
 from ts_handlers.operate.doctor import Advice, Facts, find_problems
 from ts_handlers.operate.torchserve.process.java import Java
@@ -33,37 +32,39 @@ def cpuinfo(name: str, flags: str, *, cores: int, threads: int, packages: int = 
     return "\n".join(blocks) + "\n"
 
 
-def test_an_intel_cpu_with_amx() -> None:
-    cpu = parse_cpuinfo(cpuinfo("Intel Xeon Platinum 8480+", AMX, cores=4, threads=2, packages=2))
+@pytest.mark.parametrize(
+    ("flags", "shape", "sets", "int8", "bf16"),
+    [
+        (
+            AMX,
+            {"cores": 4, "threads": 2, "packages": 2},
+            {"AMX INT8", "AMX BF16", "AVX-512 VNNI", "AVX-VNNI"},
+            "AMX",
+            "AMX",
+        ),
+        (ZEN_3, {"cores": 2, "threads": 2}, {"AVX2", "FMA"}, "without VNNI", "slower than fp32"),
+        (OLD, {"cores": 2, "threads": 1}, set(), "not faster than fp32", ""),
+        (
+            "avx2 avx512f avx512_vnni avx512_bf16",
+            {"cores": 1, "threads": 1},
+            {"AVX-512 BF16"},
+            "fast: one instruction",
+            "fast: the CPU multiplies bf16",
+        ),
+    ],
+)
+def test_what_a_cpu_has_and_what_it_is_good_for(
+    flags: str, shape: dict[str, int], sets: set[str], int8: str, bf16: str
+) -> None:
+    cpu = parse_cpuinfo(cpuinfo("A CPU", flags, **shape))
 
-    assert (cpu.num_logical, cpu.num_cores, cpu.threads_per_core, cpu.is_virtual) == (16, 8, 2, False)
-    assert {"AMX INT8", "AMX BF16", "AVX-512 VNNI", "AVX-VNNI", "AVX-512 BF16"} < set(cpu.instruction_sets)
-    assert "AMX" in cpu.int8_advice
-    assert "AMX" in cpu.bf16_advice
-
-
-def test_an_amd_zen_3() -> None:
-    cpu = parse_cpuinfo(cpuinfo("AMD EPYC 7763", ZEN_3, cores=2, threads=2))
-
-    assert (cpu.num_logical, cpu.num_cores, cpu.threads_per_core) == (4, 2, 2)
-    assert cpu.instruction_sets == ("AVX2", "FMA")
-    assert "without VNNI" in cpu.int8_advice
-    assert "slower than fp32" in cpu.bf16_advice
-
-
-def test_a_cpu_without_avx2() -> None:
-    cpu = parse_cpuinfo(cpuinfo("Old", OLD, cores=2, threads=1))
-
-    assert cpu.instruction_sets == ()
-    assert cpu.is_virtual
-    assert "not faster than fp32" in cpu.int8_advice
-
-
-def test_vnni_and_bf16_without_amx() -> None:
-    cpu = parse_cpuinfo(cpuinfo("Cooper Lake", "avx2 avx512f avx512_vnni avx512_bf16", cores=1, threads=1))
-
-    assert cpu.int8_advice.startswith("fast: one instruction")
-    assert cpu.bf16_advice == "fast: the CPU multiplies bf16"
+    cores = shape["cores"] * shape.get("packages", 1)
+    assert (cpu.num_logical, cpu.num_cores) == (cores * shape["threads"], cores)
+    assert (cpu.threads_per_core, cpu.is_virtual) == (shape["threads"], "hypervisor" in flags)
+    assert sets <= set(cpu.instruction_sets)
+    assert bool(sets) == bool(cpu.instruction_sets)
+    assert int8 in cpu.int8_advice
+    assert bf16 in cpu.bf16_advice
 
 
 def test_an_arm_cpu() -> None:
@@ -80,50 +81,18 @@ def test_an_empty_cpuinfo_is_no_crash() -> None:
     assert parse_cpuinfo("").threads_per_core == 1
 
 
-def write(root: Path, **files: str) -> Path:
-    for name, text in files.items():
-        path = root / name.replace("__", "/").replace("_DOT_", ".")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    return root
-
-
-MEMINFO = "MemTotal:       16384000 kB\nMemFree:  1 kB\n"
 V2 = "30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n"
 V1 = "31 23 0:27 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n"
 
 
-def test_memory_is_the_tightest_cgroup_v2_on_the_way_up(tmp_path: Path) -> None:
-    write(
-        tmp_path,
-        proc__meminfo=MEMINFO,
-        proc__self__mountinfo=V2,
-        proc__self__cgroup="0::/pod/app\n",
-        sys__fs__cgroup__pod__memory_DOT_max="1073741824\n",
-        sys__fs__cgroup__pod__app__memory_DOT_max="max\n",
-    )
-
-    assert memory_limit(tmp_path) == 2**30
-    assert cgroup_version(tmp_path) == "v2"
-
-
-def test_memory_of_cgroup_v1_without_limit_is_the_machine(tmp_path: Path) -> None:
-    write(
-        tmp_path,
-        proc__meminfo=MEMINFO,
-        proc__self__mountinfo=V1,
-        proc__self__cgroup="4:memory:/app\n3:cpu:/\n",
-        sys__fs__cgroup__memory__app__memory_DOT_limit_in_bytes="9223372036854771712\n",
-    )
-
-    assert memory_limit(tmp_path) == 16384000 * 1024
-    assert cgroup_version(tmp_path) == "v1"
-
-
-def test_without_cgroups_memory_is_the_machine_and_without_that_little(tmp_path: Path) -> None:
-    assert memory_limit(tmp_path) == 2**30
-    assert cgroup_version(tmp_path) == "none"
-    assert cgroup_version(write(tmp_path, proc__self__mountinfo=V1 + V2)) == "v1 and v2"
+@pytest.mark.parametrize(
+    ("mountinfo", "version"), [(V2, "v2"), (V1, "v1"), (V1 + V2, "v1 and v2"), ("", "none"), (None, "none")]
+)
+def test_the_control_groups_that_are_mounted(tmp_path: Path, mountinfo: str | None, version: str) -> None:
+    if mountinfo is not None:
+        (tmp_path / "proc" / "self").mkdir(parents=True)
+        (tmp_path / "proc" / "self" / "mountinfo").write_text(mountinfo)
+    assert cgroup_version(tmp_path) == version
 
 
 FACTS = Facts(

@@ -11,8 +11,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from ts_handlers.operate.autoscale.settings import Settings, client_of, read_settings
+from ts_handlers.operate.autoscale.settings import Settings, read_settings
 from ts_handlers.operate.stop_signals import StopRequested, ignore_stop_signals, stop_on_signals
+from ts_handlers.operate.torchserve.client import TorchServe
 from ts_handlers.optional import import_optional
 
 HELP = "scale workers, and the pod they run in, to the traffic"
@@ -45,14 +46,16 @@ def _scale(settings: Settings, *, is_dry_run: bool) -> None:
     from ts_handlers.operate.autoscale.pod import Pod, Resizer
     from ts_handlers.operate.autoscale.report import Report
 
-    report, server, metrics = Report(), client_of(settings.torchserve), settings.metrics
+    report, metrics, address = Report(), settings.metrics, settings.torchserve
+    key_file = None if address.key_file is None else Path(address.key_file)
+    server = TorchServe(address.management_url, key_file, metrics_url=address.metrics_url, timeout_s=address.timeout_s)
     pod = None if settings.kubernetes is None else Pod(settings.kubernetes)
     resizer = None if pod is None else Resizer(pod, time.monotonic, report)
     with contextlib.nullcontext() if metrics.port is None else report.serve(metrics.host, metrics.port):
         logger.info(
             "scaling %s of %s on %s%s%s",
             ", ".join(settings.models),
-            settings.torchserve.management_url,
+            address.management_url,
             pod or "this machine",
             f"; metrics on http://{metrics.host}:{metrics.port}/metrics" if metrics.port is not None else "",
             "; dry run: nothing is changed" if is_dry_run else "",

@@ -140,7 +140,7 @@ class Pod:
         if answer.status in (200, 201, 202):
             return answer
         failure, text = _REFUSALS.get(answer.status, ("refused", "{what}: {said}"))
-        said = f"status {answer.status}, {answer.message()}"
+        said = f"status {answer.status}, {answer.error()[1]}"
         raise PodError(failure, text.format(what=f"{method} {self._path}{path}", said=said))
 
     def _context(self) -> ssl.SSLContext | None:

@@ -12,7 +12,6 @@ from ts_handlers.config.reading import load_yaml
 from ts_handlers.config.settings import from_mapping, setting
 from ts_handlers.errors import ConfigError
 from ts_handlers.operate.autoscale.decide import Policy
-from ts_handlers.operate.torchserve.client import TorchServe
 
 SERVICE_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 
@@ -119,16 +118,6 @@ class Settings:
     interval_s: float = setting(2.0, minimum=0.05)
     window_s: float = setting(10.0, minimum=0.1)
     hold_timeout_s: float = setting(20.0, minimum=0.1)
-
-
-def client_of(settings: TorchServeSettings) -> TorchServe:
-    """Return a client of the server that is scaled."""
-    return TorchServe(
-        settings.management_url,
-        None if settings.key_file is None else Path(settings.key_file),
-        metrics_url=settings.metrics_url,
-        timeout_s=settings.timeout_s,
-    )
 
 
 def read_settings(path: Path) -> Settings:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count, cycle
-from typing import Any, TypeVar
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
-from ts_handlers.errors import ConfigError, RuntimeUnavailableError
+from ts_handlers.errors import ConfigError, OperatorError
 from ts_handlers.operate.load.payloads import Payload
 from ts_handlers.operate.load.result import LoadResult, Samples
-from ts_handlers.operate.load.sender import Sender, open_session
 from ts_handlers.optional import import_optional
+
+if TYPE_CHECKING:
+    from aiohttp import ClientSession
 
 PAUSE_AFTER_FAILURE_S = 0.05
 """A closed loop waits so long after a connection that failed: it would spin on a server that is gone."""
@@ -24,6 +28,12 @@ NOT_STARTED = "NotStarted"
 """Error name of a request that no client was free for within its timeout."""
 
 _PROGRESS_S = 0.25
+
+_UNASKED = ("Accept", "Accept-Encoding")
+"""Headers that aiohttp would add: a server need not compress, and TorchServe hands every header on to its workers."""
+
+_EXCERPT_BYTES = 300
+_STREAMED_FROM_BYTES = 2**20
 
 T = TypeVar("T")
 
@@ -74,21 +84,17 @@ class LoadSpec:
 
 def run_load(spec: LoadSpec, *, on_progress: Callable[[float], None] | None = None) -> LoadResult:
     """Run `generate_load` to its end from a program that is not asynchronous."""
-    return run_loop(generate_load(spec, on_progress=on_progress))
+    return run_loop(lambda: generate_load(spec, on_progress=on_progress))
 
 
-def run_loop(coroutine: Coroutine[Any, Any, T]) -> T:
+def run_loop(load: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """Run a load in uvloop's event loop: of asyncio's own a request takes a third more of the CPU that the server needs.
 
     Raises:
         RuntimeUnavailableError: uvloop is not installed.
     """
-    try:
-        uvloop: Any = import_optional("uvloop", "load is generated in uvloop's event loop", extra="operate")
-    except RuntimeUnavailableError:
-        coroutine.close()
-        raise
-    result: T = uvloop.run(coroutine)
+    uvloop: Any = import_optional("uvloop", "load is generated in uvloop's event loop", extra="operate")
+    result: T = uvloop.run(load())
     return result
 
 
@@ -107,15 +113,14 @@ async def generate_load(spec: LoadSpec, *, on_progress: Callable[[float], None] 
     """
     samples = Samples(0.0, 0.0)
     with suppress(asyncio.CancelledError):
-        async with open_session(spec.headers, verify_tls=spec.verify_tls) as session:
-            sender = Sender(session, spec.url, spec.timeout_s)
-            await sender.check(spec.payloads[0])
+        async with _open_session(spec) as session:
+            await _check_answers(session, spec)
             begin_s = time.perf_counter()
             end_s = begin_s + spec.warmup_s + spec.duration_s
             samples = Samples(begin_s + spec.warmup_s, end_s)
             due_times_s = closed_loop(end_s) if spec.rate is None else open_loop(begin_s, end_s, spec.rate)
             payloads = cycle(spec.payloads)
-            clients = [_client(spec, due_times_s, sender, payloads, samples) for _ in range(spec.concurrency)]
+            clients = [_client(session, spec, due_times_s, payloads, samples) for _ in range(spec.concurrency)]
             await asyncio.gather(_watch(samples, begin_s, on_progress), *clients)
     return samples.summarize(concurrency=spec.concurrency, rate=spec.rate)
 
@@ -141,14 +146,23 @@ def open_loop(start_s: float, end_s: float, rate: float) -> Iterator[float]:
 
 
 async def _client(
-    spec: LoadSpec, due_times_s: Iterator[float], sender: Sender, payloads: Iterator[Payload], samples: Samples
+    session: ClientSession,
+    spec: LoadSpec,
+    due_times_s: Iterator[float],
+    payloads: Iterator[Payload],
+    samples: Samples,
 ) -> None:
+    failures = _failures()
     for due_s in due_times_s:  # all clients take from the same times
         await asyncio.sleep(max(0.0, due_s - time.perf_counter()))
         sent_s = time.perf_counter()
         status, error = None, NOT_STARTED
         if sent_s - due_s < spec.timeout_s:
-            status, error = await sender.post(next(payloads))
+            try:
+                status, body = await _post(session, spec, next(payloads))
+                error = "" if 200 <= status < 300 else body[:_EXCERPT_BYTES].decode("utf-8", "replace")
+            except failures as failure:
+                error = type(failure).__name__
         samples.record(due_s, sent_s, time.perf_counter(), status, error)
         if status is None and spec.rate is None:
             await asyncio.sleep(PAUSE_AFTER_FAILURE_S)
@@ -169,3 +183,58 @@ async def _watch(samples: Samples, begin_s: float, on_progress: Callable[[float]
         await report_until(samples.end_s)
     finally:
         samples.close(time.perf_counter(), time.process_time() - cpu_s)
+
+
+def _open_session(spec: LoadSpec) -> ClientSession:
+    """Open a session that keeps its connections and adds little of its own: no cookies, no proxies, a User-Agent.
+
+    Raises:
+        RuntimeUnavailableError: aiohttp is not installed.
+    """
+    aiohttp = _import_aiohttp()
+    session: ClientSession = aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, ssl=spec.verify_tls),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        headers=spec.headers,
+        skip_auto_headers=_UNASKED,
+        timeout=aiohttp.ClientTimeout(total=spec.timeout_s),
+    )
+    return session
+
+
+async def _check_answers(session: ClientSession, spec: LoadSpec) -> None:
+    """Check that something answers at all, with any status.
+
+    Raises:
+        OperatorError: Nothing does.
+    """
+    try:
+        await _post(session, spec, spec.payloads[0])
+    except asyncio.TimeoutError as error:
+        raise OperatorError(
+            f"{spec.url} did not answer a first request within {spec.timeout_s:g} s: is the model loaded? "
+            "A longer --timeout waits longer"
+        ) from error
+    except _failures() as error:
+        raise OperatorError(
+            f"nothing answers at {spec.url} ({type(error).__name__}: {error}): is the server up, and the address right?"
+        ) from error
+
+
+async def _post(session: ClientSession, spec: LoadSpec, payload: Payload) -> tuple[int, bytes]:
+    async with session.post(
+        spec.url,
+        data=payload.body if len(payload.body) < _STREAMED_FROM_BYTES else io.BytesIO(payload.body),
+        headers={"Content-Type": payload.content_type},
+        allow_redirects=False,  # a redirect would turn the POST into a GET of another page
+    ) as response:
+        return response.status, await response.read()
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """Return what a request without an answer raises."""
+    return (asyncio.TimeoutError, _import_aiohttp().ClientError, OSError)
+
+
+def _import_aiohttp() -> ModuleType:
+    return import_optional("aiohttp", "load is generated with aiohttp", extra="operate")

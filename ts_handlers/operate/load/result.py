@@ -1,4 +1,4 @@
-"""What a block of load measured, request by request and as a whole; in words, and to JSON and back."""
+"""What a block of load measured, request by request and as a whole; in words."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import math
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
 
 LATE_S = 0.010
 """A request sent so long after it was due is late; timers of an idle event loop are within 2 ms."""
@@ -110,15 +109,6 @@ class LoadResult:
         if self.client_cpu_s > _BUSY_CLIENT * self.duration_s > 0:
             used = self.client_cpu_s / self.duration_s
             yield f"note: this client used {used:.0%} of a CPU: it may be the limit, not the server"
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the fields, ready for json.dumps."""
-        return asdict(self) | {"errors": dict(self.errors), "timeline": [asdict(point) for point in self.timeline]}
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> LoadResult:
-        """Read what `to_json` returned."""
-        return cls(**(dict(value) | {"timeline": tuple(TimelinePoint(**point) for point in value["timeline"])}))
 
 
 @dataclass(slots=True)

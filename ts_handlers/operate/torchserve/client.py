@@ -180,7 +180,7 @@ class TorchServe:
         Raises:
             TorchServeError: There is no key file yet, or none in it.
         """
-        return None if self._key_file is None else self._key(self._key_file, api)
+        return None if self._key_file is None else read_key(self._key_file, api)
 
     def renew(self, api: Api = "management") -> None:
         """Let the server make a new token for an API, and write it to the key file. The old one ends.
@@ -192,7 +192,7 @@ class TorchServe:
             return
         try:
             url = f"{self._url}/token?type={api}"
-            self._send("management API", "GET", url, _bearer(self._key(self._key_file, "API")))
+            self._send("management API", "GET", url, _bearer(read_key(self._key_file, "API")))
         except TorchServeError as error:
             raise TorchServeError(f"{error}; is {self._key_file} of the server that runs?") from error
 
@@ -239,19 +239,26 @@ class TorchServe:
         except NoAnswerError as error:
             raise TorchServeError(f"TorchServe's {what}: {error}") from error
         if answer.status not in (200, 202):
-            raise TorchServeError(
-                f"TorchServe's {what}: status {answer.status} for {method} {url}: {answer.message()}",
-                answer.status,
-                answer.error_type(),
-            )
+            kind, said = answer.error()
+            text = f"TorchServe's {what}: status {answer.status} for {method} {url}: {said}"
+            raise TorchServeError(text, answer.status, kind)
         return answer
 
-    def _key(self, file: Path, name: str) -> str:
-        try:
-            return str(load_json(file)[name]["key"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            reason = getattr(error, "strerror", None) or str(error)
-            raise TorchServeError(f"no token of TorchServe in {file}: {reason}") from error
+
+def read_key(file: Path, name: str) -> str:
+    """Return a token of a key_file.json: that of an API, or the one called API that renews them.
+
+    Raises:
+        TorchServeError: There is none.
+    """
+    try:
+        return str(load_json(file)[name]["key"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
+        raise TorchServeError(
+            f"no token of TorchServe in {file}: {reason}; TorchServe writes its key_file.json into its working folder "
+            "(DIR/run with `ts-handlers serve DIR`)"
+        ) from error
 
 
 def _model_status(model: Mapping[str, Any]) -> ModelStatus:

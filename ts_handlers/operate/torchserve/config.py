@@ -150,7 +150,7 @@ class ServerConfig:
 
 
 def read_config(
-    path: Path, environ: Mapping[str, str] = os.environ, *, model_store: Path | None = None, num_cpus: int | None = None
+    path: Path, environ: Mapping[str, str] = os.environ, *, model_store: Path | None = None
 ) -> ServerConfig:
     """Read a config.properties and look at its model store.
 
@@ -158,32 +158,15 @@ def read_config(
         path: The file. Where TS_CONFIG_FILE is set, TorchServe reads that file instead, but for `ts-handlers serve`.
         environ: The environment TorchServe is started in.
         model_store: The folder given to TorchServe with --model-store, which goes before the file's.
-        num_cpus: CPUs of the machine that serves; None for this one's.
 
     Raises:
-        ConfigError: The file cannot be read.
+        ConfigError: The file cannot be read, or is no .properties text.
     """
-    return parse_config(path, properties.read_text(path), environ, model_store=model_store, num_cpus=num_cpus)
-
-
-def parse_config(
-    path: Path,
-    text: str,
-    environ: Mapping[str, str] = os.environ,
-    *,
-    model_store: Path | None = None,
-    num_cpus: int | None = None,
-) -> ServerConfig:
-    """Take a text for the content of `path`, which need not exist; else as `read_config`.
-
-    Raises:
-        ConfigError: It is no .properties text.
-    """
-    lines = properties.parse_lines(text)
+    lines = properties.parse_lines(properties.read_text(path))
     written = {line.key: line.value for line in lines}
     values = effective(written, environ, {} if model_store is None else {"model_store": str(model_store)})
     store = read_store(path.parent / values["model_store"] if "model_store" in values else None)
-    return ServerConfig(path, lines, values, environ, store, num_cpus or os.cpu_count() or 1)
+    return ServerConfig(path, lines, values, environ, store, os.cpu_count() or 1)
 
 
 def effective(

@@ -21,83 +21,40 @@ class KnownKey:
     variable: str = ""
 
 
-_FROM_ENVIRONMENT: dict[str, Kind] = {
-    "debug": "bool",
-    "inference_address": "address",
-    "management_address": "address",
-    "metrics_address": "address",
-    "load_models": "text",
-    "blacklist_env_vars": "pattern",
-    "default_workers_per_model": "int",
-    "default_response_timeout": "int",
-    "default_startup_timeout": "int",
-    "unregister_model_timeout": "int",
-    "number_of_netty_threads": "int",
-    "netty_client_threads": "int",
-    "job_queue_size": "int",
-    "number_of_gpu": "int",
-    "metrics_config": "text",
-    "metrics_mode": "text",
-    "model_metrics_auto_detect": "bool",
-    "disable_system_metrics": "bool",
-    "ipex_enable": "bool",
-    "cpu_launcher_enable": "bool",
-    "cpu_launcher_args": "text",
-    "ipex_gpu_enable": "bool",
-    "async_logging": "bool",
-    "cors_allowed_origin": "text",
-    "cors_allowed_methods": "text",
-    "cors_allowed_headers": "text",
-    "decode_input_request": "bool",
-    "keystore": "text",
-    "keystore_pass": "text",
-    "keystore_type": "text",
-    "certificate_file": "text",
-    "private_key_file": "text",
-    "max_request_size": "int",
-    "max_response_size": "int",
-    "limit_max_image_pixels": "bool",
-    "default_service_handler": "text",
-    "service_envelope": "text",
-    "model_server_home": "text",
-    "model_store": "text",
-    "prefer_direct_buffer": "bool",
-    "allowed_urls": "text",
-    "install_py_dep_per_model": "bool",
-    "enable_metrics_api": "bool",
-    "grpc_inference_address": "text",
-    "grpc_management_address": "text",
-    "grpc_inference_port": "port",
-    "grpc_management_port": "port",
-    "grpc_inference_max_connection_age_ms": "long",
-    "grpc_management_max_connection_age_ms": "long",
-    "grpc_inference_max_connection_age_grace_ms": "long",
-    "grpc_management_max_connection_age_grace_ms": "long",
-    "enable_grpc_ssl": "bool",
-    "initial_worker_port": "port",
-    "initial_distribution_port": "port",
-    "workflow_store": "text",
-    "cpp_log_config": "text",
-    "ts_open_inference_protocol": "text",
-    "token_expiration_min": "float",
-    "ts_header_key_sequence_id": "text",
-    "ts_header_key_sequence_start": "text",
-    "ts_header_key_sequence_end": "text",
-    "disable_token_authorization": "bool",
-    "enable_model_api": "bool",
+_FROM_ENVIRONMENT: dict[Kind, str] = {
+    "bool": """
+        debug model_metrics_auto_detect disable_system_metrics ipex_enable cpu_launcher_enable ipex_gpu_enable
+        async_logging decode_input_request limit_max_image_pixels prefer_direct_buffer install_py_dep_per_model
+        enable_metrics_api enable_grpc_ssl disable_token_authorization enable_model_api
+    """,
+    "address": "inference_address management_address metrics_address",
+    "text": """
+        load_models metrics_config metrics_mode cpu_launcher_args cors_allowed_origin cors_allowed_methods
+        cors_allowed_headers keystore keystore_pass keystore_type certificate_file private_key_file
+        default_service_handler service_envelope model_server_home model_store allowed_urls
+        grpc_inference_address grpc_management_address workflow_store cpp_log_config ts_open_inference_protocol
+        ts_header_key_sequence_id ts_header_key_sequence_start ts_header_key_sequence_end
+    """,
+    "pattern": "blacklist_env_vars",
+    "int": """
+        default_workers_per_model default_response_timeout default_startup_timeout unregister_model_timeout
+        number_of_netty_threads netty_client_threads job_queue_size number_of_gpu max_request_size
+        max_response_size
+    """,
+    "port": "grpc_inference_port grpc_management_port initial_worker_port initial_distribution_port",
+    "long": """
+        grpc_inference_max_connection_age_ms grpc_management_max_connection_age_ms
+        grpc_inference_max_connection_age_grace_ms grpc_management_max_connection_age_grace_ms
+    """,
+    "float": "token_expiration_min",
 }
+"""The keys that a variable may set, too, by kind."""
 
-_FROM_FILE_ONLY: dict[str, Kind] = {
-    "use_native_io": "bool",
-    "io_ratio": "int",
-    "metric_time_interval": "int",
-    "enable_envvars_config": "bool",
-    "model_snapshot": "json",
-    "models": "json",
-    "version": "text",
-    "system_metrics_cmd": "text",
-    "use_env_allowed_urls": "bool",
-    "python": "text",
+_FROM_FILE_ONLY: dict[Kind, str] = {
+    "bool": "use_native_io enable_envvars_config use_env_allowed_urls",
+    "int": "io_ratio metric_time_interval",
+    "json": "model_snapshot models",
+    "text": "version system_metrics_cmd python vmargs plugins_path",
 }
 
 LAUNCHER_KEYS = ("vmargs", "plugins_path", "model_store")
@@ -112,8 +69,6 @@ def _variable(key: str) -> str:
 
 
 KNOWN: dict[str, KnownKey] = {
-    **{key: KnownKey(kind, _variable(key)) for key, kind in _FROM_ENVIRONMENT.items()},
-    **{key: KnownKey(kind) for key, kind in _FROM_FILE_ONLY.items()},
-    "vmargs": KnownKey("text"),
-    "plugins_path": KnownKey("text"),
+    **{key: KnownKey(kind, _variable(key)) for kind, keys in _FROM_ENVIRONMENT.items() for key in keys.split()},
+    **{key: KnownKey(kind) for kind, keys in _FROM_FILE_ONLY.items() for key in keys.split()},
 }

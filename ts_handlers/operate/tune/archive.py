@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import copy
 import io
 import shutil
 import tempfile
@@ -45,8 +44,7 @@ def read_default(archive: Archive, budget: CpuBudget) -> tuple[Setting, int]:
     """
     with tempfile.TemporaryDirectory(prefix="ts-") as folder:
         store = Path(folder)
-        (store / archive.path.name).symlink_to(archive.path.resolve())
-        _link_report(archive, store)
+        _place(archive, store, archive.settings)
         write_config(store, None, store / CONFIG_NAME)
         workers, batch_size, delay_ms = read_decision(store / CONFIG_NAME)
         rss_mb = read_reports(store, [archive]).get((archive.model_name, archive.version), BuildReport()).rss_mb
@@ -69,16 +67,9 @@ def fixed_threads(archive: Archive) -> int | None:
 
 
 def place_archive(archive: Archive, folder: Path) -> Archive:
-    """Put the archive, free to be configured, into a new folder: by a link if it needs no change."""
+    """Put the archive, free to be configured, into a new folder."""
     folder.mkdir()
-    path = folder / archive.path.name
-    settings = _freed_settings(archive, None)
-    if settings == archive.settings:
-        path.symlink_to(archive.path.resolve())
-    else:
-        _write_copy(archive, path, settings)
-    _link_report(archive, folder)
-    return read_archive(path)
+    return read_archive(_place(archive, folder, _freed_settings(archive, None)))
 
 
 def write_output(output: Path, archive: Archive, choice: Setting, budget: CpuBudget) -> None:
@@ -91,10 +82,7 @@ def write_output(output: Path, archive: Archive, choice: Setting, budget: CpuBud
         OperatorError: The folder cannot be written.
     """
     threads = None if choice.threads == cpu_share(budget, choice.workers).threads else choice.threads
-    _write_copy(archive, output / archive.path.name, _freed_settings(archive, threads))
-    report = build_report(archive)
-    if report.is_file():
-        shutil.copyfile(report, output / report.name)
+    _place(archive, output, _freed_settings(archive, threads), is_copied=True)
     write_config(output, choice, output / CONFIG_NAME)
 
 
@@ -141,36 +129,50 @@ def read_decision(config: Path) -> tuple[int, int, int]:
     return int(model["minWorkers"]), int(model["batchSize"]), int(model["maxBatchDelay"])
 
 
-def _link_report(archive: Archive, store: Path) -> None:
-    report = build_report(archive)
-    if report.is_file():
-        (store / report.name).symlink_to(report.resolve())
-
-
 def _freed_settings(archive: Archive, threads: int | None) -> Mapping[str, Any] | None:
     """Return the model-config.yaml without what would override config.properties, and with `handler.cpu.threads`."""
     if archive.settings is None:
         return None
-    settings = copy.deepcopy({key: value for key, value in archive.settings.items() if key not in _SERVER_KEYS})
+    settings = {key: value for key, value in archive.settings.items() if key not in _SERVER_KEYS}
     if has_threads(archive):
-        cpu = {**(settings["handler"].pop("cpu", None) or {}), "threads": threads}
-        cpu = {key: value for key, value in cpu.items() if key != "threads" or value is not None}
-        settings["handler"].update({"cpu": cpu} if cpu else {})
+        handler = dict(settings["handler"])
+        cpu = {key: value for key, value in (handler.pop("cpu", None) or {}).items() if key != "threads"}
+        cpu |= {} if threads is None else {"threads": threads}
+        settings["handler"] = {**handler, **({"cpu": cpu} if cpu else {})}
     return settings
 
 
-def _write_copy(archive: Archive, path: Path, settings: Mapping[str, Any] | None) -> None:
-    """Write the archive with another model-config.yaml, or as it is if that is its own."""
-    with replacing(path) as part:
-        if settings == archive.settings:
-            shutil.copyfile(archive.path, part)
-            return
-        text = _HEADER + yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
-        with zipfile.ZipFile(archive.path) as old, zipfile.ZipFile(part, "w") as new:
-            config_name = parse_json(read_member(old, _MANIFEST))["model"]["configFile"]
-            for entry in old.infolist():
-                if entry.filename == config_name:
-                    new.writestr(entry, text)
-                else:
-                    with old.open(entry) as reader, new.open(entry, "w") as writer:
-                        shutil.copyfileobj(reader, writer, 2**20)
+def _place(archive: Archive, folder: Path, settings: Mapping[str, Any] | None, *, is_copied: bool = False) -> Path:
+    """Put the archive with this model-config.yaml, and the report of its build, into a folder.
+
+    Args:
+        archive: The archive.
+        folder: The folder.
+        settings: The model-config.yaml.
+        is_copied: Whether to copy what does not change; else it is linked to.
+
+    Returns:
+        The archive there.
+    """
+    for file in (archive.path, build_report(archive)):
+        path = folder / file.name
+        if file == archive.path and settings != archive.settings:
+            _write_changed(archive, path, settings)
+        elif file.is_file() and is_copied:
+            with replacing(path) as part:
+                shutil.copyfile(file, part)
+        elif file.is_file():
+            path.symlink_to(file.resolve())
+    return folder / archive.path.name
+
+
+def _write_changed(archive: Archive, path: Path, settings: Mapping[str, Any] | None) -> None:
+    text = _HEADER + yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
+    with replacing(path) as part, zipfile.ZipFile(archive.path) as old, zipfile.ZipFile(part, "w") as new:
+        config_name = parse_json(read_member(old, _MANIFEST))["model"]["configFile"]
+        for entry in old.infolist():
+            if entry.filename == config_name:
+                new.writestr(entry, text)
+            else:
+                with old.open(entry) as reader, new.open(entry, "w") as writer:
+                    shutil.copyfileobj(reader, writer, 2**20)

@@ -48,22 +48,17 @@ def report_page(results: Results) -> str:
         RuntimeUnavailableError: plotly is not installed.
     """
     conditions = {"looked for": results.objective.describe(), **results.measured_on}
+    num_settings = len({trial.setting for trial in results.trials})
+    unfinished = f"The search was not finished: {num_settings} settings were tried so far."
+    sentences = results.outcome.sentences if results.outcome else (unfinished,)
     chart = _figure(results)
     return _PAGE.format(
         model=html.escape(results.measured_on["model"]),
-        conclusion="\n".join(f"<p>{html.escape(sentence)}</p>" for sentence in conclusion(results)),
+        conclusion="\n".join(f"<p>{html.escape(sentence)}</p>" for sentence in sentences),
         chart=chart.to_html(full_html=False, include_plotlyjs=True, div_id="chart", config={"displaylogo": False}),
         trials=_table([_HEAD, *(_row(trial, results) for trial in results.trials)]),
         conditions=_table(conditions.items()),
     )
-
-
-def conclusion(results: Results) -> tuple[str, ...]:
-    """Return what came of the search, in sentences; for people, without markup."""
-    if results.outcome is not None:
-        return results.outcome.sentences
-    num_settings = len({trial.setting for trial in results.trials})
-    return (f"The search was not finished: {num_settings} settings were tried so far.",)
 
 
 def _figure(results: Results) -> Any:

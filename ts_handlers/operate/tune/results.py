@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
+import os
+import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
 from ts_handlers.config.reading import load_json
 from ts_handlers.errors import OperatorError
+from ts_handlers.machine import CpuBudget
+from ts_handlers.machine.features import read_cpuinfo
+from ts_handlers.machine.memory import memory_limit
+from ts_handlers.operate.load.generator import LoadSpec
 from ts_handlers.operate.load.result import LoadResult
 from ts_handlers.operate.replacing import replacing
+from ts_handlers.operate.torchserve.archives import Archive
+from ts_handlers.operate.torchserve.process.java import find_java
 
 RESULTS_NAME = "results.json"
 FORMAT = "ts-handlers tune 2"
@@ -22,6 +32,13 @@ MET = 2
 
 KEEPS_UP_SHARE = 0.97
 """A server keeps up with a rate if it answers so much of it: the last requests of a trial are still on their way."""
+
+
+_ENGINES = ("numpy", "onnxruntime", "onnxruntime-gpu", "openvino", "torch")
+_PACKAGES = (*_ENGINES, "tokenizers", "torchserve", "transformers", "ts_handlers")
+_VARIABLES = ("LD_PRELOAD", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
+_OUR_VARIABLES = "TS_HANDLERS_"
+"""Beginning of the names of the variables that set something of ts_handlers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,20 +187,54 @@ class Results:
             OperatorError: The file was not written by this version of `tune`, or its figures are of something else.
         """
         try:
-            there, trials = _read(self.path)
+            content = load_json(self.path)
+            there, is_complete = {"format": content["format"], **content["measured_on"]}, content["outcome"] is not None
+            trials = [_trial(**trial) for trial in content["trials"]]
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise OperatorError(
                 f"{self.path} was not written by this version of tune ({type(error).__name__}: {error}); choose another "
                 "--output, or start over with --force"
             ) from error
-        keys = dict.fromkeys((*self.measured_on, *there))
-        others = [f"{key} ({there.get(key)} there)" for key in keys if self.measured_on.get(key) != there.get(key)]
+        here = {"format": FORMAT, **self.measured_on}
+        keys = dict.fromkeys((*here, *there))
+        others = [f"{key} ({there.get(key)} there)" for key in keys if here.get(key) != there.get(key)]
         if others:
             raise OperatorError(
                 f"{self.path} is of something else: {', '.join(others[:4])}; choose another --output, or start over "
                 "with --force"
             )
-        self.trials = trials
+        self.trials = [trial for trial in trials if is_complete or trial.measured is not None]
+
+
+def read_conditions(archive: Archive, load: LoadSpec, budget: CpuBudget) -> dict[str, str]:
+    """Say what figures of this archive, under this load, on this machine depend on."""
+    payloads = hashlib.sha256()
+    for payload in load.payloads:
+        for part in (payload.content_type.encode(), payload.body):
+            payloads.update(b"%d:" % len(part) + part)
+    info = read_cpuinfo()
+    installed = {each.name: each.version for each in distributions()}
+    versions = [f"{name} {installed[name]}" for name in _PACKAGES if name in installed]
+    return {
+        "model": f"{archive.model_name} {archive.version}",
+        "archive": f"SHA-256 {_sha256(archive.path)}",
+        "payloads": f"{len(load.payloads)}, SHA-256 {payloads.hexdigest()}",
+        "load": ("as fast as answered" if load.rate is None else f"{load.rate:g} requests/s"),
+        "requests in flight": str(load.concurrency),
+        "seconds": f"{load.duration_s:g} measured after {load.warmup_s:g} of warm-up",
+        "CPU": f"{info.model_name or platform.machine()}, {info.num_logical} logical CPUs",
+        "instruction sets": ", ".join(info.instruction_sets) or "none that matter",
+        "CPU budget": budget.describe(),
+        "memory": f"{memory_limit() / 2**30:.1f} GiB",
+        "versions": ", ".join((f"Python {platform.python_version()}", f"Java {find_java().version}", *versions)),
+        "environment": speed_variables(os.environ) or "nothing that matters",
+    }
+
+
+def speed_variables(environ: Mapping[str, str]) -> str:
+    """Return the variables that a worker inherits and that change its speed; an empty one is as good as none."""
+    names = sorted(name for name in environ if name in _VARIABLES or name.startswith(_OUR_VARIABLES))
+    return ", ".join(f"{name}={environ[name]}" for name in names if environ[name])
 
 
 def shown(*blocks: LoadResult) -> str:
@@ -192,14 +243,14 @@ def shown(*blocks: LoadResult) -> str:
     return f"{rates} requests/s, p99 {', '.join(f'{block.p99_ms or 0:.1f}' for block in blocks)} ms"
 
 
-def _read(path: Path) -> tuple[dict[str, str], list[Trial]]:
-    content = load_json(path)
-    if content["format"] != FORMAT:
-        raise ValueError(f"its format is {content['format']!r}")
-    is_complete = content["outcome"] is not None
-    trials = [_trial(**trial) for trial in content["trials"]]
-    return dict(content["measured_on"]), [trial for trial in trials if is_complete or trial.measured is not None]
-
-
 def _trial(setting: Mapping[str, int], measured: Mapping[str, Any] | None, **others: Any) -> Trial:
-    return Trial(Setting(**setting), measured=None if measured is None else LoadResult.from_json(measured), **others)
+    result = None if measured is None else LoadResult(**{**measured, "timeline": ()})
+    return Trial(Setting(**setting), measured=result, **others)
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()

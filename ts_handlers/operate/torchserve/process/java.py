@@ -63,16 +63,8 @@ def java_version(executable: Path) -> int | None:
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return parse_version(answer.stderr + answer.stdout) if answer.returncode == 0 else None
-
-
-def parse_version(text: str) -> int | None:
-    """Read the feature version from what `java -version` prints: `1.8.0_292` is 8, `17.0.15` is 17."""
-    match = re.search(r'version "(\d+)(?:\.(\d+))?', text)
-    if match is None:
-        return None
-    first, second = match.group(1), match.group(2)
-    return int(second) if first == "1" and second else int(first)
+    match = re.search(r'version "(?:1\.)?(\d+)', answer.stderr + answer.stdout)  # 1.8.0_292 is 8, 17.0.15 is 17
+    return int(match[1]) if match and answer.returncode == 0 else None
 
 
 def _candidates(environ: Mapping[str, str]) -> dict[str, Path | None]:
